@@ -1,0 +1,53 @@
+# Everything lives in .venv; pip takes packages from wherever this machine is set up to take them from.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# Two processes suit two cores; more cores help, up to a point.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
+
+.PHONY: help demo test lint bench types clean
+
+help:
+	@echo "make demo    a running cloud with a first webhook, every step shown (DEMO_EXIT=1 ends after the steps)"
+	@echo "make test    lint, types and every test"
+	@echo "make lint    ruff, mypy, import rules"
+	@echo "make bench   the measurements of docs/performance.md, written to bench/results.json"
+
+$(VENV)/.run: requirements/run.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Wirechamber into $(VENV) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/run.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo "installing what the tests need ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/dev.txt
+	@touch $@
+
+demo: $(VENV)/.run
+	@$(BIN)/wirechamber demo $(if $(DEMO_EXIT),--exit)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+tests/interop/node_modules/.installed: tests/interop/package.json $(VENV)/.dev
+	@echo "installing particle-api-js, particle-cli and eventsource ..."
+	@cd tests/interop && PATH="$(abspath $(BIN)):$$PATH" npm install --silent --no-audit --no-fund --no-package-lock
+	@touch $@
+
+$(VENV)/.vectors: tests/vectors/fetch.py $(VENV)/.dev
+	@$(BIN)/python tests/vectors/fetch.py
+	@touch $@
+
+test: lint tests/interop/node_modules/.installed $(VENV)/.vectors
+	$(BIN)/pytest -q -n $(WORKERS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) tests/interop/node_modules .mypy_cache .ruff_cache .pytest_cache

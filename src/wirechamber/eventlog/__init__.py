@@ -1,0 +1,1 @@
+"""The event log: every accepted event, durably, in the order it was accepted."""

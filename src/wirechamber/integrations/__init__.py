@@ -1,0 +1,1 @@
+"""Kinds of integration: one folder each, over the kit in `base`."""

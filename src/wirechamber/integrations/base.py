@@ -1,0 +1,278 @@
+"""The kit that a kind of integration is written with.
+
+An integration is a *plan*: a generator that yields the steps it needs and is sent the reply of each. It opens no
+socket and reads no clock, so the courier can give every kind the same time-outs, outbound guard, attempt records,
+masking and retries, and a test can play it by hand. The simple kinds are two pure functions (`SingleRequest`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from msgspec import Struct
+
+from wirechamber.errors import BadInput
+from wirechamber.model.events import Event
+
+Config = TypeVar("Config")
+Prepared = TypeVar("Prepared")
+
+# What stands for a secret in answers, logs and attempt records (integrations.md, section 4).
+MASK = "[[SENSITIVE]]"
+
+# The most of an answer that is read (integrations.md, section 9).
+MAX_ANSWER_BYTES = 100_000
+# The whole of a request, from the moment it may start (integrations.md, section 9).
+REQUEST_TIMEOUT_S = 20.0
+
+
+class InvalidConfig(BadInput):
+    """A setting is missing, has the wrong type, or contradicts another. The text names the field and what is allowed."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}", error=f"{field}: {problem}", field=field)
+        self.field = field
+
+
+# --- steps and replies ---
+
+
+class Request(Struct, frozen=True):
+    """An HTTP request, complete: nothing is added to it but `Host`, `Content-Length` and `Connection`.
+
+    Attributes:
+        url: Absolute, http or https, already percent-encoded.
+        headers: In the order to send; names as the user gave them.
+        body: None sends no body at all.
+        verify_tls: Check the certificate chain and the host's name.
+        secrets: Texts that must never reach a log or an attempt record; masked wherever they occur.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    verify_tls: bool = True
+    secrets: tuple[str, ...] = ()
+
+
+class Response(Struct, frozen=True):
+    """What the target answered.
+
+    Attributes:
+        body: The first `MAX_ANSWER_BYTES`, as sent (no content coding is undone, because none is asked for).
+        length: How many bytes came before reading stopped; more than `len(body)` when it was cut.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    length: int = 0
+
+    def header(self, name: str) -> str | None:
+        """The last header of that name, compared without regard to case."""
+        wanted = name.lower()
+        for key, value in reversed(self.headers):
+            if key.lower() == wanted:
+                return value
+        return None
+
+
+class NoResponse(Struct, frozen=True):
+    """The request failed below HTTP.
+
+    Attributes:
+        why: As Particle's clients know it (integrations.md, section 9): `ETIMEDOUT` no connection, `ESOCKETTIMEDOUT`
+            connected and no answer in time, `read ECONNRESET`, `ECONNREFUSED`, `ENOTFOUND`, …
+        final: Trying again can't help: the address is forbidden, or the URL can't be used.
+    """
+
+    why: str
+    final: bool = False
+
+
+class Call(Struct, frozen=True):
+    """Perform a request. The reply is a `Response` or a `NoResponse`."""
+
+    request: Request
+
+
+class Token(Struct, frozen=True):
+    """Give me a token: cached under `key`, made by `plan` when there is none, once for all who wait.
+
+    `plan` is a generator of steps that returns `(token, lifetime in seconds)`. The reply is the token's text.
+    """
+
+    key: str
+    plan: Callable[[], Generator[Step, Any, tuple[str, float]]]
+
+
+class Recall(Struct, frozen=True):
+    """The value remembered under `key` for this integration, or None."""
+
+    key: str
+
+
+class Remember(Struct, frozen=True):
+    """Keep a small JSON value durably for this integration. The reply is None."""
+
+    key: str
+    value: Any
+
+
+Step = Call | Token | Recall | Remember
+Reply = Any
+
+# --- outcomes ---
+
+
+class Answer(Struct, frozen=True):
+    """What goes back to the device.
+
+    Attributes:
+        data: Text, or a data URL.
+        chunked: Split into chunks of 512 bytes, each with its index in its name; else one event, no index.
+    """
+
+    data: str
+    chunked: bool = True
+
+
+class Delivered(Struct, frozen=True):
+    """The target took the event. `answer` None: there is nothing to say but hook-sent."""
+
+    answer: Answer | None = None
+
+
+class TryLater(Struct, frozen=True):
+    """It may work another time. `after`: seconds that the target asked to wait, if it did."""
+
+    why: str
+    after: float | None = None
+
+
+class Refused(Struct, frozen=True):
+    """The target will never take this event."""
+
+    why: str
+
+
+class Misconfigured(Struct, frozen=True):
+    """The target will take no event until the configuration is mended: pauses the integration, and says so."""
+
+    why: str
+
+
+Outcome = Delivered | TryLater | Refused | Misconfigured
+Plan = Generator[Step, Reply, Sequence[Outcome]]
+
+# --- kinds ---
+
+
+class Context(Struct, frozen=True):
+    """What a plan may know besides its events and its configuration.
+
+    Attributes:
+        now: Milliseconds since 1970.
+        user_agent: Name of this cloud for outgoing requests.
+        extra: More template variables, by name; predefined ones win.
+    """
+
+    now: int
+    user_agent: str
+    extra: Mapping[str, Any] = {}
+
+
+class Topics(Struct, frozen=True):
+    """Names of the events that tell the device, without index."""
+
+    sent: str
+    response: str
+    error: str
+
+
+class Reading(Struct, Generic[Config], frozen=True):
+    """A configuration as read from what the user sent.
+
+    Attributes:
+        config: Validated, with the secrets in place.
+        settings: To store and show: canonical spelling, unknown keys kept, the mask where a secret stands.
+        secrets: The values behind the masks, by dotted path.
+        warnings: What was accepted with doubt, such as unknown keys.
+    """
+
+    config: Config
+    settings: dict[str, Any]
+    secrets: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+class Integration(ABC, Generic[Config, Prepared]):
+    """One kind of integration. The docstring of a kind is its one-line description for users."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def read(self, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Reading[Config]:
+        """Validates what the user sent, `event`, `name`, `deviceID` and `disabled` already taken out.
+
+        Args:
+            settings: Flat, any accepted spelling; text from forms where numbers and booleans are meant.
+            secrets: Stored values by path; they take the place of a mask that the user sent back.
+
+        Raises:
+            InvalidConfig: Names the field and what is allowed.
+        """
+
+    @abstractmethod
+    def prepare(self, config: Config) -> Prepared:
+        """Does once what every delivery would repeat, such as compiling templates. Cached per revision.
+
+        Raises:
+            InvalidConfig: A template is malformed; with line and column.
+        """
+
+    @abstractmethod
+    def target(self, event: Event, prepared: Prepared, context: Context) -> str:
+        """Where this event goes, as `host:port`: deliveries to one target share a lane."""
+
+    @abstractmethod
+    def topics(self, event: Event, prepared: Prepared, context: Context) -> Topics:
+        """Names of the result events."""
+
+    @abstractmethod
+    def deliver(self, events: Sequence[Event], prepared: Prepared, context: Context) -> Plan:
+        """The plan: yields steps, is sent replies, returns one outcome per event."""
+
+    @abstractmethod
+    def describe_target(self, config: Config) -> str:
+        """The target as a person names it, for the default name of an integration: the URL's host."""
+
+
+class SingleRequest(Integration[Config, Prepared]):
+    """A kind that sends one request per event: write `request` and `outcome`."""
+
+    @abstractmethod
+    def request(self, event: Event, prepared: Prepared, context: Context) -> Request | Refused | Misconfigured:
+        """The request for this event, or why there can be none."""
+
+    @abstractmethod
+    def outcome(self, event: Event, response: Response, prepared: Prepared, context: Context) -> Outcome:
+        """What the target's answer means."""
+
+    def deliver(self, events: Sequence[Event], prepared: Prepared, context: Context) -> Plan:
+        """Sends each event by its own request."""
+        outcomes: list[Outcome] = []
+        for event in events:
+            request = self.request(event, prepared, context)
+            if not isinstance(request, Request):
+                outcomes.append(request)
+                continue
+            reply = yield Call(request)
+            if isinstance(reply, NoResponse):
+                outcomes.append(Refused(reply.why) if reply.final else TryLater(reply.why))
+            else:
+                outcomes.append(self.outcome(event, reply, prepared, context))
+        return outcomes

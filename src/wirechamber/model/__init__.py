@@ -1,0 +1,1 @@
+"""Frozen records and the pure rules about them. Imports nothing but errors and the clock."""

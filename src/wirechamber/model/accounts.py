@@ -1,0 +1,44 @@
+"""Users and tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+
+# The scope of a token that may do all that its user may.
+ALL_SCOPES = "*"
+
+
+class User(Struct, frozen=True, kw_only=True):
+    """Someone who owns devices, events and integrations.
+
+    Attributes:
+        name: What they log in with; any text without blanks, compared without regard to case.
+        password: The argon2 hash.
+    """
+
+    id: str
+    name: str
+    password: str
+    created_at: int
+    account_info: dict[str, Any] = field(default_factory=dict)
+
+
+class Token(Struct, frozen=True, kw_only=True):
+    """The right of whoever holds a secret to act for a user. Only a digest of the secret is kept.
+
+    Attributes:
+        digest: SHA-256 of the secret.
+        hint: The first 6 characters of the secret, to recognise it in a list.
+        scopes: `object:verb` texts (cloud-api.md, section 2), or `*` for everything.
+        expires_at: Milliseconds since 1970, or None for never.
+    """
+
+    digest: bytes
+    user: str
+    hint: str
+    client: str
+    scopes: tuple[str, ...]
+    created_at: int
+    expires_at: int | None = None

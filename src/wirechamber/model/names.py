@@ -1,0 +1,52 @@
+"""Rules for event names and data (cloud-api.md, section 4, names and sizes)."""
+
+from __future__ import annotations
+
+import re
+
+from wirechamber.errors import BadInput
+
+MAX_NAME = 64
+MAX_PREFIX = 64
+# A response topic may hold a device id and an event name; the results' names are ours, so they may be longer.
+MAX_RESULT_NAME = 256
+# The largest that Device OS 6.3 publishes.
+MAX_DATA_BYTES = 16_384
+DEFAULT_TTL = 60
+MAX_TTL = 16_777_215
+
+_PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def check_name(name: object) -> str:
+    """The name of an event as published through the API.
+
+    A line break would break the framing of streams, so only printable ASCII passes; blanks and punctuation do.
+
+    Raises:
+        BadInput: It is no text, empty, too long, or holds other characters.
+    """
+    if not isinstance(name, str) or not name:
+        raise BadInput("name is required: the event's name, 1 to 64 ASCII characters", error="name is required")
+    if len(name) > MAX_NAME:
+        raise BadInput(f"name is too long: {len(name)} characters, at most {MAX_NAME} are allowed")
+    if not _PRINTABLE_ASCII.fullmatch(name):
+        raise BadInput("name may hold printable ASCII characters only (no line breaks, no accents)")
+    return name
+
+
+def result_name(rendered: str) -> str:
+    """A name that an integration's template gave, made safe for the framing of streams and bounded."""
+    return _CONTROL.sub(" ", rendered)[:MAX_RESULT_NAME]
+
+
+def check_prefix(prefix: str) -> str:
+    """The prefix by which a stream filters.
+
+    Raises:
+        BadInput: It is longer than any event name.
+    """
+    if len(prefix) > MAX_PREFIX:
+        raise BadInput(f"the event prefix is too long: {len(prefix)} characters, at most {MAX_PREFIX} are allowed")
+    return prefix

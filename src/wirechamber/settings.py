@@ -1,0 +1,216 @@
+"""Every setting, once: its type, default and help.
+
+Read, later ones winning, from the default, a TOML file, the environment (`WIRECHAMBER_<NAME>`) and flags
+(`--<name>`). The CLI's flags, `wirechamber config`, the docs page and the file's keys all come from this declaration.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from wirechamber.errors import BadInput
+
+ENV_PREFIX = "WIRECHAMBER_"
+Source = Literal["default", "file", "environment", "flag"]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Networks = tuple[str, ...]
+
+
+def _help(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """The effective configuration of one cloud."""
+
+    data: Annotated[str, _help("Data folder: databases and keys; made on first start, mode 0700.")] = "./data"
+    http_host: Annotated[str, _help("Address to listen on.")] = "127.0.0.1"
+    http_port: Annotated[Port, _help("Port to listen on; 0 takes a free one and prints it.")] = 8080
+    base_url: Annotated[str, _help("How clients reach this cloud; derived from host and port when empty.")] = ""
+    tls_cert: Annotated[str, _help("PEM certificate chain for https; read again when it changes.")] = ""
+    tls_key: Annotated[str, _help("PEM private key for https; read again when it changes.")] = ""
+    trusted_proxies: Annotated[
+        Networks, _help("Networks of reverse proxies whose X-Forwarded-For and -Proto are believed.")
+    ] = ()
+    outbound_allow: Annotated[
+        Networks, _help("Networks that integrations may reach although they are private, loopback or link-local.")
+    ] = ()
+    outbound_proxy: Annotated[str, _help("Proxy for outgoing requests; the environment's proxies are ignored.")] = ""
+    durability: Annotated[
+        Literal["full", "normal"],
+        _help("full: an acknowledged event survives power loss. normal: it survives a killed process only."),
+    ] = "full"
+    retention_days: Annotated[Positive, _help("Days that events are kept.")] = 30
+    owner_quota_mb: Annotated[int, Meta(ge=0), _help("Megabytes of events kept per owner; 0 for no bound.")] = 1024
+    disk_floor_mb: Annotated[
+        int, Meta(ge=0), _help("Publishing answers 503 when less disk than this is free, in megabytes.")
+    ] = 256
+    max_event_bytes: Annotated[Positive, _help("Largest event data that the API takes, in bytes of UTF-8.")] = 16_384
+    token_days: Annotated[Positive, _help("Life of a token when the client does not ask, in days.")] = 90
+    retry_schedule: Annotated[
+        tuple[Seconds, ...],
+        _help("Seconds to wait before each attempt of a delivery; each is varied by 20 %."),
+    ] = (0.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0)
+    answer_deadline: Annotated[
+        Seconds, _help("Seconds after which a device whose delivery still fails is told by one hook-error.")
+    ] = 120.0
+    request_timeout: Annotated[Seconds, _help("Seconds that one outgoing request may take as a whole.")] = 20.0
+    lane_concurrency: Annotated[Positive, _help("Requests at a time of one integration to one target host.")] = 32
+    outbound_concurrency: Annotated[Positive, _help("Outgoing requests at a time, all integrations together.")] = 256
+    attempt_bodies: Annotated[
+        int, Meta(ge=0), _help("Newest successful attempts per integration that keep their request and response.")
+    ] = 1000
+    attempt_body_hours: Annotated[
+        int, Meta(ge=0), _help("Hours for which every successful attempt keeps its request and response.")
+    ] = 24
+    attempt_days: Annotated[Positive, _help("Days that attempts are kept in the log of an integration.")] = 30
+    streams_per_address: Annotated[Positive, _help("Event streams open at a time from one address.")] = 1000
+    stream_buffer_kb: Annotated[
+        Positive, _help("Kilobytes that may wait for a slow reader before its stream is ended.")
+    ] = 1024
+    keep_alive: Annotated[float, Meta(gt=0, le=9), _help("Seconds of silence after which a stream gets a comment.")] = (
+        9.0
+    )
+    login_failures: Annotated[Positive, _help("Wrong passwords in a row after which an address must wait.")] = 10
+    login_block: Annotated[Seconds, _help("Seconds that such an address must wait.")] = 1800.0
+    integrations_per_owner: Annotated[Positive, _help("Integrations that one owner may have.")] = 20_000
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _help("Least level that is logged.")] = "info"
+    log_format: Annotated[
+        Literal["auto", "console", "json"], _help("auto: readable on a terminal, JSON otherwise.")
+    ] = "auto"
+    metrics_public: Annotated[bool, _help("Serve /metrics to every address; otherwise only to loopback.")] = False
+    shutdown_grace: Annotated[Seconds, _help("Seconds that running requests get to finish on shutdown.")] = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("outbound_allow", "trusted_proxies"):
+            for network in getattr(self, name):
+                try:
+                    ipaddress.ip_network(network, strict=False)
+                except ValueError:
+                    raise ValueError(
+                        f"`{network}` is no network; write 10.0.0.0/8 or ::1/128 - at `$.{name}`"
+                    ) from None
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("set both or neither of tls_cert and tls_key - at `$.tls_cert`")
+        if not self.retry_schedule:
+            raise ValueError("name at least one attempt, such as 0 - at `$.retry_schedule`")
+
+    @property
+    def data_folder(self) -> Path:
+        """The data folder as a path."""
+        return Path(self.data)
+
+
+class Sourced(Struct, frozen=True):
+    """A setting's value and where it comes from."""
+
+    name: str
+    value: Any
+    source: Source
+    help: str
+
+    @property
+    def environment(self) -> str:
+        """The environment variable that sets it."""
+        return ENV_PREFIX + self.name.upper()
+
+
+def described() -> dict[str, str]:
+    """Each setting's help text, by name, in the order of declaration."""
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    return {name: _text(hints[name]) for name in Settings.__struct_fields__}
+
+
+def load(
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> tuple[Settings, list[Sourced]]:
+    """The effective settings, and each with its source.
+
+    Args:
+        file: A TOML file; None takes the one that `WIRECHAMBER_CONFIG` names, if any.
+        environment: Instead of the process's own.
+        flags: From the command line; None values were not given.
+
+    Raises:
+        BadInput: A setting is unknown or has a value that is not allowed; the text names it and its source.
+    """
+    env = os.environ if environment is None else environment
+    if file is None and env.get(ENV_PREFIX + "CONFIG"):
+        file = Path(env[ENV_PREFIX + "CONFIG"])
+    layers: list[tuple[Source, Mapping[str, Any]]] = [
+        ("file", {} if file is None else _from_file(file)),
+        ("environment", _from_environment(env)),
+        ("flag", {name: value for name, value in (flags or {}).items() if value is not None}),
+    ]
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for source, layer in layers:
+        for name, value in layer.items():
+            if name not in Settings.__struct_fields__:
+                raise BadInput(f"{source}: there is no setting {name!r}; `wirechamber config` lists them all")
+            values[name] = _split(name, value)
+            sources[name] = source
+    try:
+        # Not strict: text from the environment becomes the number or boolean that is meant.
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as problem:
+        name = str(problem).rpartition("$.")[2].split("`")[0].split("[")[0]
+        where = f" (from {sources[name]})" if name in sources else ""
+        raise BadInput(f"setting {name}{where}: {str(problem).rpartition(' - at')[0] or problem}") from None
+    helps = described()
+    return settings, [
+        Sourced(name, getattr(settings, name), sources.get(name, "default"), helps[name])
+        for name in Settings.__struct_fields__
+    ]
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as problem:
+        raise BadInput(f"the settings file {file} can't be read: {problem.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise BadInput(f"the settings file {file} is no TOML: {problem}") from None
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, str]:
+    names = {key[len(ENV_PREFIX) :].lower(): key for key in env if key.startswith(ENV_PREFIX)}
+    return {name: env[key] for name, key in names.items() if name in Settings.__struct_fields__}
+
+
+def _split(name: str, value: Any) -> Any:
+    if isinstance(value, str) and isinstance(getattr(_DEFAULTS, name), tuple):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _text(hint: Any) -> str:
+    texts = [meta.description for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta)]
+    return next((text for text in texts if text), "")
+
+
+def plain_type(name: str) -> type:
+    """The bare type of a setting (`str`, `int`, `float` or `bool`), tuples as text: what a flag is parsed with."""
+    hint = typing.get_type_hints(Settings)[name]
+    origin = typing.get_origin(hint)
+    if origin in (Literal, tuple) or isinstance(hint, types.UnionType):
+        return str
+    return typing.cast(type, hint)
+
+
+_DEFAULTS = Settings()

@@ -1,0 +1,1 @@
+"""The store: users, tokens, devices, integrations, deliveries and their attempts."""

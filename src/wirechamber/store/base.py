@@ -1,0 +1,203 @@
+"""What a store is, whatever keeps it: five small repositories and a revision.
+
+Users, tokens, devices and integrations change rarely and are written durably at once; deliveries and attempts are
+written in batches, where a power loss repeats a delivery and never loses one (the log is the truth they follow).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from wirechamber.model.accounts import Token, User
+from wirechamber.model.deliveries import Attempt, DayCount, Delivery, Settlement
+from wirechamber.model.devices import Device
+from wirechamber.model.integrations import IntegrationRecord
+
+
+class Users(Protocol):
+    """Who may log in. Names are compared without regard to case."""
+
+    async def add(self, user: User) -> None:
+        """Raises Conflict when the name is taken."""
+
+    async def get(self, user_id: str) -> User | None: ...
+    async def by_name(self, name: str) -> User | None: ...
+    async def all(self) -> list[User]: ...
+
+    async def update(self, user: User) -> None:
+        """Stores the whole record. Raises NotFound, or Conflict when the new name is taken."""
+
+    async def remove(self, user_id: str) -> bool:
+        """Removes the user with tokens, integrations and their deliveries; devices become free."""
+
+
+class Tokens(Protocol):
+    """What was handed out, by digest."""
+
+    async def add(self, token: Token) -> None: ...
+    async def by_digest(self, digest: bytes) -> Token | None: ...
+
+    async def of_user(self, user_id: str) -> list[Token]:
+        """Newest first."""
+
+    async def remove(self, digest: bytes) -> bool: ...
+    async def remove_all(self, user_id: str) -> int: ...
+
+    async def remove_expired(self, now: int) -> int: ...
+
+
+class DeviceFilter(Struct, frozen=True):
+    """Which of an owner's devices to list: `name` is a part of the name, without regard to case."""
+
+    owner: str | None = None
+    name: str | None = None
+
+
+class Devices(Protocol):
+    """Every device this cloud knows."""
+
+    async def add(self, device: Device) -> None:
+        """Raises Conflict when the id is known, or the owner has another device of that name."""
+
+    async def get(self, device_id: str) -> Device | None: ...
+
+    async def by_name(self, owner: str, name: str) -> Device | None:
+        """The owner's device of that name, compared without regard to case."""
+
+    async def find(self, where: DeviceFilter, *, limit: int | None = None, offset: int = 0) -> tuple[list[Device], int]:
+        """One page, newest `last_handshake_at` first and then newest created, and the number of all that match."""
+
+    async def update(self, device: Device) -> None:
+        """Stores the whole record. Raises NotFound, or Conflict when the owner has another device of that name."""
+
+    async def claim(self, device_id: str, owner: str) -> Device | None:
+        """Gives a free device to the owner, atomically. Returns the device as it is now (whose owner may be another,
+        if it was not free), or None when it is unknown."""
+
+    async def remove(self, device_id: str) -> bool: ...
+
+
+class IntegrationChanges(Struct, frozen=True):
+    """What happened to integrations since a revision."""
+
+    revision: int
+    changed: Sequence[IntegrationRecord]
+    removed: Sequence[str]
+
+
+class Integrations(Protocol):
+    """Configured integrations. `secrets` are encrypted at rest."""
+
+    async def add(self, record: IntegrationRecord) -> IntegrationRecord:
+        """Stores it and returns it with its revision."""
+
+    async def get(self, integration_id: str) -> IntegrationRecord | None: ...
+
+    async def of_owner(self, owner: str) -> list[IntegrationRecord]:
+        """Oldest first."""
+
+    async def update(self, record: IntegrationRecord) -> IntegrationRecord:
+        """Stores the whole record and returns it with its new revision. Raises NotFound."""
+
+    async def remove(self, integration_id: str) -> bool:
+        """Removes it with its deliveries, attempts, counters and memory."""
+
+    async def changes(self, since_revision: int) -> IntegrationChanges:
+        """Everything that changed after a revision; 0 for all that exist."""
+
+
+class AttemptFilter(Struct, frozen=True):
+    """Which attempts to list. `ok` None means both; `before` is an attempt id to page back from."""
+
+    ok: bool | None = None
+    device: str | None = None
+    before: str | None = None
+
+
+class Retention(Struct, frozen=True):
+    """How long attempts are kept; all times are moments in milliseconds since 1970.
+
+    Attributes:
+        bodies_of_newest: A success keeps its detail while it is among this many newest of its integration …
+        bodies_after: … or started after this.
+        attempts_after: Attempts, failures too, are removed when they started before this.
+        counters_after: The first day (days since 1970) whose counters stay.
+    """
+
+    bodies_of_newest: int
+    bodies_after: int
+    attempts_after: int
+    counters_after: int
+
+
+class Deliveries(Protocol):
+    """What the courier still has to do, what it did, and how far dispatch has read."""
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Stores one batch, all or none; daily counters follow from its attempts. Deliveries and attempts of an
+        integration that was removed meanwhile are left out. The same attempt twice is stored (and counted) once."""
+
+    async def cursor(self, reader: str) -> str | None:
+        """How far a durable reader has come (`dispatch` is moved by `settle`)."""
+
+    async def due(self, now: int, limit: int) -> list[Delivery]:
+        """Waiting deliveries whose time has come, the most overdue first."""
+
+    async def next_due(self) -> int | None:
+        """When the next waiting delivery is due."""
+
+    async def overdue_answers(self, now: int, limit: int) -> list[Delivery]:
+        """Waiting or held deliveries whose device has waited past its deadline and was told nothing yet."""
+
+    async def next_deadline(self) -> int | None:
+        """When the next such deadline passes."""
+
+    async def get(self, delivery_id: str) -> Delivery | None: ...
+
+    async def hold(self, integration_id: str) -> int:
+        """Sets an integration's waiting deliveries aside (it was disabled). Returns how many."""
+
+    async def release(self, integration_id: str, due_at: int) -> int:
+        """Makes an integration's held deliveries wait again. Returns how many."""
+
+    async def open_of(self, integration_id: str) -> int:
+        """How many deliveries of the integration are waiting or held."""
+
+    async def known(self, delivery_ids: Sequence[str]) -> set[str]:
+        """Which of these deliveries were attempted or kept before (asked once, after a restart)."""
+
+    async def attempts(self, integration_id: str, where: AttemptFilter, limit: int) -> list[Attempt]:
+        """Newest first."""
+
+    async def counts(self, integration_ids: Sequence[str], since_day: int) -> dict[str, list[DayCount]]:
+        """Daily counters, oldest first; days without any are left out."""
+
+    async def recall(self, integration_id: str, key: str) -> Any | None:
+        """A value that the integration's plan asked to remember."""
+
+    async def tidy(self, retention: Retention) -> int:
+        """Removes what retention no longer covers; returns how many rows changed. Works in short transactions."""
+
+
+class Store(Protocol):
+    """All repositories over one data store."""
+
+    @property
+    def users(self) -> Users: ...
+    @property
+    def tokens(self) -> Tokens: ...
+    @property
+    def devices(self) -> Devices: ...
+    @property
+    def integrations(self) -> Integrations: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
+
+    def revision(self) -> int:
+        """A number that grows with every change to users, tokens, devices or integrations, made by any process.
+
+        Synchronous and cheap (microseconds): caches compare it before they answer.
+        """
