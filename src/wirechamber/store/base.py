@@ -143,8 +143,9 @@ class Deliveries(Protocol):
     async def cursor(self, reader: str) -> str | None:
         """How far a durable reader has come (`dispatch` is moved by `settle`)."""
 
-    async def due(self, now: int, limit: int) -> list[Delivery]:
-        """Waiting deliveries whose time has come, the most overdue first."""
+    async def due(self, now: int, limit: int, without: Sequence[str] = ()) -> list[Delivery]:
+        """Waiting deliveries whose time has come, the most overdue first of each integration, none of the
+        integrations in `without`. Its cost must not grow with the backlog of those."""
 
     async def next_due(self) -> int | None:
         """When the next waiting delivery is due."""

@@ -1,0 +1,351 @@
+"""The courier: takes jobs from their lanes, performs their plans, and says what follows from each outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import structlog
+from msgspec import Struct
+
+from wirechamber.clock import Clock
+from wirechamber.delivery import policy, results
+from wirechamber.delivery.index import Index, Trigger
+from wirechamber.delivery.job import Job
+from wirechamber.delivery.lanes import Lanes
+from wirechamber.delivery.record import detail
+from wirechamber.delivery.runner import Run, Runner
+from wirechamber.delivery.settler import MAX_WAITING, Settled, Settler
+from wirechamber.eventlog.base import Cursor
+from wirechamber.integrations.base import (
+    Context,
+    Delivered,
+    Misconfigured,
+    Outcome,
+    Plan,
+    Response,
+    Topics,
+)
+from wirechamber.model.deliveries import Attempt
+from wirechamber.model.events import Event
+from wirechamber.model.ids import derived_id
+from wirechamber.observe.metrics import Metrics
+
+_log = structlog.get_logger("wirechamber.delivery")
+
+# Of one integration, so many deliveries wait in memory; further ones wait as rows. A slow target costs no memory.
+MEMORY_PER_INTEGRATION = 512
+MEMORY_TOTAL = 20_000
+# A first attempt that has waited this long becomes a row, so that one slow target does not hold the cursor back.
+AGING_MS = 5_000
+# What the outbound client answers for requests that were running when it was closed.
+CLOSED = "closed"
+
+
+class Pace(Struct, frozen=True):
+    """How deliveries are made.
+
+    Attributes:
+        schedule: Seconds to wait before each attempt.
+        answer_deadline_ms: After this the device is told that its delivery still fails.
+    """
+
+    schedule: tuple[float, ...]
+    answer_deadline_ms: int
+
+
+class Courier:
+    """Makes deliveries.
+
+    Args:
+        index: The integrations.
+        settler: Writes down what came of them.
+        paused: Called with a trigger and the reason when its configuration can't work.
+        user_agent: What outgoing requests call themselves.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: Index,
+        lanes: Lanes,
+        runner: Runner,
+        settler: Settler,
+        pace: Pace,
+        clock: Clock,
+        metrics: Metrics,
+        paused: Callable[[Trigger, str], None],
+        user_agent: str,
+    ) -> None:
+        self._index = index
+        self._lanes = lanes
+        self._runner = runner
+        self._settler = settler
+        self._pace = pace
+        self._clock = clock
+        self._metrics = metrics
+        self._paused = paused
+        self._user_agent = user_agent
+        self._loop = asyncio.get_running_loop()
+        self._claimed: dict[str, Job] = {}
+        self._pump_due = False
+        self._stopped = False
+        self._waiters: list[asyncio.Future[None]] = []
+        self._just_settled: set[str] = set()
+        self._batches = 0
+
+    # --- what comes in ---
+
+    def new_job(self, trigger: Trigger, event: Event, cursor: Cursor) -> Job:
+        """A delivery that was never attempted."""
+        now = self._clock.now()
+        return Job(trigger, event, cursor, None, now, now + self._pace.answer_deadline_ms)
+
+    def offer(self, job: Job) -> None:
+        """Lines a new job up, or puts it aside as a row when too many wait in memory."""
+        if self._lanes.held(job.integration) >= MEMORY_PER_INTEGRATION or self._lanes.waiting >= MEMORY_TOTAL:
+            self._put_aside(job)
+            return
+        self._line_up(job)
+
+    def resume(self, job: Job) -> None:
+        """Lines up a delivery that a row kept and whose time has come."""
+        self._claimed[job.delivery] = job
+        self._line_up(job)
+
+    def claimed(self, delivery: str) -> Job | None:
+        """The job of a row that is in memory at present."""
+        return self._claimed.get(delivery)
+
+    @property
+    def claims(self) -> int:
+        """How many rows are in memory."""
+        return len(self._claimed)
+
+    def begin_fetch(self) -> int:
+        """Rows are about to be read: from now on it is noted which ones change under the reader.
+
+        Returns the number of batches settled so far, for `progress`.
+        """
+        self._just_settled.clear()
+        return self._batches
+
+    def may_resume(self, delivery: str) -> bool:
+        """Whether a row that was read since `begin_fetch` is true still and not in memory."""
+        return delivery not in self._claimed and delivery not in self._just_settled
+
+    async def progress(self, timeout_s: float, since: int | None = None) -> bool:
+        """Waits until a batch was settled, `since` a number of batches if given; false when the time ran out first."""
+        if since is not None and since != self._batches:
+            return True
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        done, _ = await asyncio.wait((waiter,), timeout=timeout_s)
+        return bool(done)
+
+    def full(self) -> list[str]:
+        """The integrations for which no more rows should be fetched at present."""
+        return self._lanes.integrations_holding(MEMORY_PER_INTEGRATION // 2)
+
+    def age(self) -> None:
+        """Puts first attempts that have waited too long aside as rows."""
+        for job in self._lanes.draw(self._clock.now() - AGING_MS):
+            self._put_aside(job)
+
+    def stop(self) -> None:
+        """Starts no more jobs; those that run are settled as they end."""
+        self._stopped = True
+
+    def settled(self, batch: list[Settled]) -> None:
+        """The settler has written a batch: there is room for more."""
+        for item in batch:
+            settled = item.upsert.id if item.upsert is not None else item.remove
+            if settled is not None:
+                self._claimed.pop(settled, None)
+                self._just_settled.add(settled)
+        self._batches += 1
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._schedule_pump()
+
+    # --- lanes ---
+
+    def _put_aside(self, job: Job) -> None:
+        job.stored = True
+        mark, job.mark = job.mark, None
+        self._settler.add(Settled(upsert=job.row("waiting", self._clock.now()), mark=mark))
+
+    def _line_up(self, job: Job) -> None:
+        prepared = job.trigger.prepared()
+        kind = job.trigger.kind
+        target = ""
+        if kind is not None and not isinstance(prepared, Misconfigured):
+            try:
+                target = kind.target(job.event, prepared, self._context())
+            except Exception:
+                # The plan meets the same fault and says so in its attempt.
+                _log.debug("target_unknown", integration=job.integration, exc_info=True)
+        job.lane = (job.integration, target)
+        self._lanes.put(job)
+        self._schedule_pump()
+
+    def _schedule_pump(self) -> None:
+        if not self._pump_due:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        while not self._stopped and self._settler.waiting < MAX_WAITING:
+            job = self._lanes.take()
+            if job is None:
+                return
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
+        trigger = self._index.get(job.integration)
+        if trigger is None:
+            self._lanes.release(job)
+            self._claimed.pop(job.delivery, None)
+            self._settler.add(Settled(remove=job.delivery if job.stored else None, mark=job.mark))
+            return
+        if not trigger.record.active:
+            self._lanes.release(job)
+            job.stored = True
+            self._settler.add(Settled(upsert=job.row("held", self._clock.now()), mark=job.mark))
+            return
+        job.trigger = trigger
+        job.number_started_at = self._clock.now()
+        prepared = trigger.prepared()
+        if isinstance(prepared, Misconfigured) or trigger.kind is None:
+            plan = _stillborn(prepared)
+        else:
+            plan = trigger.kind.deliver((job.event,), prepared, self._context())
+        self._runner.start(job.integration, plan, lambda run: self._attempted(job, run))
+
+    def _context(self) -> Context:
+        return Context(self._clock.now(), self._user_agent)
+
+    # --- what came of an attempt ---
+
+    def _attempted(self, job: Job, run: Run) -> None:
+        self._lanes.release(job)
+        self._schedule_pump()
+        if self._stopped and _was_cut_short(run):
+            # Not an attempt that the target can be blamed for; it is made again after the restart.
+            return
+        outcome = run.outcome
+        assert outcome is not None
+        now = self._clock.now()
+        job.attempts += 1
+        verdict = policy.decide(outcome, job.attempts, self._pace.schedule, now, random.random())  # noqa: S311
+        why = None if isinstance(outcome, Delivered) else outcome.why
+        settled = Settled(
+            attempt=self._attempt(job, run, outcome, final=not isinstance(verdict, policy.Again)),
+            remember=[(job.integration, key, value) for key, value in run.remember],
+            mark=job.mark,
+        )
+        match verdict:
+            case policy.Done():
+                assert isinstance(outcome, Delivered)
+                settled.events = results.of_success(
+                    job.event, job.integration, job.delivery, self.topics(job), outcome.answer, now
+                )
+                settled.remove = job.delivery if job.stored else None
+            case policy.Again(at):
+                settled.upsert = job.row("waiting", at, why)
+            case policy.GivenUp():
+                settled.events = self._tell_error(job, why or "", now)
+                settled.upsert = job.row("dead", now, why)
+            case policy.Paused():
+                settled.events = self._tell_error(job, why or "", now)
+                settled.upsert = job.row("held", now, why)
+                self._paused(job.trigger, why or "")
+        self._metrics.delivery(job.trigger.record.kind, _outcome_name(verdict))
+        self._settler.add(settled)
+
+    def _tell_error(self, job: Job, why: str, now: int) -> list[Event]:
+        if job.error_told:
+            return []
+        job.error_told = True
+        return [results.of_failure(job.event, job.integration, job.delivery, self.topics(job), why, now)]
+
+    def topics(self, job: Job) -> Topics:
+        """The names of a job's result events; the default ones when its own can't be rendered."""
+        prepared, kind = job.trigger.prepared(), job.trigger.kind
+        if kind is not None and not isinstance(prepared, Misconfigured):
+            try:
+                return kind.topics(job.event, prepared, self._context())
+            except Exception:
+                _log.exception("topics_failed", integration=job.integration)
+        name = job.event.name
+        return Topics(f"hook-sent/{name}", f"hook-response/{name}", f"hook-error/{name}")
+
+    def _attempt(self, job: Job, run: Run, outcome: Outcome, *, final: bool) -> Attempt:
+        ended = self._clock.now()
+        started = job.number_started_at
+        last = run.exchanges[-1].reply if run.exchanges else None
+        why = None if isinstance(outcome, Delivered) else outcome.why
+        return Attempt(
+            id=derived_id(f"{started:012x}", job.delivery, job.attempts),
+            delivery=job.delivery,
+            integration=job.integration,
+            owner=job.owner,
+            event_id=job.event.id,
+            event_name=job.event.name,
+            device=job.event.device,
+            coreid=job.event.coreid,
+            number=job.attempts,
+            started_at=started,
+            duration_ms=max(0, ended - started),
+            ok=isinstance(outcome, Delivered),
+            final=final,
+            status=last.status if isinstance(last, Response) else None,
+            why=why,
+            detail=detail(run.exchanges, why),
+        )
+
+    # --- trying out ---
+
+    async def try_out(self, trigger: Trigger, event: Event) -> Attempt:
+        """Makes one delivery for the owner to look at: recorded and counted, but no results, no retry, no lane."""
+        job = self.new_job(trigger, event, Cursor("0"))
+        job.attempts = 1
+        job.number_started_at = self._clock.now()
+        prepared = trigger.prepared()
+        if isinstance(prepared, Misconfigured) or trigger.kind is None:
+            plan = _stillborn(prepared)
+        else:
+            plan = trigger.kind.deliver((event,), prepared, self._context())
+        ended: asyncio.Future[Run] = self._loop.create_future()
+        self._runner.start(job.integration, plan, ended.set_result)
+        run = await asyncio.shield(ended)
+        assert run.outcome is not None
+        attempt = self._attempt(job, run, run.outcome, final=True)
+        self._settler.add(Settled(attempt=attempt))
+        return attempt
+
+
+def _stillborn(problem: Misconfigured) -> Plan:
+    """The plan of an integration whose stored configuration can't be used."""
+    yield from ()
+    return (problem,)
+
+
+def _was_cut_short(run: Run) -> bool:
+    return bool(run.exchanges) and getattr(run.exchanges[-1].reply, "why", None) == CLOSED
+
+
+def _outcome_name(verdict: policy.Verdict) -> str:
+    match verdict:
+        case policy.Done():
+            return "delivered"
+        case policy.Again():
+            return "retried"
+        case policy.GivenUp():
+            return "dead"
+        case _:
+            return "paused"

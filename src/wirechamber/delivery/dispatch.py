@@ -1,0 +1,138 @@
+"""Dispatch: the durable reader that turns events into deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from wirechamber.delivery.courier import Courier
+from wirechamber.delivery.index import Index, Trigger
+from wirechamber.delivery.job import Job, delivery_id
+from wirechamber.delivery.runner import Runner
+from wirechamber.delivery.settler import Settler
+from wirechamber.delivery.watermark import Watermark
+from wirechamber.errors import CloudError
+from wirechamber.eventlog.base import Cursor, Entry, EventLog, Scope
+from wirechamber.model.events import MAX_DEPTH
+from wirechamber.observe.metrics import Metrics
+from wirechamber.store.base import Store
+
+_log = structlog.get_logger("wirechamber.delivery")
+
+READER = "dispatch"
+BATCH = 500
+# Events whose deliveries are outstanding; beyond it dispatch waits for the oldest.
+MAX_OUTSTANDING = 20_000
+RETRY_S = 0.5
+
+
+class Integrations:
+    """Keeps the index in step with the store, whichever process changed it."""
+
+    def __init__(self, store: Store, index: Index, runner: Runner) -> None:
+        self._store = store
+        self._index = index
+        self._runner = runner
+        self._seen = -1
+        self._revision = 0
+
+    async def refresh(self) -> None:
+        """Takes in what has changed since the last time."""
+        seen = self._store.revision()
+        if seen == self._seen:
+            return
+        changes = await self._store.integrations.changes(self._revision)
+        self._index.apply(changes.changed, changes.removed)
+        self._revision = changes.revision
+        self._seen = seen
+        self._runner.forget_tokens([record.id for record in changes.changed] + list(changes.removed))
+
+
+class Dispatch:
+    """Reads the log from a stored cursor and offers deliveries to the courier.
+
+    Args:
+        settled_before: Newest cursor when this process started: events up to it may have been delivered before.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        store: Store,
+        index: Index,
+        integrations: Integrations,
+        courier: Courier,
+        settler: Settler,
+        watermark: Watermark,
+        settled_before: Cursor,
+        metrics: Metrics,
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._index = index
+        self._integrations = integrations
+        self._courier = courier
+        self._settler = settler
+        self._watermark = watermark
+        self._settled_before = log.order(settled_before)
+        self._metrics = metrics
+        self.position = watermark.cursor
+
+    async def run(self) -> None:
+        """Reads for ever."""
+        while True:
+            try:
+                await self._step()
+            except CloudError as problem:
+                _log.warning("dispatch_retry", why=problem.description)
+                await asyncio.sleep(RETRY_S)
+
+    async def _step(self) -> None:
+        entries = self._log.tail.since(self.position, BATCH)
+        after: Cursor | None = None
+        if entries is None:
+            page = await self._log.read(Scope(), self.position, BATCH)
+            entries, after = page.entries, page.after
+            if page.gap is not None:
+                _log.error("dispatch_gap", first=page.gap.first, last=page.gap.last)
+        if entries or after not in (None, self.position):
+            await self._integrations.refresh()
+            await self._offer(entries)
+            if after is not None:
+                self._watermark.passed(after, 0)
+                self.position = after
+            await self._settler.room()
+            while self._watermark.outstanding > MAX_OUTSTANDING:
+                await self._courier.progress(RETRY_S)
+            return
+        await self._log.tail.wait_beyond(self.position)
+
+    async def _offer(self, entries: Sequence[Entry]) -> None:
+        order, match = self._log.order, self._index.match
+        found = [(entry, match(entry.event, order(entry.cursor))) for entry in entries]
+        known = await self._known(found)
+        for entry, triggers in found:
+            event, cursor = entry.event, entry.cursor
+            if event.depth > MAX_DEPTH:
+                self._metrics.depth_exceeded()
+            jobs: list[Job] = []
+            for trigger in triggers:
+                job = self._courier.new_job(trigger, event, cursor)
+                if job.delivery not in known:
+                    jobs.append(job)
+            mark = self._watermark.passed(cursor, len(jobs))
+            for job in jobs:
+                job.mark = mark
+                self._courier.offer(job)
+        if entries:
+            self.position = entries[-1].cursor
+
+    async def _known(self, found: Sequence[tuple[Entry, Sequence[Trigger]]]) -> set[str]:
+        """Which deliveries were made before the last restart; after it, none."""
+        if not found or self._log.order(found[0][0].cursor) > self._settled_before:
+            return set()
+        ids = [delivery_id(entry.event, trigger.record.id) for entry, triggers in found for trigger in triggers]
+        return await self._store.deliveries.known(ids) if ids else set()

@@ -1,0 +1,117 @@
+"""Which integrations an event triggers: a cost that does not grow with the integrations that do not match.
+
+Per owner, prefixes are kept in one table for each length that occurs, so a look-up asks one table per length: at most
+64 dictionary look-ups, however many integrations there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from wirechamber.errors import CloudError
+from wirechamber.eventlog.base import Cursor
+from wirechamber.integrations.base import Integration, Misconfigured
+from wirechamber.integrations.registry import Registry
+from wirechamber.model.events import MAX_DEPTH, Event
+from wirechamber.model.integrations import IntegrationRecord
+
+
+class Trigger:
+    """An integration, ready to deliver.
+
+    Attributes:
+        since: Order of the cursor after which it sees events.
+    """
+
+    __slots__ = ("_prepared", "kind", "record", "since")
+
+    def __init__(self, record: IntegrationRecord, kind: Integration[Any, Any] | None, since: int) -> None:
+        self.record = record
+        self.kind = kind
+        self.since = since
+        self._prepared: Any = None
+
+    def prepared(self) -> Any:
+        """Its compiled configuration, or `Misconfigured`; made at first use and kept."""
+        if self._prepared is None:
+            self._prepared = self._prepare()
+        return self._prepared
+
+    def _prepare(self) -> Any:
+        if self.kind is None:
+            return Misconfigured(f"there is no kind of integration named {self.record.kind}")
+        try:
+            return self.kind.prepare(self.kind.read(self.record.settings, self.record.secrets).config)
+        except CloudError as problem:
+            return Misconfigured(problem.description)
+
+
+class Index:
+    """All integrations by owner and prefix.
+
+    Args:
+        registry: The kinds there are.
+        order: Sorts the log's cursors.
+    """
+
+    def __init__(self, registry: Registry, order: Callable[[Cursor], int]) -> None:
+        self._registry = registry
+        self._order = order
+        self._all: dict[str, Trigger] = {}
+        self._owners: dict[str, dict[int, dict[str, list[Trigger]]]] = {}
+
+    def get(self, integration_id: str) -> Trigger | None:
+        """The integration of that id, active or not."""
+        return self._all.get(integration_id)
+
+    def apply(self, changed: Iterable[IntegrationRecord], removed: Iterable[str]) -> None:
+        """Takes in what the store says has changed."""
+        for integration_id in removed:
+            self._drop(integration_id)
+        for record in changed:
+            self._drop(record.id)
+            since = -1 if record.since is None else self._order(Cursor(record.since))
+            trigger = self._all[record.id] = Trigger(record, self._registry.get(record.kind), since)
+            if record.active:
+                tables = self._owners.setdefault(record.owner, {})
+                tables.setdefault(len(record.event), {}).setdefault(record.event, []).append(trigger)
+
+    def match(self, event: Event, order: int) -> Sequence[Trigger]:
+        """The integrations that an event at this place in the log triggers.
+
+        Hook results trigger nothing, told by their origin and not by their name, because topics rename them
+        (integrations.md, section 3).
+        """
+        tables = self._owners.get(event.owner)
+        if tables is None or event.origin == "integration" or event.depth > MAX_DEPTH:
+            return ()
+        name = event.name
+        found: list[Trigger] = []
+        for length, table in tables.items():
+            triggers = table.get(name[:length])
+            if triggers is not None and length <= len(name):
+                found += [trigger for trigger in triggers if _wants(trigger, event, order)]
+        return found
+
+    def _drop(self, integration_id: str) -> None:
+        trigger = self._all.pop(integration_id, None)
+        if trigger is None or not trigger.record.active:
+            return
+        record = trigger.record
+        tables = self._owners[record.owner]
+        table = tables[len(record.event)]
+        table[record.event].remove(trigger)
+        if not table[record.event]:
+            del table[record.event]
+        if not table:
+            del tables[len(record.event)]
+        if not tables:
+            del self._owners[record.owner]
+
+
+def _wants(trigger: Trigger, event: Event, order: int) -> bool:
+    record = trigger.record
+    return (
+        order > trigger.since and (record.device is None or record.device == event.device) and event.about != record.id
+    )

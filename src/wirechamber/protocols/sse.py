@@ -1,0 +1,41 @@
+"""Server-Sent Events as Particle's clients read them (cloud-api.md, section 4; clients.md, section 5).
+
+Each event is one HTTP chunk of its own and never split, because sseclient reads below the chunked framing and
+particle-api-js decodes each network chunk alone. The JSON is one line of ASCII, so no character can be cut.
+"""
+
+from __future__ import annotations
+
+from json.encoder import encode_basestring_ascii as _quote
+
+CONTENT_TYPE = "text/event-stream; charset=utf-8"
+GREETING = b":ok\n\n"
+# Any byte ends the silence after which a client gives up; a comment is skipped by all of them.
+KEEP_ALIVE = b":\n\n"
+GAP_EVENT = "wirechamber/gap"
+
+
+def event(name: str, data: str | None, ttl: int, published_at: str, coreid: str, cursor: str) -> bytes:
+    """One event in the reference's form, with our `id:` line.
+
+    Args:
+        name: Holds no line break (publishing refuses it, results are cleaned of it).
+        data: None was published without data.
+        published_at: ISO 8601.
+        cursor: The event's position, which the client sends back as Last-Event-ID.
+    """
+    quoted = "null" if data is None else _quote(data)
+    return (
+        f"id: {cursor}\nevent: {name}\n"
+        f'data: {{"data":{quoted},"ttl":{ttl},"published_at":"{published_at}","coreid":{_quote(coreid)}}}\n\n'
+    ).encode("utf-8", "replace")
+
+
+def gap(first: str, last: str) -> bytes:
+    """Says that the events at these positions, both included, were gone before they could be sent."""
+    return f'id: {last}\nevent: {GAP_EVENT}\ndata: {{"first":{_quote(first)},"last":{_quote(last)}}}\n\n'.encode()
+
+
+def chunk(payload: bytes) -> bytes:
+    """A chunk of HTTP/1.1's chunked transfer coding (RFC 9112, section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
