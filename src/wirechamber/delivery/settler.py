@@ -45,16 +45,12 @@ class Settler:
 
     Args:
         watermark: Moved as marks are settled.
-        after: Called after each batch was written.
     """
 
-    def __init__(
-        self, log: EventLog, deliveries: Deliveries, watermark: Watermark, after: Callable[[list[Settled]], None]
-    ) -> None:
+    def __init__(self, log: EventLog, deliveries: Deliveries, watermark: Watermark) -> None:
         self._log = log
         self._deliveries = deliveries
         self._watermark = watermark
-        self._after = after
         self._written = watermark.cursor
         self._waiting: list[Settled] = []
         self._wake = asyncio.Event()
@@ -83,8 +79,8 @@ class Settler:
         self._closing = True
         self._wake.set()
 
-    async def run(self) -> None:
-        """Writes batch after batch until closed and empty."""
+    async def run(self, after: Callable[[list[Settled]], None]) -> None:
+        """Writes batch after batch until closed and empty; calls `after` with each batch that was written."""
         while True:
             try:
                 await asyncio.wait_for(self._wake.wait(), IDLE_S)
@@ -96,7 +92,7 @@ class Settler:
                 await self._write(batch)
                 if len(self._waiting) < MAX_WAITING // 2:
                     self._room.set()
-                self._after(batch)
+                after(batch)
             if self._watermark.cursor != self._written:
                 await self._write([])
             if self._closing and not self._waiting:

@@ -1,0 +1,188 @@
+"""The composition root: builds the cloud, starts its parts in order and stops them in reverse.
+
+The only place that knows every part. Nothing is global, so two whole clouds can run in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from wirechamber import __version__
+from wirechamber.api.application import Parts, application
+from wirechamber.api.server import Server, serving
+from wirechamber.clock import Clock, SystemClock
+from wirechamber.delivery.service import Delivering, delivering
+from wirechamber.errors import CloudError
+from wirechamber.eventlog.base import EventLog, Trimmable
+from wirechamber.eventlog.lock import hold_folder
+from wirechamber.eventlog.sqlite import open_sqlite_log
+from wirechamber.integrations.registry import Registry, third_party
+from wirechamber.integrations.webhook import Webhook
+from wirechamber.model.times import DAY_MS, day
+from wirechamber.observe.logs import configure
+from wirechamber.observe.metrics import Metrics
+from wirechamber.secrets import Vault
+from wirechamber.services.access import Access
+from wirechamber.services.devices import Devices
+from wirechamber.services.integrations import Integrations
+from wirechamber.services.publishing import Publishing
+from wirechamber.settings import Settings
+from wirechamber.store.base import Retention, Store
+from wirechamber.store.sqlite import open_sqlite_store
+from wirechamber.streams.hub import Hub
+
+_log = structlog.get_logger("wirechamber")
+
+USER_AGENT = f"Wirechamber/{__version__} (webhooks)"
+TIDY_EVERY_S = 60.0
+# Beside writer and HTTP threads, the loop must get the GIL back soon (the default is 5 ms).
+SWITCH_INTERVAL_S = 0.0005
+# Events are many small objects without cycles; looking for cycles at every 700 of them is lost time.
+GC_THRESHOLDS = (50_000, 20, 100)
+
+
+class Cloud:
+    """A running cloud.
+
+    Attributes:
+        base_url: How clients reach it.
+    """
+
+    def __init__(self, settings: Settings, store: Store, log: EventLog, access: Access, server: Server) -> None:
+        self.settings = settings
+        self.store = store
+        self.log = log
+        self.access = access
+        self.server = server
+        self.base_url = settings.base_url or server.base_url
+
+
+def make_folder(folder: Path) -> Path:
+    """The data folder, made with mode 0700 if it is not there yet."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def registry() -> Registry:
+    """The kinds of integration that come with Wirechamber, and those that installed packages add."""
+    return Registry([Webhook(), *third_party()])
+
+
+@asynccontextmanager
+async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Cloud]:
+    """A whole cloud, from its data folder to its open port; everything is stopped and written down on exit."""
+    clock = clock or SystemClock()
+    folder = make_folder(settings.data_folder)
+    metrics = Metrics()
+    kinds = registry()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(hold_folder(folder))
+        store = await stack.enter_async_context(open_sqlite_store(folder, Vault.open(folder), clock=clock))
+        log = await stack.enter_async_context(open_sqlite_log(folder, durability=settings.durability, clock=clock))
+        delivery = await stack.enter_async_context(
+            delivering(settings, log=log, store=store, registry=kinds, clock=clock, metrics=metrics, agent=USER_AGENT)
+        )
+        hub = Hub(log.tail, settings.stream_buffer_kb * 1024)
+        access = Access(store, clock, settings)
+        parts = Parts(
+            settings=settings,
+            clock=clock,
+            metrics=metrics,
+            access=access,
+            devices=Devices(store, clock),
+            integrations=Integrations(store, log, kinds, clock, settings, delivery.tester),
+            publishing=Publishing(log, clock, settings),
+            log=log,
+            hub=hub,
+            ready=lambda: _ready(store, log),
+        )
+        watch(metrics, hub, delivery)
+        janitor = await stack.enter_async_context(_task(_tidy(settings, store, log, delivery, clock), "janitor"))
+        server = await stack.enter_async_context(serving(application(parts), settings, before_stop=hub.close))
+        assert janitor
+        yield Cloud(settings, store, log, access, server)
+
+
+async def serve(settings: Settings, announce: Callable[[Cloud], None] | None = None) -> None:
+    """Runs a cloud until SIGINT or SIGTERM."""
+    async with running(settings) as cloud:
+        gc.collect()
+        gc.freeze()
+        _log.info("serving", url=cloud.base_url, data=str(settings.data_folder.resolve()), version=__version__)
+        if announce is not None:
+            announce(cloud)
+        await until_stopped()
+        _log.info("stopping")
+
+
+async def until_stopped() -> None:
+    """Returns when the process is told to stop, by SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+def run(settings: Settings, announce: Callable[[Cloud], None] | None = None) -> None:
+    """Runs a cloud in an event loop of its own until SIGINT or SIGTERM."""
+    configure(settings.log_level, settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(*GC_THRESHOLDS)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, announce))
+
+
+def watch(metrics: Metrics, hub: Hub, delivery: Delivering) -> None:
+    """Lets the metrics read what the parts count themselves."""
+    metrics.watch_streams(hub)
+    metrics.watch_delivery(delivery)
+
+
+async def _ready(store: Store, log: EventLog) -> None:
+    """Raises Unavailable when events can't be read or configuration can't."""
+    await log.newest()
+    await store.users.all()
+
+
+async def _tidy(settings: Settings, store: Store, log: EventLog, delivery: Delivering, clock: Clock) -> None:
+    while True:
+        now = clock.now()
+        try:
+            if isinstance(log, Trimmable):
+                await log.trim(
+                    before_time=now - settings.retention_days * DAY_MS,
+                    not_after=delivery.settled_to,
+                    owner_bytes=settings.owner_quota_mb * 1024 * 1024 or None,
+                )
+            await store.deliveries.tidy(
+                Retention(
+                    bodies_of_newest=settings.attempt_bodies,
+                    bodies_after=now - settings.attempt_body_hours * 3_600_000,
+                    attempts_after=now - settings.attempt_days * DAY_MS,
+                    counters_after=day(now) - settings.attempt_days,
+                )
+            )
+            await store.tokens.remove_expired(now)
+        except CloudError as problem:
+            _log.warning("tidy_failed", why=problem.description)
+        await asyncio.sleep(TIDY_EVERY_S)
+
+
+@asynccontextmanager
+async def _task(work: object, name: str) -> AsyncIterator[asyncio.Task[None]]:
+    task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)  # type: ignore[arg-type]
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

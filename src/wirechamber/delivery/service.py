@@ -1,0 +1,197 @@
+"""Puts the parts of delivery together, starts them in order and stops them so that nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from msgspec import structs
+
+from wirechamber.clock import Clock
+from wirechamber.delivery.backlog import Backlog
+from wirechamber.delivery.courier import Courier, Pace
+from wirechamber.delivery.dispatch import READER, Dispatch, Integrations
+from wirechamber.delivery.guard import Guard
+from wirechamber.delivery.index import Index, Trigger
+from wirechamber.delivery.lanes import Lanes
+from wirechamber.delivery.outbound import Outbound
+from wirechamber.delivery.runner import Runner
+from wirechamber.delivery.settler import Settler
+from wirechamber.delivery.watermark import Watermark
+from wirechamber.errors import CloudError
+from wirechamber.eventlog.base import Cursor, EventLog
+from wirechamber.integrations.registry import Registry
+from wirechamber.model.deliveries import Attempt
+from wirechamber.model.events import Event
+from wirechamber.model.integrations import IntegrationRecord
+from wirechamber.observe.metrics import Metrics
+from wirechamber.settings import Settings
+from wirechamber.store.base import Store
+
+_log = structlog.get_logger("wirechamber.delivery")
+
+
+class Delivering:
+    """What the rest of the cloud may ask of the delivery side."""
+
+    def __init__(
+        self, index: Index, integrations: Integrations, courier: Courier, dispatch: Dispatch, lanes: Lanes,
+        watermark: Watermark,
+    ) -> None:  # fmt: skip
+        self._index = index
+        self._integrations = integrations
+        self._courier = courier
+        self._dispatch = dispatch
+        self._lanes = lanes
+        self._watermark = watermark
+
+    @property
+    def settled_to(self) -> Cursor:
+        """Every delivery of the events up to here is settled or has a row: the log may be trimmed so far."""
+        return self._watermark.cursor
+
+    @property
+    def position(self) -> Cursor:
+        """How far dispatch has read."""
+        return self._dispatch.position
+
+    @property
+    def waiting(self) -> int:
+        """Deliveries that wait in memory."""
+        return self._lanes.waiting
+
+    @property
+    def running(self) -> int:
+        """Deliveries that are being attempted."""
+        return self._lanes.running
+
+    async def test(self, record: IntegrationRecord, event: Event) -> Attempt:
+        """Sends one sample event through an integration, enabled or not, and tells what came of it."""
+        await self._integrations.refresh()
+        trigger = self._index.get(record.id)
+        assert trigger is not None
+        return await self._courier.try_out(trigger, event)
+
+
+@asynccontextmanager
+async def delivering(
+    settings: Settings, *, log: EventLog, store: Store, registry: Registry, clock: Clock, metrics: Metrics, agent: str
+) -> AsyncIterator[Delivering]:
+    """Delivers events from the stored cursor on, until the block ends.
+
+    Stopping: no new attempts, running ones get the grace period, what ended is written down, the rest is made again
+    after the next start.
+    """
+    stored = await store.deliveries.cursor(READER)
+    watermark = Watermark(log.origin if stored is None else Cursor(stored))
+    settled_before = await log.newest()
+    index = Index(registry, log.order)
+    lanes = Lanes(settings.lane_concurrency, settings.outbound_concurrency)
+    outbound = Outbound(
+        Guard(settings.outbound_allow),
+        clock=clock,
+        timeout_s=settings.request_timeout,
+        proxy=settings.outbound_proxy,
+    )
+    runner = Runner(outbound, store.deliveries, clock)
+    settler = Settler(log, store.deliveries, watermark)
+    pauses = Pauses(store, clock)
+    courier = Courier(
+        index=index,
+        lanes=lanes,
+        runner=runner,
+        settler=settler,
+        pace=Pace(tuple(settings.retry_schedule), int(settings.answer_deadline * 1000)),
+        clock=clock,
+        metrics=metrics,
+        paused=pauses.add,
+        user_agent=agent,
+    )
+    integrations = Integrations(store, index, runner)
+    dispatch = Dispatch(
+        log=log,
+        store=store,
+        index=index,
+        integrations=integrations,
+        courier=courier,
+        settler=settler,
+        watermark=watermark,
+        settled_before=settled_before,
+        metrics=metrics,
+    )
+    backlog = Backlog(
+        courier=courier,
+        index=index,
+        integrations=integrations,
+        settler=settler,
+        deliveries=store.deliveries,
+        clock=clock,
+    )
+    await integrations.refresh()
+    outbound.start()
+    loop = asyncio.get_running_loop()
+    settling = _watched(loop, settler.run(courier.settled), "settler")
+    followers = [
+        _watched(loop, dispatch.run(), "dispatch"),
+        _watched(loop, backlog.run(), "backlog"),
+        _watched(loop, backlog.watch_deadlines(), "deadlines"),
+        _watched(loop, pauses.run(), "pauses"),
+    ]
+    try:
+        yield Delivering(index, integrations, courier, dispatch, lanes, watermark)
+    finally:
+        for task in followers:
+            task.cancel()
+        await asyncio.gather(*followers, return_exceptions=True)
+        courier.stop()
+        await outbound.close(settings.shutdown_grace)
+        settler.close()
+        await settling
+
+
+class Pauses:
+    """Writes down which integrations the courier paused, one after the other."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._queue: asyncio.Queue[tuple[IntegrationRecord, str]] = asyncio.Queue()
+
+    def add(self, trigger: Trigger, why: str) -> None:
+        """An integration turned out to be misconfigured."""
+        self._queue.put_nowait((trigger.record, why))
+
+    async def run(self) -> None:
+        """Pauses integrations for ever."""
+        while True:
+            record, why = await self._queue.get()
+            try:
+                await self._pause(record, why)
+            except CloudError as problem:
+                _log.warning("pause_failed", integration=record.id, why=problem.description)
+
+    async def _pause(self, record: IntegrationRecord, why: str) -> None:
+        current = await self._store.integrations.get(record.id)
+        # Edited meanwhile: the reason may be gone.
+        if current is None or current.revision != record.revision or current.paused is not None:
+            return
+        await self._store.integrations.update(structs.replace(current, paused=why, updated_at=self._clock.now()))
+        await self._store.deliveries.hold(record.id)
+        _log.warning("integration_paused", integration=record.id, owner=record.owner, why=why)
+
+
+def _watched(loop: asyncio.AbstractEventLoop, work: object, name: str) -> asyncio.Task[None]:
+    """A task without which the cloud must not go on: if it fails, the process ends and is started again."""
+    task: asyncio.Task[None] = loop.create_task(work, name=name)  # type: ignore[arg-type]
+    task.add_done_callback(_end_process_on_failure)
+    return task
+
+
+def _end_process_on_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.critical("part_failed", part=task.get_name(), exc_info=task.exception())
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cloud import Cloud, Target, cloud
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Cloud]:
+    """A running cloud with a short retry schedule."""
+    with cloud(tmp_path / "data", retry_schedule="0,0.1,0.2", answer_deadline="5") as running:
+        yield running
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    """A place for webhooks to go."""
+    with Target() as server:
+        yield server

@@ -1,0 +1,27 @@
+"""Records for tests, with everything that a test does not care about filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wirechamber.model.events import Event
+from wirechamber.model.integrations import IntegrationRecord
+
+OWNER = "owner-1"
+NOW = 1_700_000_000_000
+
+
+def an_event(name: str = "temperature", data: str | None = "21.5", **rest: Any) -> Event:
+    fields: dict[str, Any] = {
+        "id": "0" * 32, "published_at": NOW, "received_at": NOW, "owner": OWNER, "coreid": "api",
+        "partition": OWNER, "origin": "api",
+    }  # fmt: skip
+    return Event(name=name, data=data, **(fields | rest))
+
+
+def an_integration(event: str = "temp", **rest: Any) -> IntegrationRecord:
+    fields: dict[str, Any] = {
+        "id": f"hook-{event}", "owner": OWNER, "kind": "Webhook", "created_at": NOW, "updated_at": NOW,
+        "settings": {"url": "http://localhost/"},
+    }  # fmt: skip
+    return IntegrationRecord(event=event, **(fields | rest))

@@ -1,0 +1,94 @@
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.delivery.builders import an_event, an_integration
+from wirechamber.delivery.index import Trigger
+from wirechamber.delivery.job import Job
+from wirechamber.delivery.lanes import Lanes
+from wirechamber.eventlog.base import Cursor
+
+
+def a_job(owner: str, integration: str, target: str = "t", created_at: int = 0) -> Job:
+    trigger = Trigger(an_integration(id=integration, owner=owner), None, 0)
+    job = Job(trigger, an_event(), Cursor("1"), None, created_at, 0)
+    job.lane = (integration, target)
+    return job
+
+
+def test_a_full_lane_waits_and_others_go_on() -> None:
+    lanes = Lanes(per_lane=1, total=10)
+    slow, waiting, other = a_job("a", "one"), a_job("a", "one"), a_job("a", "two")
+    for job in (slow, waiting, other):
+        lanes.put(job)
+    assert lanes.take() is slow
+    assert lanes.take() is other
+    assert lanes.take() is None
+    lanes.release(slow)
+    assert lanes.take() is waiting
+
+
+def test_owners_are_served_in_turn_however_much_one_has() -> None:
+    lanes = Lanes(per_lane=100, total=100)
+    for number in range(50):
+        lanes.put(a_job("busy", f"hook-{number % 5}"))
+    lanes.put(a_job("quiet", "hook"))
+    first_three = [job.owner for job in (lanes.take(), lanes.take(), lanes.take()) if job]
+    assert "quiet" in first_three
+
+
+def test_the_total_bounds_all_lanes_together() -> None:
+    lanes = Lanes(per_lane=5, total=3)
+    for number in range(10):
+        lanes.put(a_job(f"owner-{number}", f"hook-{number}"))
+    assert [lanes.take() is not None for _ in range(4)] == [True, True, True, False]
+
+
+def test_old_jobs_without_a_row_are_drawn_and_leave_no_empty_turn() -> None:
+    lanes = Lanes(per_lane=1, total=10)
+    running, old, kept = a_job("a", "one"), a_job("a", "one", created_at=1), a_job("b", "two", created_at=9)
+    for job in (running, old, kept):
+        lanes.put(job)
+    assert lanes.take() is running
+    assert lanes.draw(before=5) == [old]
+    lanes.release(running)
+    assert lanes.take() is kept
+    assert lanes.take() is None
+    assert lanes.waiting == 0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.booleans()), max_size=80),
+    st.integers(1, 3),
+    st.integers(1, 5),
+)
+def test_every_job_runs_once_and_no_bound_is_ever_passed(
+    steps: list[tuple[str, str, bool]], per_lane: int, total: int
+) -> None:
+    lanes = Lanes(per_lane, total)
+    put, running, done = 0, [], 0
+    for owner, hook, take in steps:
+        lanes.put(a_job(owner, owner + hook))
+        put += 1
+        if take:
+            job = lanes.take()
+            if job is not None:
+                running.append(job)
+        assert len(running) <= total
+        assert max(Counter(job.lane for job in running).values(), default=0) <= per_lane
+        if len(running) > 2:
+            lanes.release(running.pop(0))
+            done += 1
+    while True:
+        job = lanes.take()
+        if job is not None:
+            running.append(job)
+        elif running:
+            lanes.release(running.pop())
+            done += 1
+        else:
+            break
+    assert done == put
+    assert lanes.running == lanes.waiting == 0
+    assert not lanes.integrations_holding(1)
