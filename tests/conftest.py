@@ -20,3 +20,10 @@ def target() -> Iterator[Target]:
     """A place for webhooks to go."""
     with Target() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def live_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cloud, str]]:
+    """A running cloud and a user's token, for tests that leave nothing behind that matters to others."""
+    with cloud(tmp_path_factory.mktemp("shared") / "data", retry_schedule="0,0.1,0.2") as running:
+        yield running, running.user("shared")
