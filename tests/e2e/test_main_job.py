@@ -9,7 +9,11 @@ from tests.sse import stream, take
 
 
 def test_an_event_goes_through_a_webhook_and_its_answer_comes_back_on_the_stream(live: Cloud, target: Target) -> None:
-    target.answer = lambda method, path, body: (200, {"Content-Type": "application/json"}, b'{"advice":"open a window"}')
+    target.answer = lambda method, path, body: (
+        200,
+        {"Content-Type": "application/json"},
+        b'{"advice":"open a window"}',
+    )
     with live.client(live.user("ann")) as client:
         made = client.post(
             "/v1/integrations",

@@ -31,9 +31,14 @@ def event(name: str, data: str | None, ttl: int, published_at: str, coreid: str,
     ).encode("utf-8", "replace")
 
 
-def gap(first: str, last: str) -> bytes:
-    """Says that the events at these positions, both included, were gone before they could be sent."""
-    return f'id: {last}\nevent: {GAP_EVENT}\ndata: {{"first":{_quote(first)},"last":{_quote(last)}}}\n\n'.encode()
+def gap(first: str, last: str, cursor: str) -> bytes:
+    """Says that the events at these positions, both included, can't be sent any more.
+
+    Args:
+        cursor: Where the stream goes on: what the client sends back if it is cut right after this.
+    """
+    lost = f'{{"first":{_quote(first)},"last":{_quote(last)}}}'
+    return f"id: {cursor}\nevent: {GAP_EVENT}\ndata: {lost}\n\n".encode()
 
 
 def chunk(payload: bytes) -> bytes:

@@ -1,0 +1,143 @@
+"""The hub over a real tail: what is written, how often, and to whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.delivery.builders import OWNER, an_event
+from wirechamber.eventlog.base import Cursor, Entry, Scope
+from wirechamber.eventlog.tail import Tail
+from wirechamber.streams.hub import Hub, Reader
+
+
+class Wire:
+    """A transport's writing half, as a list."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.stuck = 0
+        self.gone: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.stuck
+
+
+def an_entry(position: int, name: str = "temp", **rest: object) -> Entry:
+    return Entry(Cursor(str(position)), an_event(name, **rest))  # type: ignore[arg-type]
+
+
+async def settle() -> None:
+    await asyncio.sleep(0.01)
+
+
+def run(scenario: Callable[[Tail, Hub], object]) -> None:
+    async def body() -> None:
+        tail = Tail(Cursor("0"), int)
+        hub = Hub(tail, buffer_bytes=100)
+        await scenario(tail, hub)  # type: ignore[misc]
+        hub.close()
+
+    asyncio.run(body())
+
+
+def join(hub: Hub, wire: Wire, **scope: str) -> Scope:
+    wanted = Scope(**({"owner": OWNER} | scope))
+    hub.join(wanted, Reader(wire, wire.gone.append))
+    return wanted
+
+
+def test_a_burst_is_one_write_of_one_chunk_each() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        wire = Wire()
+        join(hub, wire)
+        tail.extend([an_entry(1), an_entry(2)])
+        await settle()
+        assert len(wire.writes) == 1
+        chunks = wire.writes[0].split(b"\r\n")
+        assert [int(size, 16) for size in chunks[0:4:2]] == [len(body) for body in chunks[1:5:2]]
+        assert b"id: 1\nevent: temp\n" in chunks[1]
+
+    run(scenario)
+
+
+def test_each_reader_gets_what_its_scope_holds_and_no_other_owner_anything() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        everything, some, device, stranger = Wire(), Wire(), Wire(), Wire()
+        join(hub, everything)
+        join(hub, some, prefix="temp")
+        join(hub, device, coreid="a" * 24)
+        join(hub, stranger, owner="someone-else")
+        tail.extend([an_entry(1, "temp"), an_entry(2, "hum"), an_entry(3, "hum", coreid="a" * 24)])
+        await settle()
+        ids = [[number for number in b"123" if b"id: %c\n" % number in b"".join(w.writes)] for w in (everything, some)]
+        assert ids == [list(b"123"), list(b"1")]
+        assert b"id: 3\n" in device.writes[0]
+        assert b"id: 2\n" not in device.writes[0]
+        assert stranger.writes == []
+
+    run(scenario)
+
+
+def test_a_slow_reader_is_let_go_and_the_others_are_not_delayed() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        slow, quick = Wire(), Wire()
+        slow.stuck = 101
+        join(hub, slow)
+        join(hub, quick)
+        tail.extend([an_entry(1)])
+        await settle()
+        assert slow.writes == []
+        assert slow.gone == ["slow"]
+        assert len(quick.writes) == 1
+        assert (hub.open, hub.let_go) == (1, 1)
+
+    run(scenario)
+
+
+def test_a_reader_that_joins_gets_nothing_that_was_stored_before() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        first, late = Wire(), Wire()
+        join(hub, first)
+        tail.extend([an_entry(1)])
+        join(hub, late)
+        await settle()
+        assert len(first.writes) == 1
+        assert late.writes == []
+
+    run(scenario)
+
+
+def test_leaving_leaves_nothing_behind() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        wire = Wire()
+        reader = Reader(wire, wire.gone.append)
+        scope = Scope(owner=OWNER)
+        hub.join(scope, reader)
+        hub.leave(scope, reader)
+        hub.leave(scope, reader)
+        tail.extend([an_entry(1)])
+        await settle()
+        assert (wire.writes, hub.open, hub._groups, hub._by_owner) == ([], 0, {}, {})
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_closing_lets_every_reader_go_after_what_was_pending(count: int) -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        wires = [Wire() for _ in range(count)]
+        for wire in wires:
+            join(hub, wire)
+        tail.extend([an_entry(1)])
+        hub.close()
+        assert all(len(wire.writes) == 1 and wire.gone == ["shutdown"] for wire in wires)
+        # run() closes again: allowed.
+        hub.close = lambda: None  # type: ignore[method-assign]
+
+    run(scenario)
