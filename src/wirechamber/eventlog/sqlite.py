@@ -1,0 +1,491 @@
+"""The event log on SQLite: one writer thread with group commit, readers with connections of their own.
+
+Whatever waits when the writer is free becomes one transaction, so the price of an fsync is shared by all of it. A batch
+is one statement (`insert … select … from json_each`), because beside a busy event loop sqlite3 hands the GIL over at
+each row of an `executemany`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import structlog
+
+from wirechamber.clock import Clock
+from wirechamber.errors import CloudError, Unavailable
+from wirechamber.eventlog.base import MAX_PAGE, Cursor, Entry, Gap, NotACursor, Page, Scope
+from wirechamber.eventlog.tail import Tail
+from wirechamber.model.events import Event
+
+_log = structlog.get_logger("wirechamber.eventlog")
+
+FILE = "events.db"
+SCHEMA_VERSION = 1
+Durability = Literal["full", "normal"]
+
+# Enough to share an fsync many times over, and short enough that a reader of the WAL never waits long.
+MAX_BATCH = 2_000
+# Beyond this the sender is told to come back, instead of memory filling up.
+MAX_WAITING = 50_000
+# Rows that one page may look at: a rare prefix must not turn a read into a scan of the whole log.
+MAX_SCAN = 5_000
+# Rows that one step of trimming removes; appends go in between.
+TRIM_ROWS = 2_000
+READERS = 3
+# After an unclean end, positions that a reader may have seen but that a power loss took away are jumped over.
+SKIP = 1 << 24
+MAX_POSITION = (1 << 63) - 1
+# 1,000 pages is the default and costs an fsync of the database file every 4 MB; this is about 64 MB.
+CHECKPOINT_PAGES = 16_000
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Event).decode
+
+INSERT = """
+insert or ignore into event (position, id, owner, coreid, name, received_at, size, record)
+select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
+from json_each(?)
+"""
+USED = """
+insert into usage (owner, bytes) select value ->> 0, value ->> 1 from json_each(?) where true
+on conflict (owner) do update set bytes = bytes + excluded.bytes
+"""
+MOVED = "update state set newest = ?"
+
+
+class LogTooNew(CloudError):
+    """The file was written by a newer version of Wirechamber; install that version."""
+
+
+class _Append:
+    """Events that wait for the writer."""
+
+    __slots__ = ("cursors", "done", "events")
+
+    def __init__(self, events: Sequence[Event], done: asyncio.Future[Sequence[Cursor]]) -> None:
+        self.events = events
+        self.done = done
+        self.cursors: Sequence[Cursor] = ()
+
+
+class _Task:
+    """Something else for the writer's connection to do, between two batches."""
+
+    __slots__ = ("done", "work")
+
+    def __init__(self, work: Callable[[sqlite3.Connection], Any], done: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.done = done
+
+
+class SqliteEventLog:
+    """An event log in one file. Open it with `open_sqlite_log`."""
+
+    def __init__(self, file: Path, writer: sqlite3.Connection, newest: int) -> None:
+        self._file = file
+        self._writer = writer
+        self._newest = newest
+        self._loop = asyncio.get_running_loop()
+        self._tail = Tail(Cursor(str(newest)), int)
+        self._waiting: deque[_Append | _Task] = deque()
+        self._events_waiting = 0
+        self._wake = threading.Condition()
+        self._closing = False
+        self._readers = ThreadPoolExecutor(READERS, "eventlog-reader")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._thread = threading.Thread(target=self._write_for_ever, name="eventlog-writer", daemon=True)
+        self._thread.start()
+
+    # --- the interface ---
+
+    @property
+    def tail(self) -> Tail:
+        """The newest entries in memory."""
+        return self._tail
+
+    @property
+    def origin(self) -> Cursor:
+        """The cursor before every event."""
+        return Cursor("0")
+
+    def parse(self, text: str) -> Cursor:
+        """The cursor that a client sent back: a decimal number as the log gave it."""
+        if not (0 < len(text) <= 19 and text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0"):
+            raise NotACursor(f"{text[:40]!r} is no position of this log; send the `id:` of an event")
+        if int(text) > MAX_POSITION:
+            raise NotACursor(f"{text!r} is no position of this log; send the `id:` of an event")
+        return Cursor(text)
+
+    def order(self, cursor: Cursor) -> int:
+        """The position as a number."""
+        return int(cursor)
+
+    def next(self, cursor: Cursor) -> Cursor:
+        """The position after a cursor."""
+        return Cursor(str(int(cursor) + 1))
+
+    async def append(self, events: Sequence[Event]) -> Sequence[Cursor]:
+        """Stores the events and returns their cursors once they are durable."""
+        if not events:
+            return []
+        if self._events_waiting >= MAX_WAITING:
+            raise Unavailable("too many events wait to be stored; try again in a moment")
+        item = _Append(events, self._loop.create_future())
+        self._events_waiting += len(events)
+        self._hand_over(item)
+        return await item.done
+
+    async def read(self, scope: Scope, after: Cursor, limit: int = MAX_PAGE) -> Page:
+        """The scope's entries after a cursor."""
+        return await self._loop.run_in_executor(self._readers, self._read, scope, int(after), min(limit, MAX_PAGE))
+
+    async def newest(self) -> Cursor:
+        """The newest event's cursor."""
+        return self._tail.newest
+
+    async def oldest(self) -> Cursor:
+        """The oldest event's cursor."""
+        return await self._loop.run_in_executor(self._readers, self._oldest)
+
+    async def trim(self, *, before_time: int, not_after: Cursor, owner_bytes: int | None) -> int:
+        """Removes old events in small steps, appends going in between."""
+        removed = 0
+        bound = int(not_after)
+        while step := await self._on_writer(lambda db: _trim_age(db, before_time, bound)):
+            removed += step
+        if owner_bytes is not None:
+            for owner in await self._on_writer(lambda db: _over_quota(db, owner_bytes)):
+                while step := await self._on_writer(lambda db, who=owner: _trim_owner(db, who, owner_bytes, bound)):
+                    removed += step
+        return removed
+
+    async def close(self) -> None:
+        """Writes what waits, marks the file clean and closes it."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await self._loop.run_in_executor(None, self._thread.join)
+        self._readers.shutdown()
+        for connection in self._connections:
+            connection.close()
+
+    # --- reading ---
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = _connect(self._file)
+            connection.execute("pragma query_only = on")
+            self._connections.append(connection)
+        return connection
+
+    def _oldest(self) -> Cursor:
+        (first,) = self._connection().execute("select min(position) from event").fetchone()
+        return Cursor(str(self._newest + 1 if first is None else first))
+
+    def _read(self, scope: Scope, after: int, limit: int) -> Page:
+        db = self._connection()
+        try:
+            # One statement each, so no transaction stays open; trimming only ever raises the marks.
+            query, values, scanned = _page_query(scope, after, limit)
+            rows = db.execute(query, values).fetchall()
+            trimmed = _trimmed_to(db, scope.owner)
+        except sqlite3.Error as problem:
+            raise Unavailable(f"the event log can't be read: {problem}") from problem
+        entries: list[Entry] = []
+        seen = after
+        for position, matches, record in rows:
+            if matches:
+                if len(entries) == limit:
+                    break
+                entries.append(Entry(Cursor(str(position)), _decode(record)))
+            seen = position
+        more = len(rows) == scanned or (bool(rows) and seen < rows[-1][0])
+        gap = Gap(Cursor(str(after + 1)), Cursor(str(trimmed))) if trimmed > after else None
+        return Page(entries, Cursor(str(max(seen, trimmed, after))), more, gap)
+
+    # --- writing ---
+
+    def _hand_over(self, item: _Append | _Task) -> None:
+        with self._wake:
+            if self._closing:
+                raise Unavailable("the event log is closing")
+            self._waiting.append(item)
+            self._wake.notify()
+
+    async def _on_writer(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        item = _Task(work, self._loop.create_future())
+        self._hand_over(item)
+        return await item.done
+
+    def _write_for_ever(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._closing:
+                    self._wake.wait()
+                if not self._waiting:
+                    break
+                batch = self._next_batch()
+            if isinstance(batch, _Task):
+                self._perform(batch)
+            else:
+                self._store(batch)
+        with self._writer as db:
+            db.execute("update state set clean = 1")
+        self._writer.execute("pragma wal_checkpoint(truncate)")
+        self._writer.close()
+
+    def _next_batch(self) -> _Task | list[_Append]:
+        first = self._waiting.popleft()
+        if isinstance(first, _Task):
+            return first
+        batch = [first]
+        count = len(first.events)
+        while self._waiting and count < MAX_BATCH:
+            item = self._waiting[0]
+            if isinstance(item, _Task):
+                break
+            batch.append(item)
+            count += len(item.events)
+            self._waiting.popleft()
+        return batch
+
+    def _perform(self, task: _Task) -> None:
+        try:
+            with self._writer as db:
+                result = task.work(db)
+        except sqlite3.Error as problem:
+            error = Unavailable(f"the event log can't be written: {problem}")
+            self._loop.call_soon_threadsafe(_fail, task.done, error)
+            return
+        self._loop.call_soon_threadsafe(_succeed, task.done, result)
+
+    def _store(self, batch: list[_Append]) -> None:
+        try:
+            entries = self._insert(batch)
+        except (sqlite3.Error, ValueError) as problem:
+            self._loop.call_soon_threadsafe(self._refused, batch, problem)
+            return
+        self._loop.call_soon_threadsafe(self._stored, batch, entries)
+
+    def _insert(self, batch: list[_Append]) -> list[Entry]:
+        """Stores a batch in one transaction; returns the entries that are new."""
+        events = [event for item in batch for event in item.events]
+        first = self._newest + 1
+        rows: list[tuple[Any, ...]] = []
+        used: dict[str, int] = {}
+        for position, event in enumerate(events, first):
+            record = _encode(event)
+            size = len(record)
+            rows.append(
+                (position, event.id, event.owner, event.coreid, event.name, event.received_at, size, record.decode())
+            )
+            used[event.owner] = used.get(event.owner, 0) + size
+        newest = first + len(events) - 1
+        with self._writer as db:
+            stored = db.execute(INSERT, (_encode(rows).decode(),)).rowcount
+            known: dict[str, int] = {}
+            if stored != len(rows):
+                known = _positions(db, [event.id for event in events])
+                used = _sizes_of_new(rows, known)
+            db.execute(USED, (_encode(list(used.items())).decode(),))
+            db.execute(MOVED, (newest,))
+        self._newest = newest
+        entries: list[Entry] = []
+        position = first
+        for item in batch:
+            cursors: list[Cursor] = []
+            for event in item.events:
+                at = known.get(event.id, position)
+                cursor = Cursor(str(at))
+                cursors.append(cursor)
+                if at == position:
+                    entries.append(Entry(cursor, event))
+                position += 1
+            item.cursors = cursors
+        return entries
+
+    def _stored(self, batch: list[_Append], entries: list[Entry]) -> None:
+        self._tail.extend(entries)
+        for item in batch:
+            self._events_waiting -= len(item.events)
+            _succeed(item.done, item.cursors)
+
+    def _refused(self, batch: list[_Append], problem: Exception) -> None:
+        _log.error("append_failed", why=str(problem), appends=len(batch))
+        for item in batch:
+            self._events_waiting -= len(item.events)
+            _fail(item.done, Unavailable(f"the event log can't be written: {problem}"))
+
+
+@asynccontextmanager
+async def open_sqlite_log(folder: Path, *, durability: Durability, clock: Clock) -> AsyncIterator[SqliteEventLog]:
+    """Opens the log in a folder, making it if need be, and closes it at the end.
+
+    Args:
+        durability: `full` survives power loss, `normal` a killed process.
+
+    Raises:
+        LogTooNew: A newer version wrote it.
+    """
+    file = folder / FILE
+    writer, newest = await asyncio.get_running_loop().run_in_executor(None, _open, file, durability)
+    log = SqliteEventLog(file, writer, newest)
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+def _open(file: Path, durability: Durability) -> tuple[sqlite3.Connection, int]:
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    writer = _connect(file)
+    writer.execute(f"pragma synchronous = {durability}")
+    writer.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    (version,) = writer.execute("pragma user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        writer.close()
+        raise LogTooNew(f"{file} was written by a newer version of Wirechamber; run that version or a later one")
+    if version == 0:
+        schema = (Path(__file__).parent / "schema.sql").read_text()
+        writer.executescript(f"begin; {schema}; pragma user_version = {SCHEMA_VERSION}; commit;")
+    newest, clean = writer.execute("select newest, clean from state").fetchone()
+    if not clean:
+        newest += SKIP
+    with writer as db:
+        db.execute("update state set clean = 0, newest = ?", (newest,))
+    return writer, newest
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, check_same_thread=False, timeout=10, cached_statements=64)
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma cache_size = -16000")
+    connection.execute("pragma mmap_size = 268435456")
+    return connection
+
+
+def _page_query(scope: Scope, after: int, limit: int) -> tuple[str, list[Any], int]:
+    """Looks at a bounded number of rows, and says of each whether the rest of the scope holds.
+
+    Returns the query, its values, and how many rows it looks at.
+    """
+    where: list[str] = ["position > ?"]
+    values: list[Any] = [after]
+    if scope.owner is not None:
+        where.append("owner = ?")
+        values.append(scope.owner)
+    matches: list[str] = ["1"]
+    tested: list[Any] = []
+    if scope.coreid is not None:
+        matches.append("coreid = ?")
+        tested.append(scope.coreid)
+    if scope.prefix:
+        # Not LIKE: that ignores case.
+        matches.append("substr(name, 1, ?) = ?")
+        tested += [len(scope.prefix), scope.prefix]
+    test = " and ".join(matches)
+    scanned = MAX_SCAN if tested else limit
+    return (
+        f"select position, {test}, iif({test}, record, null) from event where {' and '.join(where)}"
+        f" order by position limit {scanned}",
+        [*tested, *tested, *values],
+        scanned,
+    )
+
+
+def _trimmed_to(db: sqlite3.Connection, owner: str | None) -> int:
+    if owner is None:
+        (position,) = db.execute("select trimmed_to from state").fetchone()
+        return int(position)
+    row = db.execute("select trimmed_to from usage where owner = ?", (owner,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _positions(db: sqlite3.Connection, ids: list[str]) -> dict[str, int]:
+    found = db.execute(
+        "select id, position from event where id in (select value from json_each(?))", (_encode(ids).decode(),)
+    )
+    return dict(found.fetchall())
+
+
+def _sizes_of_new(rows: list[tuple[Any, ...]], known: dict[str, int]) -> dict[str, int]:
+    used: dict[str, int] = {}
+    for position, event_id, owner, _, _, _, size, _ in rows:
+        if known.get(event_id) == position:
+            used[owner] = used.get(owner, 0) + size
+    return used
+
+
+def _trim_age(db: sqlite3.Connection, before_time: int, not_after: int) -> int:
+    # In order of position, which is nearly that of time: the first young event ends a step.
+    rows = db.execute(
+        "select position, owner, size, received_at < ? from event where position <= ? order by position limit ?",
+        (before_time, not_after, TRIM_ROWS),
+    ).fetchall()
+    old = []
+    for row in rows:
+        if not row[3]:
+            break
+        old.append(row)
+    return _remove(db, [(position, owner, size) for position, owner, size, _ in old], everybody=True)
+
+
+def _over_quota(db: sqlite3.Connection, owner_bytes: int) -> list[str]:
+    return [owner for (owner,) in db.execute("select owner from usage where bytes > ?", (owner_bytes,))]
+
+
+def _trim_owner(db: sqlite3.Connection, owner: str, owner_bytes: int, not_after: int) -> int:
+    (used,) = db.execute("select bytes from usage where owner = ?", (owner,)).fetchone()
+    rows = db.execute(
+        "select position, owner, size from event where owner = ? and position <= ? order by position limit ?",
+        (owner, not_after, TRIM_ROWS),
+    ).fetchall()
+    over = []
+    for row in rows:
+        if used <= owner_bytes:
+            break
+        over.append(row)
+        used -= row[2]
+    return _remove(db, over, everybody=False)
+
+
+def _remove(db: sqlite3.Connection, rows: list[tuple[int, str, int]], *, everybody: bool) -> int:
+    if not rows:
+        return 0
+    positions = [position for position, _, _ in rows]
+    db.execute("delete from event where position in (select value from json_each(?))", (_encode(positions).decode(),))
+    freed: dict[str, tuple[int, int]] = {}
+    for position, owner, size in rows:
+        before, upto = freed.get(owner, (0, 0))
+        freed[owner] = (before + size, max(upto, position))
+    db.execute(
+        "update usage set bytes = bytes - (select value ->> 1 from json_each(?1) where value ->> 0 = owner),"
+        " trimmed_to = max(trimmed_to, (select value ->> 2 from json_each(?1) where value ->> 0 = owner))"
+        " where owner in (select value ->> 0 from json_each(?1))",
+        (_encode([(owner, size, upto) for owner, (size, upto) in freed.items()]).decode(),),
+    )
+    if everybody:
+        db.execute("update state set trimmed_to = max(trimmed_to, ?)", (positions[-1],))
+    return len(rows)
+
+
+def _succeed(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], problem: Exception) -> None:
+    if not future.done():
+        future.set_exception(problem)
