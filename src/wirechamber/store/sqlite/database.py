@@ -1,0 +1,171 @@
+"""Connections, threads and migrations of `state.db`.
+
+One thread writes, a few read, each with its own connection; nobody holds a transaction across an await. Several
+processes may have the file open (the server, and commands beside it), so a writer takes its lock at once
+(`begin immediate`) and waits for another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from wirechamber.errors import CloudError, Unavailable
+
+FILE = "state.db"
+READERS = 2
+# A command beside the server holds the write lock for milliseconds.
+BUSY_TIMEOUT_S = 10.0
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+Result = TypeVar("Result")
+
+
+class StoreTooNew(CloudError):
+    """The file was written by a newer version of Wirechamber; install that version."""
+
+
+class Database:
+    """The file, its writer and its readers.
+
+    Args:
+        file: Made, and brought to the newest schema, if need be.
+
+    Raises:
+        StoreTooNew: A newer version wrote it.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        writer = connect(file)
+        migrate(writer, file)
+        self._writer = writer
+        self._write_thread = ThreadPoolExecutor(1, "store-writer")
+        self._read_threads = ThreadPoolExecutor(READERS, "store-reader")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = [writer]
+        # For `revision`, on the loop's own thread.
+        self._watcher = self._read_connection()
+        self._data_version = -1
+        self._revision = 0
+
+    async def write(self, work: Callable[[sqlite3.Connection], Result], *, durable: bool = True) -> Result:
+        """Performs `work` in one transaction on the writer's thread.
+
+        Args:
+            durable: Survives power loss too (`synchronous=FULL`); otherwise a killed process.
+
+        Raises:
+            Unavailable: The file can't be written; nothing was.
+        """
+        return await self._run(self._write_thread, lambda: self._transact(work, durable))
+
+    async def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Performs `work` on a reader's thread."""
+        return await self._run(self._read_threads, lambda: work(self._reader()))
+
+    def revision(self) -> int:
+        """The revision as of the last commit by any process; microseconds, on the calling thread."""
+        # `data_version` changes when another connection has committed, so most calls end here.
+        (version,) = self._watcher.execute("pragma data_version").fetchone()
+        if version != self._data_version:
+            (self._revision,) = self._watcher.execute("select value from revision").fetchone()
+            self._data_version = version
+        return self._revision
+
+    def close(self) -> None:
+        """Waits for what runs, and closes every connection."""
+        self._write_thread.shutdown()
+        self._read_threads.shutdown()
+        for connection in reversed(self._connections):
+            connection.close()
+
+    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, work)
+        except sqlite3.OperationalError as problem:
+            raise Unavailable(f"the store can't be used: {problem}") from problem
+
+    def _transact(self, work: Callable[[sqlite3.Connection], Result], durable: bool) -> Result:
+        self._writer.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+        with transaction(self._writer) as db:
+            return work(db)
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._read_connection()
+        return connection
+
+    def _read_connection(self) -> sqlite3.Connection:
+        connection = connect(self._file)
+        connection.execute("pragma query_only = on")
+        self._connections.append(connection)
+        return connection
+
+
+def connect(file: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode; transactions are opened by `transaction`."""
+    connection = sqlite3.connect(
+        file, check_same_thread=False, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=128
+    )
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma foreign_keys = on")
+    connection.execute("pragma recursive_triggers = off")
+    return connection
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """A write transaction, committed at the end or rolled back."""
+    db.execute("begin immediate")
+    try:
+        yield db
+    except BaseException:
+        db.execute("rollback")
+        raise
+    db.execute("commit")
+
+
+def migrate(db: sqlite3.Connection, file: Path, upto: int | None = None) -> None:
+    """Brings the schema from any earlier version to the newest (or `upto`), each step in a transaction of its own."""
+    steps = migrations()
+    newest = max(steps)
+    with transaction(db):
+        (version,) = db.execute("pragma user_version").fetchone()
+    if version > newest:
+        db.close()
+        raise StoreTooNew(f"{file} was written by a newer version of Wirechamber; run that version or a later one")
+    for number in range(version + 1, (upto or newest) + 1):
+        with transaction(db):
+            # Another process may have been quicker.
+            if db.execute("pragma user_version").fetchone()[0] >= number:
+                continue
+            for statement in statements(steps[number].read_text()):
+                db.execute(statement)
+            db.execute(f"pragma user_version = {number}")
+
+
+def migrations() -> dict[int, Path]:
+    """The steps by number, from their file names (`0001_first.sql`)."""
+    return {int(file.name[:4]): file for file in sorted(MIGRATIONS.glob("[0-9]*.sql"))}
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of a script: `executescript` would commit the transaction around it."""
+    pending = ""
+    for line in re.sub(r"(?m)^\s*--.*$", "", script).splitlines():
+        pending += line + "\n"
+        if sqlite3.complete_statement(pending):
+            if pending.strip():
+                yield pending
+            pending = ""

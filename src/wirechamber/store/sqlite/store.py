@@ -1,0 +1,42 @@
+"""All repositories over one `state.db`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from wirechamber.clock import Clock
+from wirechamber.secrets import Vault
+from wirechamber.store.sqlite.accounts import SqliteDevices, SqliteTokens, SqliteUsers
+from wirechamber.store.sqlite.database import FILE, Database
+from wirechamber.store.sqlite.deliveries import SqliteDeliveries
+from wirechamber.store.sqlite.integrations import SqliteIntegrations
+
+
+class SqliteStore:
+    """The store's interface on SQLite. Open it with `open_sqlite_store`."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self.users = SqliteUsers(database)
+        self.tokens = SqliteTokens(database)
+        self.devices = SqliteDevices(database)
+        self.integrations = SqliteIntegrations(database, vault)
+        self.deliveries = SqliteDeliveries(database)
+        self.revision = database.revision
+
+
+@asynccontextmanager
+async def open_sqlite_store(folder: Path, vault: Vault, *, clock: Clock) -> AsyncIterator[SqliteStore]:
+    """Opens the store in a folder, making it if need be, and closes it at the end.
+
+    Raises:
+        StoreTooNew: A newer version wrote it.
+    """
+    loop = asyncio.get_running_loop()
+    database = await loop.run_in_executor(None, Database, folder / FILE)
+    try:
+        yield SqliteStore(database, vault)
+    finally:
+        await loop.run_in_executor(None, database.close)
