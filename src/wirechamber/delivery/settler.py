@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 from msgspec import Struct
@@ -82,10 +83,8 @@ class Settler:
     async def run(self, after: Callable[[list[Settled]], None]) -> None:
         """Writes batch after batch until closed and empty; calls `after` with each batch that was written."""
         while True:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), IDLE_S)
-            except TimeoutError:
-                pass
             self._wake.clear()
             while self._waiting:
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]

@@ -1,0 +1,1 @@
+"""What happens with an event that triggers integrations: dispatch, lanes, courier, settling."""

@@ -1,0 +1,72 @@
+"""Which addresses outgoing requests may reach: checked on the address really connected to, after name resolution.
+
+Private, loopback, link-local, metadata and other special addresses are refused unless the operator allows them, so that
+an integration can't be used to look into the operator's own network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from functools import lru_cache
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Ranges that `is_global` does not, or not in every Python, count as special.
+_SPECIAL = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "100.64.0.0/10",  # carrier-grade NAT, RFC 6598
+        "192.0.0.0/24",  # protocol assignments, RFC 6890
+        "198.18.0.0/15",  # benchmarking, RFC 2544
+        "64:ff9b:1::/48",  # local-use NAT64, RFC 8215
+        "2001::/23",  # protocol assignments, Teredo among them, RFC 2928
+        "fec0::/10",  # site-local, RFC 3879
+    )
+)
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+_CACHED = 4096
+
+
+class Guard:
+    """Permits public addresses and the networks that a setting names.
+
+    Args:
+        allow: Networks such as `10.0.0.0/8`.
+    """
+
+    def __init__(self, allow: Sequence[str]) -> None:
+        self._allow = tuple(ipaddress.ip_network(network, strict=False) for network in allow)
+        self.permits = lru_cache(_CACHED)(self._permits)
+
+    def _permits(self, address: str) -> bool:
+        """Whether a connection to this address may be opened; text that is no address is not permitted."""
+        try:
+            # A zone (fe80::1%eth0) does not change what the address is.
+            seen = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        real = _unwrapped(seen)
+        if any(each in network for each in (seen, real) for network in self._allow if network.version == each.version):
+            return True
+        return _is_public(real)
+
+
+def _unwrapped(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, if it does."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address in _NAT64 or int(address) >> 32 == 0:
+        # The latter are the IPv4-compatible addresses of RFC 4291, section 2.5.5.1; ::1 and :: are among them.
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if int(address) > 1 else address
+    return address
+
+
+def _is_public(address: Address) -> bool:
+    if address.is_multicast or address.is_unspecified or address.is_reserved or not address.is_global:
+        return False
+    return not any(address in network for network in _SPECIAL if network.version == address.version)

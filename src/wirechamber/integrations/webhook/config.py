@@ -1,0 +1,250 @@
+"""The configuration of a webhook: every field of integrations.md, section 4, in all its spellings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from wirechamber.integrations import fields
+from wirechamber.integrations.base import MASK, InvalidConfig, Reading
+
+MAX_URL = 8_192
+MAX_FIELDS = 256
+METHODS = ("GET", "POST", "PUT", "DELETE")
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+# Headers whose values are secrets whatever the configuration says.
+SECRET_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie"))
+_TCHAR = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def _doc(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class Credentials(Struct, frozen=True):
+    """HTTP Basic authentication (RFC 7617)."""
+
+    username: str
+    password: str
+
+
+class WebhookConfig(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Send each event to a URL."""
+
+    url: Annotated[str, _doc("Where each event is sent; http or https, may hold templates and a query.")]
+    request_type: Annotated[Method, _doc("HTTP method.")] = "POST"
+    json: Annotated[
+        dict[str, Any] | str | bool | None, _doc("JSON body: an object, a template of one, or true for the defaults.")
+    ] = None
+    form: Annotated[dict[str, str] | None, _doc("Form body; on GET it goes to the query.")] = None
+    body: Annotated[str | None, _doc("Raw body; no Content-Type is set for it.")] = None
+    query: Annotated[dict[str, str] | None, _doc("Added to the URL's query.")] = None
+    headers: Annotated[dict[str, str] | None, _doc("Sent with every request; they win over ours.")] = None
+    secret_headers: Annotated[
+        tuple[str, ...], _doc("Names of headers whose values are kept encrypted and never shown again.")
+    ] = ()
+    auth: Annotated[Credentials | None, _doc("HTTP Basic authentication; the password is a secret.")] = None
+    no_defaults: Annotated[bool, _doc("Do not add event, data, published_at and coreid.")] = False
+    reject_unauthorized: Annotated[bool, _doc("Check the target's certificate.")] = True
+    response_topic: Annotated[str | None, _doc("Name of the answer's events, without index.")] = None
+    error_response_topic: Annotated[str | None, _doc("Name of the error's event, without index.")] = None
+    response_template: Annotated[str | dict[str, Any] | None, _doc("Shape of the answer's data.")] = None
+    unchunked: Annotated[bool, _doc("One event for the answer, without index, however long.")] = False
+    data_url_response_event: Annotated[bool, _doc("The answer's bytes as a data URL.")] = False
+
+
+def read(settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Reading[WebhookConfig]:
+    """Validates what the user sent.
+
+    Raises:
+        InvalidConfig: Names the field and what is allowed.
+    """
+    rest = dict(settings)
+    url = _url(fields.text(rest, "url"))
+    method = _method(fields.text(rest, "requestType", "method"))
+    bodies = _bodies(rest, method)
+    query, headers = fields.texts(rest, "query"), fields.texts(rest, "headers")
+    url, auth, warnings = _credentials(url, _auth(rest))
+    template = _response_template(rest)
+    secret_headers = _secret_headers(rest)
+    revealed = _Revealed(secrets)
+    config = WebhookConfig(
+        url=url,
+        request_type=method,
+        query=query,
+        headers=_headers(headers, secret_headers, revealed),
+        secret_headers=secret_headers,
+        auth=None if auth is None else Credentials(auth[0], revealed.value("auth.password", auth[1])),
+        no_defaults=fields.boolean(rest, "noDefaults", default=False),
+        reject_unauthorized=fields.boolean(rest, "rejectUnauthorized", default=True),
+        response_topic=fields.text(rest, "responseTopic", "responseEvent"),
+        error_response_topic=fields.text(rest, "errorResponseTopic", "errorResponseEvent", "errorTopic"),
+        response_template=template,
+        unchunked=fields.boolean(rest, "unchunked", default=False),
+        data_url_response_event=fields.boolean(
+            rest, "dataUrlResponseEvent", "dataUriResponseEvent", "data_url_response_event", default=False
+        ),
+        **bodies,
+    )
+    kept = {name: rest.pop(name) for name in ("mydevices", "template") if name in rest}
+    warnings += [f"{name}: is not known; it is stored and does nothing" for name in rest]
+    shown = _shown(config) | kept | rest
+    return Reading(config, shown, revealed.secrets, tuple(warnings))
+
+
+class _Revealed:
+    """Takes secrets out of what the user sent; a mask that came back stands for the stored value."""
+
+    def __init__(self, stored: Mapping[str, str]) -> None:
+        self._stored = stored
+        self.secrets: dict[str, str] = {}
+
+    def value(self, path: str, given: str) -> str:
+        if given == MASK:
+            if path not in self._stored:
+                raise InvalidConfig(path, f"is {MASK}, but no value is stored for it; send the value itself")
+            given = self._stored[path]
+        self.secrets[path] = given
+        return given
+
+
+def _url(url: str | None) -> str:
+    if url is None:
+        raise InvalidConfig("url", "is required: where the events go, such as https://example.com/in")
+    url = url.strip()
+    if len(url) > MAX_URL:
+        raise InvalidConfig("url", f"may have at most {MAX_URL} characters, not {len(url)}")
+    if any(ord(character) < 32 for character in url):
+        raise InvalidConfig("url", "may not hold line breaks or control characters")
+    if not url.lower().startswith(("http://", "https://", "{{")):
+        raise InvalidConfig("url", "must begin with http:// or https://")
+    return url
+
+
+def _method(method: str | None) -> Method:
+    if method is None:
+        return "POST"
+    for known in METHODS:
+        if method.upper() == known:
+            return known  # type: ignore[return-value]
+    raise InvalidConfig("requestType", f"must be one of {', '.join(METHODS)}")
+
+
+def _bodies(rest: dict[str, Any], method: Method) -> dict[str, Any]:
+    form = fields.texts(rest, "form")
+    json = _json(fields.take(rest, "json"))
+    body = fields.take(rest, "body")
+    if isinstance(body, dict | list):
+        body = msgspec.json.encode(body).decode()
+    if body is not None and not isinstance(body, str):
+        raise InvalidConfig("body", f"must be a text, not {fields.kind_of(body)}")
+    given = [name for name, value in (("json", json), ("form", form), ("body", body)) if value is not None]
+    if len(given) > 1:
+        raise InvalidConfig(given[1], f"can't be combined with {given[0]}: give only one of json, form and body")
+    if method == "GET" and given and given[0] != "form":
+        raise InvalidConfig(given[0], "can't be used with requestType GET, which sends no body; use query or form")
+    return {"json": json, "form": form, "body": body}
+
+
+def _json(value: Any) -> dict[str, Any] | str | bool | None:
+    if value is None or value is False:
+        return None
+    if isinstance(value, str) and value.strip().lower() == "true":
+        return True
+    if isinstance(value, dict | str) or value is True:
+        return value
+    raise InvalidConfig("json", f"must be an object, a template of one, or true, not {fields.kind_of(value)}")
+
+
+def _auth(rest: dict[str, Any]) -> tuple[str, str] | None:
+    auth = fields.texts(rest, "auth")
+    if auth is None:
+        return None
+    unknown = set(auth) - {"username", "password"}
+    if unknown or not auth.get("username"):
+        raise InvalidConfig("auth", "must be an object with username and password")
+    return auth["username"], auth.get("password", "")
+
+
+def _credentials(url: str, auth: tuple[str, str] | None) -> tuple[str, tuple[str, str] | None, list[str]]:
+    """Moves a password out of the URL: there it would be stored and shown readable."""
+    if "@" not in url or "{{" in url.partition("@")[0]:
+        return url, auth, []
+    try:
+        parts = urlsplit(url)
+        username, password, host = parts.username, parts.password, parts.netloc.rpartition("@")[2]
+    except ValueError:
+        raise InvalidConfig("url", "can't be read; check its host and port") from None
+    if username is None:
+        return url, auth, []
+    if auth is not None:
+        raise InvalidConfig("url", "holds a user name although auth is given; give only one of them")
+    plain = urlunsplit((parts.scheme, host, parts.path, parts.query, parts.fragment))
+    return plain, (username, password or ""), ["url: its user name and password were moved to auth"]
+
+
+def _secret_headers(rest: dict[str, Any]) -> tuple[str, ...]:
+    value = fields.take(rest, "secretHeaders")
+    if value is None:
+        return ()
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) > MAX_FIELDS:
+        raise InvalidConfig("secretHeaders", "must be a list of header names")
+    return tuple(name.strip() for name in names)
+
+
+def _headers(headers: dict[str, str] | None, secret: tuple[str, ...], revealed: _Revealed) -> dict[str, str] | None:
+    if headers is None:
+        return None
+    if len(headers) > MAX_FIELDS:
+        raise InvalidConfig("headers", f"may have at most {MAX_FIELDS} entries")
+    secret_names = {name.lower() for name in secret} | SECRET_HEADERS
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        if "{{" not in name and (not name or not set(name) <= _TCHAR):
+            raise InvalidConfig(f"headers.{name}"[:100], "is no header name (RFC 9110, section 5.1)")
+        if "\r" in value or "\n" in value:
+            raise InvalidConfig(f"headers.{name}", "may not hold line breaks")
+        found[name] = revealed.value(f"headers.{name}", value) if name.lower() in secret_names else value
+    return found
+
+
+def _response_template(rest: dict[str, Any]) -> str | dict[str, Any] | None:
+    value = fields.take(rest, "responseTemplate")
+    if value is None or isinstance(value, str | dict):
+        return value
+    raise InvalidConfig("responseTemplate", f"must be a text or an object, not {fields.kind_of(value)}")
+
+
+def _shown(config: WebhookConfig) -> dict[str, Any]:
+    """The configuration as answers show it and files hold it, masked, without what is absent."""
+    shown: dict[str, Any] = {
+        "url": config.url,
+        "requestType": config.request_type,
+        "noDefaults": config.no_defaults,
+        "rejectUnauthorized": config.reject_unauthorized,
+        "unchunked": config.unchunked,
+        "dataUrlResponseEvent": config.data_url_response_event,
+        "responseTopic": config.response_topic,
+        "errorResponseTopic": config.error_response_topic,
+        "headers": _masked_headers(config),
+        "secretHeaders": list(config.secret_headers) or None,
+        "auth": None if config.auth is None else {"username": config.auth.username, "password": MASK},
+        "query": config.query,
+        "form": config.form,
+        "json": config.json,
+        "body": config.body,
+        "responseTemplate": config.response_template,
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _masked_headers(config: WebhookConfig) -> dict[str, str] | None:
+    if config.headers is None:
+        return None
+    secret = {name.lower() for name in config.secret_headers} | SECRET_HEADERS
+    return {name: MASK if name.lower() in secret else value for name, value in config.headers.items()}

@@ -1,0 +1,93 @@
+"""The kind itself: what the courier and the API ask of a webhook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from wirechamber.integrations.base import (
+    Context,
+    Misconfigured,
+    Outcome,
+    Reading,
+    Refused,
+    Request,
+    Response,
+    SingleRequest,
+    Topics,
+)
+from wirechamber.integrations.templates import OutputTooLarge, Template
+from wirechamber.integrations.webhook import config as configuration
+from wirechamber.integrations.webhook.answer import delivered, outcome_by_status
+from wirechamber.integrations.webhook.config import WebhookConfig
+from wirechamber.integrations.webhook.prepared import Prepared
+from wirechamber.integrations.webhook.request import Unsendable, build, request_frames, url_of
+from wirechamber.model.events import Event
+
+
+class Webhook(SingleRequest[WebhookConfig, Prepared]):
+    """Send each event to a URL."""
+
+    kind = "Webhook"
+
+    def read(self, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Reading[WebhookConfig]:
+        """Validates what the user sent."""
+        return configuration.read(settings, secrets)
+
+    def prepare(self, config: WebhookConfig) -> Prepared:
+        """Compiles every template."""
+        return Prepared(config)
+
+    def target(self, event: Event, prepared: Prepared, context: Context) -> str:
+        """The URL's host and port."""
+        if prepared.constant_url is not None:
+            return prepared.constant_url[1]
+        try:
+            return url_of(prepared, request_frames(event, prepared, context))[1]
+        except (Unsendable, OutputTooLarge):
+            # The plan meets the same and says so.
+            return ""
+
+    def topics(self, event: Event, prepared: Prepared, context: Context) -> Topics:
+        """The sandbox's default names, or those that the configuration gives."""
+        name = event.name
+        return Topics(
+            f"hook-sent/{name}",
+            _topic(prepared.response_topic, f"hook-response/{name}", event, prepared, context),
+            _topic(prepared.error_topic, f"hook-error/{name}", event, prepared, context),
+        )
+
+    def request(self, event: Event, prepared: Prepared, context: Context) -> Request | Refused | Misconfigured:
+        """The request for an event, or why there is none."""
+        try:
+            return build(event, prepared, context)
+        except Unsendable as problem:
+            return Refused(str(problem))
+
+    def outcome(self, event: Event, response: Response, prepared: Prepared, context: Context) -> Outcome:
+        """By status; a success brings the answer."""
+        if not 200 <= response.status < 300:
+            host = self.target(event, prepared, context).rpartition(":")[0]
+            failed = outcome_by_status(response, host, context.now)
+            assert failed is not None
+            return failed
+        return delivered(event, response, prepared, context)
+
+    def describe_target(self, config: WebhookConfig) -> str:
+        """The URL's host, or the URL while its host is a template."""
+        try:
+            return urlsplit(config.url).hostname or config.url
+        except ValueError:
+            return config.url
+
+
+def _topic(template: Template | None, default: str, event: Event, prepared: Prepared, context: Context) -> str:
+    if template is None:
+        return default
+    names = prepared.topic_names
+    try:
+        rendered = template.render(names.data(event.data), names.predefined(event, context.extra))
+    except OutputTooLarge:
+        return default
+    return rendered or default

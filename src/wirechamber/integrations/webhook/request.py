@@ -1,0 +1,184 @@
+"""From an event to the request: the tables of integrations.md, section 5."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import quote, quote_plus, urlsplit
+
+import msgspec
+
+from wirechamber.integrations.base import Context, Request
+from wirechamber.integrations.templates import OutputTooLarge
+from wirechamber.integrations.webhook.prepared import Pairs, Prepared, basic
+from wirechamber.model.events import Event
+from wirechamber.model.times import iso
+
+MAX_REQUEST_BYTES = 1_000_000
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+
+# What may stand in a URL as it is (RFC 3986, section 2), `%` included: what is encoded already stays.
+_URL_SAFE = "%/:?#[]@!$&'()*+,;=-._~"
+_SCHEME = re.compile(r"https?://", re.IGNORECASE)
+_encode = msgspec.json.Encoder().encode
+_PORTS = {"http": 80, "https": 443}
+
+
+class Unsendable(Exception):
+    """This event can't become a request; the text says why."""
+
+
+def build(event: Event, prepared: Prepared, context: Context) -> Request:
+    """The request for an event.
+
+    Raises:
+        Unsendable: What the templates made of it is no request.
+    """
+    config = prepared.config
+    frames = request_frames(event, prepared, context)
+    try:
+        query = _rendered(prepared.query, frames)
+        body, kind = _body(event, prepared, frames, query)
+        headers, secrets = _headers(prepared, frames, kind, context)
+        url = _with_query(url_of(prepared, frames)[0], query)
+    except OutputTooLarge as problem:
+        raise Unsendable(problem.description) from None
+    if len(url) + len(body or b"") > MAX_REQUEST_BYTES:
+        raise Unsendable(f"the request is larger than {MAX_REQUEST_BYTES} bytes")
+    return Request(config.request_type, url, headers, body, config.reject_unauthorized, secrets)
+
+
+def request_frames(event: Event, prepared: Prepared, context: Context) -> tuple[Any, ...]:
+    """What the request's templates look names up in."""
+    names = prepared.names
+    return names.data(event.data), names.predefined(event, context.extra)
+
+
+def url_of(prepared: Prepared, frames: tuple[Any, ...]) -> tuple[str, str]:
+    """The rendered URL, percent-encoded, and its `host:port`.
+
+    Raises:
+        Unsendable: It is no http or https URL.
+    """
+    if prepared.constant_url is not None:
+        return prepared.constant_url
+    url = prepared.url.render(*frames).strip()
+    if not _SCHEME.match(url):
+        raise Unsendable("the URL does not begin with http:// or https://")
+    try:
+        found = _encoded(url)
+    except (ValueError, UnicodeError):
+        raise Unsendable("the URL can't be read; check its host and port") from None
+    if prepared.url.constant:
+        prepared.constant_url = found
+    return found
+
+
+def _encoded(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if not host:
+        raise ValueError("no host")
+    port = parts.port or _PORTS[parts.scheme]
+    if not url.isascii() and not host.isascii():
+        # Internationalised names go as their ASCII form (RFC 5891).
+        plain = host.encode("idna").decode()
+        url = url.replace(parts.netloc, plain if parts.port is None else f"{plain}:{port}", 1)
+        host = plain
+    return quote(url, safe=_URL_SAFE), f"{host}:{port}"
+
+
+def _defaults(event: Event) -> dict[str, str]:
+    return {
+        "event": event.name,
+        "data": event.data or "",
+        "published_at": iso(event.published_at),
+        "coreid": event.coreid,
+    }
+
+
+def _body(
+    event: Event, prepared: Prepared, frames: tuple[Any, ...], query: dict[str, str]
+) -> tuple[bytes | None, str | None]:
+    """The body and its type. On GET, what would be the body joins the query."""
+    config = prepared.config
+    if prepared.body is not None:
+        return prepared.body.render(*frames).encode("utf-8", "replace"), None
+    defaults = {} if config.no_defaults else _defaults(event)
+    if config.json is not None:
+        return _json_body(prepared, frames, defaults), JSON
+    form = _rendered(prepared.form, frames)
+    if config.request_type == "GET":
+        for name, value in {**defaults, **form}.items():
+            query.setdefault(name, value)
+        return None, None
+    if prepared.form is None:
+        if config.request_type == "DELETE":
+            return None, None
+        if not defaults:
+            return b"", None
+    return _form_encoded({**defaults, **form}), FORM
+
+
+def _json_body(prepared: Prepared, frames: tuple[Any, ...], defaults: dict[str, str]) -> bytes:
+    value: Any = {}
+    if prepared.json_tree is not None:
+        value = prepared.json_tree.render(frames)
+    elif prepared.json_text is not None:
+        text = prepared.json_text.render(*frames)
+        try:
+            value = msgspec.json.decode(text.encode("utf-8", "replace"))
+        except (msgspec.DecodeError, RecursionError) as problem:
+            raise Unsendable(f"the json template does not render to JSON: {problem}") from None
+        if not isinstance(value, dict) or not defaults:
+            # As it was written: parsing was only to make sure.
+            return text.encode("utf-8", "replace")
+    return _encode({**defaults, **value})
+
+
+def _headers(
+    prepared: Prepared, frames: tuple[Any, ...], kind: str | None, context: Context
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    given = _rendered(prepared.headers, frames)
+    secrets: list[str] = []
+    names = set()
+    for name, value in given.items():
+        if "\r" in value or "\n" in value or "\0" in value or not name:
+            raise Unsendable(f"the header {name[:40]!r} is empty or holds a line break")
+        lower = name.lower()
+        names.add(lower)
+        if lower in prepared.secret_headers:
+            secrets.append(value)
+    headers = list(given.items())
+    if "user-agent" not in names:
+        headers.append(("User-Agent", context.user_agent))
+    if kind is not None and "content-type" not in names:
+        headers.append(("Content-Type", kind))
+    if kind == JSON and "accept" not in names:
+        headers.append(("Accept", JSON))
+    if prepared.username is not None and prepared.password is not None and "authorization" not in names:
+        password = prepared.password.render(*frames)
+        credentials = basic(prepared.username.render(*frames), password)
+        headers.append(("Authorization", f"Basic {credentials}"))
+        secrets += [credentials, password, quote(password, safe="")]
+    return tuple(headers), tuple(secret for secret in secrets if secret)
+
+
+def _rendered(pairs: Pairs | None, frames: tuple[Any, ...]) -> dict[str, str]:
+    if pairs is None:
+        return {}
+    return {name.render(*frames): value.render(*frames) for name, value in pairs}
+
+
+def _with_query(url: str, query: dict[str, str]) -> str:
+    if not query:
+        return url
+    text = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query.items())
+    url, _, fragment = url.partition("#")
+    joined = f"{url}{'&' if '?' in url else '?'}{text}"
+    return f"{joined}#{fragment}" if fragment else joined
+
+
+def _form_encoded(fields: dict[str, str]) -> bytes:
+    return "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in fields.items()).encode()
