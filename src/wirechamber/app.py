@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
 
 from wirechamber import __version__
-from wirechamber.api.application import Parts, application
+from wirechamber.api.application import application
+from wirechamber.api.parts import Parts
 from wirechamber.api.server import Server, serving
 from wirechamber.clock import Clock, SystemClock
 from wirechamber.delivery.service import Delivering, delivering
@@ -99,16 +102,17 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             metrics=metrics,
             access=access,
             devices=Devices(store, clock),
-            integrations=Integrations(store, log, kinds, clock, settings, delivery.tester),
-            publishing=Publishing(log, clock, settings),
+            integrations=Integrations(store, log, kinds, clock, settings, delivery),
+            publishing=Publishing(log, clock, settings, metrics),
             log=log,
             hub=hub,
             ready=lambda: _ready(store, log),
+            trusted_proxies=tuple(ipaddress.ip_network(each, strict=False) for each in settings.trusted_proxies),
         )
-        watch(metrics, hub, delivery)
-        janitor = await stack.enter_async_context(_task(_tidy(settings, store, log, delivery, clock), "janitor"))
+        metrics.watch_streams(hub)
+        metrics.watch_delivery(delivery)
+        await stack.enter_async_context(_task(_tidy(settings, store, log, delivery, clock), "janitor"))
         server = await stack.enter_async_context(serving(application(parts), settings, before_stop=hub.close))
-        assert janitor
         yield Cloud(settings, store, log, access, server)
 
 
@@ -142,12 +146,6 @@ def run(settings: Settings, announce: Callable[[Cloud], None] | None = None) -> 
         runner.run(serve(settings, announce))
 
 
-def watch(metrics: Metrics, hub: Hub, delivery: Delivering) -> None:
-    """Lets the metrics read what the parts count themselves."""
-    metrics.watch_streams(hub)
-    metrics.watch_delivery(delivery)
-
-
 async def _ready(store: Store, log: EventLog) -> None:
     """Raises Unavailable when events can't be read or configuration can't."""
     await log.newest()
@@ -179,8 +177,8 @@ async def _tidy(settings: Settings, store: Store, log: EventLog, delivery: Deliv
 
 
 @asynccontextmanager
-async def _task(work: object, name: str) -> AsyncIterator[asyncio.Task[None]]:
-    task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)  # type: ignore[arg-type]
+async def _task(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.get_running_loop().create_task(work, name=name)
     try:
         yield task
     finally:

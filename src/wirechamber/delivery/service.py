@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from msgspec import structs
@@ -40,7 +41,7 @@ class Delivering:
 
     def __init__(
         self, index: Index, integrations: Integrations, courier: Courier, dispatch: Dispatch, lanes: Lanes,
-        watermark: Watermark,
+        watermark: Watermark, log: EventLog,
     ) -> None:  # fmt: skip
         self._index = index
         self._integrations = integrations
@@ -48,6 +49,7 @@ class Delivering:
         self._dispatch = dispatch
         self._lanes = lanes
         self._watermark = watermark
+        self._log = log
 
     @property
     def settled_to(self) -> Cursor:
@@ -55,9 +57,9 @@ class Delivering:
         return self._watermark.cursor
 
     @property
-    def position(self) -> Cursor:
-        """How far dispatch has read."""
-        return self._dispatch.position
+    def lag(self) -> int:
+        """How many positions dispatch is behind the newest event."""
+        return self._log.order(self._log.tail.newest) - self._log.order(self._dispatch.position)
 
     @property
     def waiting(self) -> int:
@@ -142,7 +144,7 @@ async def delivering(
         _watched(loop, pauses.run(), "pauses"),
     ]
     try:
-        yield Delivering(index, integrations, courier, dispatch, lanes, watermark)
+        yield Delivering(index, integrations, courier, dispatch, lanes, watermark, log)
     finally:
         for task in followers:
             task.cancel()
@@ -184,9 +186,9 @@ class Pauses:
         _log.warning("integration_paused", integration=record.id, owner=record.owner, why=why)
 
 
-def _watched(loop: asyncio.AbstractEventLoop, work: object, name: str) -> asyncio.Task[None]:
+def _watched(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     """A task without which the cloud must not go on: if it fails, the process ends and is started again."""
-    task: asyncio.Task[None] = loop.create_task(work, name=name)  # type: ignore[arg-type]
+    task = loop.create_task(work, name=name)
     task.add_done_callback(_end_process_on_failure)
     return task
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,7 +167,8 @@ class SqliteEventLog:
             removed += step
         if owner_bytes is not None:
             for owner in await self._on_writer(lambda db: _over_quota(db, owner_bytes)):
-                while step := await self._on_writer(lambda db, who=owner: _trim_owner(db, who, owner_bytes, bound)):
+                trim = partial(_trim_owner, owner=owner, owner_bytes=owner_bytes, not_after=bound)
+                while step := await self._on_writer(trim):
                     removed += step
         return removed
 

@@ -29,7 +29,7 @@ REQUEST_TIMEOUT_S = 20.0
 
 
 class InvalidConfig(BadInput):
-    """A setting is missing, has the wrong type, or contradicts another. The text names the field and what is allowed."""
+    """A setting is missing, of a wrong type, or contradicts another. The text names the field and what is allowed."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}", error=f"{field}: {problem}", field=field)

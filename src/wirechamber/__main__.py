@@ -1,0 +1,5 @@
+"""`python -m wirechamber`."""
+
+from wirechamber.cli import main
+
+main()

@@ -1,0 +1,167 @@
+"""Integrations, and their legacy twins, webhooks: the same objects under two paths (cloud-api.md, section 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+from msgspec import Struct
+
+from wirechamber.api.http import Call, answer, no_content
+from wirechamber.api.routing import Route
+from wirechamber.errors import BadInput
+from wirechamber.integrations.webhook import Webhook, WebhookConfig
+from wirechamber.services.integrations import MAX_LOGS
+from wirechamber.store.base import AttemptFilter
+
+
+class IntegrationBody(WebhookConfig, frozen=True, kw_only=True, rename="camel"):
+    """What every integration has, flat beside the settings of its kind (here the webhook's)."""
+
+    event: str
+    integration_type: str = "Webhook"
+    name: str | None = None
+    deviceID: str | None = None  # noqa: N815
+    disabled: bool = False
+
+
+class Sample(Struct):
+    """An event to test with; both may be left out."""
+
+    name: str | None = None
+    data: str | None = None
+
+
+async def listed(call: Call) -> web.Response:
+    """All of the caller's, a bare array."""
+    shown = await call.parts.integrations.all_of(call.owner)
+    return answer(shown, headers={"X-Total-Count": str(len(shown))})
+
+
+async def listed_webhooks(call: Call) -> web.Response:
+    """The caller's webhooks, a bare array."""
+    shown = await call.parts.integrations.all_of(call.owner, Webhook.kind)
+    return answer(shown, headers={"X-Total-Count": str(len(shown))})
+
+
+async def create(call: Call) -> web.Response:
+    """Makes an integration."""
+    return _made(call, await call.parts.integrations.create(call.owner, await call.body()))
+
+
+async def create_webhook(call: Call) -> web.Response:
+    """Makes a webhook."""
+    return _made(call, await call.parts.integrations.create(call.owner, await call.body(), Webhook.kind))
+
+
+async def show(call: Call) -> web.Response:
+    """One, wrapped as clients read it."""
+    return answer({"integration": await call.parts.integrations.show(call.owner, call.path("id"))})
+
+
+async def show_webhook(call: Call) -> web.Response:
+    """One, wrapped as clients read it."""
+    return answer({"webhook": await call.parts.integrations.show(call.owner, call.path("id"))})
+
+
+async def replace(call: Call) -> web.Response:
+    """Replaces the whole configuration."""
+    shown = await call.parts.integrations.replace(call.owner, call.path("id"), await call.body())
+    return answer({"ok": True, **shown, "hookUrl": _hook_url(call, shown)})
+
+
+async def remove(call: Call) -> web.Response:
+    """Removes an integration."""
+    await call.parts.integrations.remove(call.owner, call.path("id"))
+    return no_content()
+
+
+async def remove_webhook(call: Call) -> web.Response:
+    """Removes a webhook; particle-cli wants a body."""
+    await call.parts.integrations.remove(call.owner, call.path("id"))
+    return answer({"ok": True, "id": call.path("id")})
+
+
+async def test(call: Call) -> web.Response:
+    """Sends a sample event through it."""
+    body = await call.body()
+    return answer(await call.parts.integrations.test(call.owner, call.path("id"), body.get("name"), body.get("data")))
+
+
+async def logs(call: Call) -> web.Response:
+    """The attempts, newest first; `before` pages back."""
+    status = call.query("status")
+    if status not in (None, "success", "error"):
+        raise BadInput("status must be success or error")
+    per_page = min(call.number("per_page", "perPage") or 25, MAX_LOGS)
+    where = AttemptFilter(
+        ok=None if status is None else status == "success",
+        device=call.query("device"),
+        before=call.query("before"),
+    )
+    found = await call.parts.integrations.attempts(call.owner, call.path("id"), where, per_page)
+    last = found[-1]["id"] if len(found) == per_page else None
+    return answer({"logs": found, "meta": {"per_page": per_page, "before": last}})
+
+
+def _made(call: Call, shown: dict[str, Any]) -> web.Response:
+    return answer({"ok": True, **shown, "hookUrl": _hook_url(call, shown)}, 201)
+
+
+def _hook_url(call: Call, shown: dict[str, Any]) -> str:
+    request = call.request
+    return f"{call.parts.base_url(request.host, request.scheme)}/v1/webhooks/{shown['id']}"
+
+
+def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
+    one, noun = f"/v1/{area}/{{id}}", area[:-1]
+    return (
+        Route(
+            method="GET", path=f"/v1/{area}", handler=handlers["listed"], requires="integrations:list",
+            summary=f"List your {area} with today's counts", answers=f"[{noun}]",
+        ),
+        Route(
+            method="POST", path=f"/v1/{area}", handler=handlers["create"], requires="integrations:create",
+            body=IntegrationBody, summary=f"Make a {noun}; unknown fields are kept and named in warnings",
+            answers=f"201 {{ok, id, …, hookUrl, warnings}}: the {noun}",
+        ),
+        Route(
+            method="GET", path=one, handler=handlers["show"], requires="integrations:get", owned=("id",),
+            summary=f"Show a {noun} with its newest logs", answers=f"{{{noun}: {{…, logs, errors, counters}}}}",
+        ),
+        Route(
+            method="PUT", path=one, handler=replace, requires="integrations:update", owned=("id",),
+            body=IntegrationBody, answers="{ok, id, …, warnings}",
+            summary=f"Replace a {noun}'s whole configuration; only {{disabled}} switches it",
+        ),
+        Route(
+            method="DELETE", path=one, handler=handlers["remove"], requires="integrations:remove", owned=("id",),
+            summary=f"Remove a {noun} and what waits to be delivered", answers=handlers["removed"],
+        ),
+        Route(
+            method="POST", path=f"{one}/test", handler=test, requires="integrations:test", owned=("id",), body=Sample,
+            summary="Send a sample event through it", answers="{ok, status_code, request, response, error, …}",
+        ),
+        Route(
+            method="GET", path=f"{one}/logs", handler=logs, requires="integrations:get", owned=("id",),
+            summary="Page through its attempts (status, device, before, per_page)", answers="{logs, meta}",
+        ),
+    )  # fmt: skip
+
+
+ROUTES = (
+    *_routes(
+        "integrations",
+        {"listed": listed, "create": create, "show": show, "remove": remove, "removed": "204"},
+    ),
+    *_routes(
+        "webhooks",
+        {
+            "listed": listed_webhooks,
+            "create": create_webhook,
+            "show": show_webhook,
+            "remove": remove_webhook,
+            "removed": "{ok, id}",
+        },
+    ),
+)

@@ -1,0 +1,101 @@
+"""A route is a declaration: who may call it, what it takes, what it answers. OpenAPI and tests read the same list."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+from msgspec import Struct
+
+from wirechamber.api.http import Call, answer, authorise, refusal
+from wirechamber.api.parts import Parts
+from wirechamber.errors import CloudError
+
+_log = structlog.get_logger("wirechamber.api")
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+# The three ways in besides a token's scope: anyone; any good token; user name and password by HTTP Basic.
+ANYONE = "anyone"
+TOKEN = "any token"  # noqa: S105
+PASSWORD = "password"  # noqa: S105
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """One method on one path.
+
+    Attributes:
+        path: As aiohttp writes it: `{id}`, `{prefix:.+}`.
+        requires: `ANYONE`, `TOKEN`, `PASSWORD`, or the scope that a token must hold.
+        summary: One line for the API's page.
+        body: What the body may hold, as a Struct; None for no body.
+        answers: What is answered, in a few words.
+        owned: Path parameters that name something with an owner.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    requires: str
+    summary: str
+    body: Any = None
+    answers: str = ""
+    owned: tuple[str, ...] = ()
+
+    @property
+    def scope(self) -> str | None:
+        """The scope that a token must hold, if one."""
+        return None if self.requires in (ANYONE, TOKEN, PASSWORD) else self.requires
+
+    @property
+    def name(self) -> str:
+        """Method and pattern, for metrics and messages."""
+        return f"{self.method} {self.path}"
+
+
+def served(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The handler with everything around it that is the same for all: access, errors, metrics.
+
+    One function per route rather than a chain of middlewares: each of those would cost every request.
+    """
+    handler, scope, metrics = route.handler, route.scope, parts.metrics
+    open_to_all = route.requires in (ANYONE, PASSWORD)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        started = time.perf_counter()
+        call = Call(request, parts)
+        try:
+            if not open_to_all:
+                await authorise(call, scope)
+            response = await handler(call)
+        except CloudError as problem:
+            response = refused(call, problem)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            response = failed(route.name)
+        metrics.request(route.method, route.path, response.status, time.perf_counter() - started)
+        return response
+
+    return handle
+
+
+def refused(call: Call, problem: CloudError) -> web.Response:
+    """An error that the caller is told; counted, and logged when it is ours."""
+    call.parts.metrics.refused(problem.code)
+    if problem.status >= 500:
+        _log.warning("refused", why=problem.description, status=problem.status)
+    return refusal(problem)
+
+
+def failed(where: str) -> web.Response:
+    """An error of our own: logged once, told by its id only."""
+    request_id = uuid.uuid4().hex
+    _log.exception("request_failed", route=where, request_id=request_id)
+    text = f"something went wrong here; the server's log knows it as {request_id}"
+    return answer({"ok": False, "error": "server_error", "error_description": text}, 500, {"X-Request-Id": request_id})

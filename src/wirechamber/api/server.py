@@ -1,0 +1,175 @@
+"""The listening side: sockets, TLS, slow clients, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from wirechamber.api import streams
+from wirechamber.api.http import answer
+from wirechamber.errors import BadInput, CloudError
+from wirechamber.settings import Settings
+
+_log = structlog.get_logger("wirechamber.api")
+
+KEEP_ALIVE_S = 75.0
+# A client must have sent a request's headers within this.
+HEADERS_TIMEOUT_S = 20.0
+# The certificate's files are looked at this often.
+TLS_CHECK_S = 2.0
+
+
+class Server:
+    """A listening server."""
+
+    def __init__(self, base_url: str, port: int) -> None:
+        self.base_url = base_url
+        self.port = port
+
+
+class NotListening(CloudError):
+    """The address can't be listened on."""
+
+
+class _Protocol(web.RequestHandler):
+    """aiohttp's connection, with JSON for what it refuses by itself, and a bound on how long headers may take."""
+
+    __slots__ = ("_headers_timer",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._headers_timer: asyncio.TimerHandle | None = None
+        self._await_headers()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._headers_timer is not None:
+            self._headers_timer.cancel()
+        super().connection_lost(exc)
+
+    def _await_headers(self) -> None:
+        self._headers_timer = self._loop.call_later(HEADERS_TIMEOUT_S, self._headers_overdue)
+
+    def _headers_overdue(self) -> None:
+        # Fed by every connection: one that serves a request, or rests between two, is left alone.
+        if self._request_in_progress or self._keepalive:
+            self._headers_timer = None
+            return
+        if self.transport is not None:
+            self.transport.close()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if status >= 500:
+            _log.error("request_failed", exc_info=exc)
+            response = answer(
+                {"ok": False, "error": "server_error", "error_description": "something went wrong here"}, status
+            )
+        else:
+            text = f"the request is no valid HTTP: {message or exc}".splitlines()[0][:300]
+            response = answer({"ok": False, "error": "invalid_request", "error_description": text}, status)
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class _Runner(web.AppRunner):
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Server
+        return server
+
+
+@asynccontextmanager
+async def serving(app: web.Application, settings: Settings, before_stop: Callable[[], None]) -> AsyncIterator[Server]:
+    """Listens until the block ends: then no new connection, streams end, running requests get their grace.
+
+    Raises:
+        NotListening: The address is taken or not ours.
+        BadInput: The certificate can't be used.
+    """
+    context = _tls(settings)
+    runner = _Runner(
+        app,
+        handle_signals=False,
+        access_log=None,
+        keepalive_timeout=KEEP_ALIVE_S,
+        shutdown_timeout=settings.shutdown_grace,
+        handler_cancellation=True,
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, settings.http_host, settings.http_port, ssl_context=context, backlog=1024)
+    try:
+        await site.start()
+    except OSError as problem:
+        await runner.cleanup()
+        where = f"{settings.http_host}:{settings.http_port}"
+        raise NotListening(f"can't listen on {where}: {problem.strerror}; set WIRECHAMBER_HTTP_PORT") from None
+    port = runner.addresses[0][1]
+    watcher = asyncio.get_running_loop().create_task(_reload(settings, context), name="tls-reload")
+    try:
+        yield Server(f"{'https' if context else 'http'}://{_host(settings.http_host)}:{port}", port)
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        app[streams.OPEN].closing = True
+        await site.stop()
+        before_stop()
+        await runner.cleanup()
+
+
+def _host(host: str) -> str:
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if not settings.tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as problem:
+        raise BadInput(f"the certificate can't be used (tls_cert, tls_key): {problem}") from None
+    return context
+
+
+async def _reload(settings: Settings, context: ssl.SSLContext | None) -> None:
+    """Loads the certificate again when its files change; new connections get the new one."""
+    if context is None:
+        return
+    seen = _stamps(settings)
+    while True:
+        await asyncio.sleep(TLS_CHECK_S)
+        now = _stamps(settings)
+        if now == seen:
+            continue
+        try:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        except (OSError, ssl.SSLError) as problem:
+            # Half written, or wrong: the old one stays in use, and the next look tries again.
+            _log.warning("certificate_not_reloaded", why=str(problem))
+            continue
+        seen = now
+        _log.info("certificate_reloaded")
+
+
+def _stamps(settings: Settings) -> list[Any]:
+    found: list[Any] = []
+    for name in (settings.tls_cert, settings.tls_key):
+        with suppress(OSError):
+            status = Path(name).stat()
+            found.append((status.st_mtime_ns, status.st_ino, status.st_size))
+    return found

@@ -1,0 +1,135 @@
+"""Event streams over HTTP (cloud-api.md, section 4; clients.md, section 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import Any
+
+from aiohttp import web
+
+from wirechamber.api.http import COMMON_HEADERS, Call
+from wirechamber.api.routing import Route
+from wirechamber.errors import CloudError, TooMany, Unavailable
+from wirechamber.eventlog.base import Scope
+from wirechamber.model.names import check_prefix
+from wirechamber.protocols import sse
+from wirechamber.streams.hub import Reader
+from wirechamber.streams.resume import Start, history, recent
+
+HEADERS = {
+    **COMMON_HEADERS,
+    "Content-Type": sse.CONTENT_TYPE,
+    "Cache-Control": "no-cache",
+    # nginx would gather a stream in its buffers otherwise.
+    "X-Accel-Buffering": "no",
+}
+# Why a reader was let go without a proper end: it does not read, so it would not see one.
+SLOW = "slow"
+
+
+class Open:
+    """The streams that are open, by address; and who looks after them."""
+
+    def __init__(self) -> None:
+        self.by_address: Counter[str] = Counter()
+        self.closing = False
+
+
+OPEN = web.AppKey("streams_open", Open)
+
+
+async def mine(call: Call) -> web.StreamResponse:
+    """Everything of the caller's."""
+    return await _stream(call, None)
+
+
+async def one_device(call: Call) -> web.StreamResponse:
+    """What one device of the caller's published."""
+    device = await call.parts.devices.get(call.owner, call.path("id"))
+    return await _stream(call, device.id)
+
+
+async def _stream(call: Call, coreid: str | None) -> web.StreamResponse:
+    prefix = check_prefix(call.request.match_info.get("prefix", ""))
+    scope = Scope(owner=call.owner, coreid=coreid, prefix=prefix)
+    log, request = call.parts.log, call.request
+    start = Start(log, request.headers.get("Last-Event-ID") or call.query("last_event_id"))
+    streams, address = request.app[OPEN], call.address()
+    if streams.closing:
+        raise Unavailable("this cloud is stopping; connect again in a moment")
+    if streams.by_address[address] >= call.parts.settings.streams_per_address:
+        raise TooMany("too many streams are open from this address; close some, or use one with a common prefix")
+    response = web.StreamResponse(headers={**HEADERS, "Wirechamber-Stream-Start": log.next(start.position)})
+    response.enable_chunked_encoding()
+    streams.by_address[address] += 1
+    try:
+        await response.prepare(request)
+        await response.write(sse.GREETING)
+        with contextlib.suppress(ConnectionError):
+            await _follow(call, response, scope, start)
+    finally:
+        streams.by_address[address] -= 1
+        if not streams.by_address[address]:
+            del streams.by_address[address]
+    return response
+
+
+async def _follow(call: Call, response: web.StreamResponse, scope: Scope, start: Start) -> None:
+    log, hub, transport = call.parts.log, call.parts.hub, call.request.transport
+    async for event in history(log, scope, start):
+        await response.write(event)
+    if transport is None or transport.is_closing():
+        return
+    gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    reader = Reader(transport, lambda why: None if gone.done() else gone.set_result(why))
+    # From here to `join` nothing waits: no event can come in between.
+    for frame in recent(log, scope, start.position):
+        transport.write(frame)
+    hub.join(scope, reader)
+    try:
+        await _until_gone(call, response, gone, transport)
+    finally:
+        hub.leave(scope, reader)
+
+
+async def _until_gone(
+    call: Call, response: web.StreamResponse, gone: asyncio.Future[str], transport: asyncio.Transport
+) -> None:
+    secret = _secret(call)
+    while True:
+        done, _ = await asyncio.wait((gone,), timeout=call.parts.settings.keep_alive)
+        if done:
+            if gone.result() == SLOW:
+                transport.abort()
+            return
+        if transport.is_closing():
+            return
+        try:
+            await call.parts.access.authorise(secret)
+        except CloudError:
+            return
+        transport.write(sse.chunk(sse.KEEP_ALIVE))
+
+
+def _secret(call: Call) -> str:
+    header = call.request.headers.get("Authorization", "")
+    return header[7:].strip() or call.query("access_token") or ""
+
+
+def _routes(path: str, handler: Any, summary: str, owned: tuple[str, ...] = ()) -> tuple[Route, ...]:
+    return tuple(
+        Route(
+            method="GET", path=path + rest, handler=handler, requires="events:get", owned=owned,
+            summary=f"{summary}{text}; Last-Event-ID or last_event_id resumes", answers="text/event-stream",
+        )
+        for rest, text in (("", ""), ("/{prefix:.+}", ", filtered by a prefix of the name"))
+    )  # fmt: skip
+
+
+ROUTES = (
+    *_routes("/v1/devices/events", mine, "Stream all your events"),
+    *_routes("/v1/events", mine, "Stream all your events"),
+    *_routes("/v1/devices/{id}/events", one_device, "Stream the events of one device", ("id",)),
+)

@@ -1,0 +1,91 @@
+"""The caller's own account (cloud-api.md, section 2, User)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+from msgspec import Struct
+
+from wirechamber.api.http import Call, answer
+from wirechamber.api.routing import ANYONE, TOKEN, Route
+from wirechamber.errors import BadInput, Forbidden
+from wirechamber.model.accounts import User
+from wirechamber.services.devices import view as device_view
+
+
+class UserChange(Struct):
+    """What `PUT /v1/user` takes."""
+
+    username: str | None = None
+    password: str | None = None
+    current_password: str | None = None
+    account_info: dict[str, Any] | None = None
+
+
+async def show(call: Call) -> web.Response:
+    """The caller."""
+    user = await call.parts.access.user(call.owner)
+    devices, count = await call.parts.devices.page(call.owner, name=None, page=None, per_page=None)
+    cellular = sum(1 for device in devices if device_view(device)["cellular"])
+    return answer(
+        {
+            "username": user.name,
+            "subscription_ids": [],
+            "account_info": {"first_name": "", "last_name": "", "company_name": "", "business_account": False}
+            | user.account_info,
+            "scim_provisioned": False,
+            "no_password": False,
+            "mfa": {"enabled": False},
+            "wifi_device_count": count - cellular,
+            "cellular_device_count": cellular,
+            "memberships": [],
+            "tos": {"accepted": True},
+        }
+    )
+
+
+async def change(call: Call) -> web.Response:
+    """Changes name, password or account information; the first two need the current password."""
+    body = await call.body()
+    access = call.parts.access
+    user = await access.user(call.owner)
+    name, password, info = body.get("username"), body.get("password"), body.get("account_info")
+    if name is not None or password is not None:
+        user = await _proved(call, user, body.get("current_password"))
+    if info is not None:
+        if not isinstance(info, dict):
+            raise BadInput("account_info must be an object")
+        user = await access.set_account_info(user, info)
+    if name is not None:
+        user = await access.rename(user, str(name))
+    if password is not None:
+        await access.set_password(user, str(password), keep=call.caller.digest)
+    return answer({"ok": True, "message": "User was changed"})
+
+
+async def _proved(call: Call, user: User, password: Any) -> User:
+    if not isinstance(password, str):
+        raise BadInput("send current_password to change name or password")
+    return await call.parts.access.verify(user.name, password, call.address())
+
+
+async def create(call: Call) -> web.Response:
+    """Users are made by the operator: an open sign-up would give strangers a way in."""
+    raise Forbidden("users are made by the operator of this cloud, with `wirechamber user create`")
+
+
+ROUTES = (
+    Route(
+        method="GET", path="/v1/user", handler=show, requires=TOKEN,
+        summary="Show your account", answers="{username, account_info, …}",
+    ),
+    Route(
+        method="PUT", path="/v1/user", handler=change, requires=TOKEN, body=UserChange,
+        summary="Change your name, password or account information", answers="{ok, message}",
+    ),
+    Route(
+        method="POST", path="/v1/users", handler=create, requires=ANYONE,
+        summary="Sign up: closed, the operator makes users", answers="403",
+    ),
+)  # fmt: skip

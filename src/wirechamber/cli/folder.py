@@ -1,0 +1,57 @@
+"""Commands that open the data folder directly, also beside a running server, which sees the change at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from wirechamber.cli.output import Exit, exit_code, fail
+from wirechamber.clock import SystemClock
+from wirechamber.errors import CloudError
+from wirechamber.secrets import Vault
+from wirechamber.services.access import Access
+from wirechamber.services.devices import Devices
+from wirechamber.settings import Settings, load
+from wirechamber.store.base import Store
+from wirechamber.store.sqlite import open_sqlite_store
+
+Result = TypeVar("Result")
+
+
+class Folder:
+    """An opened data folder and the services on it."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        clock = SystemClock()
+        self.store = store
+        self.access = Access(store, clock, settings)
+        self.devices = Devices(store, clock)
+
+
+def in_folder(work: Callable[[Folder], Awaitable[Result]], *, data: Path | None, create: bool = False) -> Result:
+    """Opens the data folder, does the work, and turns errors into one line.
+
+    Args:
+        data: From the command's flag; None for the setting.
+        create: Make the folder if it is not there.
+    """
+    try:
+        settings, _ = load(flags={"data": None if data is None else str(data)})
+        folder = settings.data_folder
+        if create:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            fail(f"there is no data folder {folder}; set WIRECHAMBER_DATA, or make one with `wirechamber user create`")
+        return asyncio.run(_opened(settings, work))
+    except CloudError as problem:
+        fail(problem.description, exit_code(problem))
+    except OSError as problem:
+        fail(f"the data folder can't be used: {problem}", Exit.FAILED)
+
+
+async def _opened(settings: Settings, work: Callable[[Folder], Awaitable[Result]]) -> Result:
+    folder = settings.data_folder
+    async with open_sqlite_store(folder, Vault.open(folder), clock=SystemClock()) as store:
+        return await work(Folder(settings, store))

@@ -1,0 +1,210 @@
+"""`wirechamber integration`: what happens with events."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import msgspec
+import typer
+
+from wirechamber.cli.output import Exit, fail, show_json, show_table
+from wirechamber.cli.remote import DEFAULT_URL, Remote, TokenFile, Url, with_server
+from wirechamber.cli.user import Json
+
+Id = Annotated[str, typer.Argument(help="The integration's id.")]
+File = Annotated[str, typer.Argument(help="JSON file with the configuration, such as a console export; - for stdin.")]
+BASE = "v1/integrations"
+
+
+def app() -> typer.Typer:
+    """The group of commands."""
+    group = typer.Typer(help="Integrations: create, list, show, edit, test, log, delete.", no_args_is_help=True)
+    group.command("create")(create)
+    group.command("list")(listed)
+    group.command("show")(show)
+    group.command("edit")(edit)
+    group.command("enable")(enable)
+    group.command("disable")(disable)
+    group.command("test")(try_out)
+    group.command("log")(log)
+    group.command("delete")(delete)
+    return group
+
+
+def create(file: File, url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:
+    """Make an integration from a file. It sees events from now on."""
+    settings = _read(file)
+    settings.setdefault("integration_type", "Webhook")
+    made = _call("POST", BASE, settings, url, token_file)
+    _say(
+        made, json, f"integration {made['id']} was made: {made['event']} to {made.get('url', made['integration_type'])}"
+    )
+
+
+def listed(url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:
+    """List your integrations with today's counts."""
+    found = _call("GET", BASE, None, url, token_file)
+    if json:
+        show_json(found)
+        return
+    rows = [
+        (
+            each["id"],
+            each["integration_type"],
+            each["event"],
+            each.get("url"),
+            _state(each),
+            each["todayCounters"]["success"],
+            each["todayCounters"]["error"],
+        )
+        for each in found
+    ]
+    show_table(("ID", "TYPE", "EVENT", "TARGET", "STATE", "OK", "ERRORS"), rows, empty="there are no integrations yet")
+
+
+def show(integration_id: Id, url: Url = DEFAULT_URL, token_file: TokenFile = None) -> None:
+    """Show an integration as JSON, with its newest attempts."""
+    show_json(_call("GET", _path(integration_id), None, url, token_file)["integration"])
+
+
+def edit(
+    integration_id: Id, file: File, url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False
+) -> None:
+    """Replace an integration's whole configuration by a file's; prints the old one on request of --json."""
+    made = _call("PUT", _path(integration_id), _read(file), url, token_file)
+    _say(made, json, f"integration {integration_id} was replaced")
+
+
+def enable(integration_id: Id, url: Url = DEFAULT_URL, token_file: TokenFile = None) -> None:
+    """Let an integration work again; it sees events from now on."""
+    _call("PUT", _path(integration_id), {"disabled": False}, url, token_file)
+    typer.echo(f"integration {integration_id} is enabled")
+
+
+def disable(integration_id: Id, url: Url = DEFAULT_URL, token_file: TokenFile = None) -> None:
+    """Stop an integration; what waits to be delivered is kept."""
+    _call("PUT", _path(integration_id), {"disabled": True}, url, token_file)
+    typer.echo(f"integration {integration_id} is disabled")
+
+
+def try_out(
+    integration_id: Id,
+    name: Annotated[str | None, typer.Option("--name", help="The sample event's name.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="The sample event's data.")] = None,
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+    json: Json = False,
+) -> None:
+    """Send a sample event through an integration and show what came of it."""
+    done = _call("POST", f"{_path(integration_id)}/test", {"name": name, "data": data}, url, token_file)
+    if json:
+        show_json(done)
+    else:
+        _show_exchange(done)
+        typer.echo(f"{'ok' if done['ok'] else 'failed: ' + str(done['error'])}, {done['duration_ms']} ms")
+    if not done["ok"]:
+        raise typer.Exit(Exit.FAILED)
+
+
+def log(
+    integration_id: Id,
+    errors: Annotated[bool, typer.Option("--errors", help="Only failed attempts.")] = False,
+    device: Annotated[str | None, typer.Option("--device", help="Only this device's, by id.")] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=100, help="How many, newest first.")] = 20,
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+    json: Json = False,
+) -> None:
+    """Show the attempts of an integration, newest first."""
+    query = f"per_page={count}" + ("&status=error" if errors else "") + (f"&device={quote(device)}" if device else "")
+    found = _call("GET", f"{_path(integration_id)}/logs?{query}", None, url, token_file)["logs"]
+    if json:
+        show_json(found)
+        return
+    rows = [
+        (
+            each["time"],
+            each["event"],
+            each["coreid"],
+            each["attempt"],
+            each["status"],
+            each["error"],
+            each["duration_ms"],
+        )
+        for each in found
+    ]
+    show_table(("TIME", "EVENT", "FROM", "TRY", "STATUS", "ERROR", "MS"), rows, empty="nothing was attempted yet")
+
+
+def delete(
+    integration_id: Id,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+) -> None:
+    """Delete an integration. Prints its configuration, from which `create -` makes it again (secrets are masked)."""
+    shown = _call("GET", _path(integration_id), None, url, token_file)["integration"]
+    waiting = shown.get("waiting", 0)
+    if not yes and not typer.confirm(f"delete the integration for {shown['event']} with {waiting} waiting deliveries?"):
+        fail("nothing was deleted")
+    _call("DELETE", _path(integration_id), None, url, token_file)
+    show_json({key: value for key, value in shown.items() if key not in _READ_ONLY and value is not None})
+
+
+_READ_ONLY = frozenset(
+    ("id", "created_at", "updated_at", "hookUrl", "todayCounters", "logs", "errors", "counters", "waiting", "paused")
+)
+
+
+def _call(method: str, path: str, body: Any, url: str, token_file: Path | None) -> Any:
+    async def work(remote: Remote) -> Any:
+        return await remote.call(method, path, body)
+
+    return with_server(work, url=url, token_file=token_file)
+
+
+def _path(integration_id: str) -> str:
+    return f"{BASE}/{quote(integration_id, safe='')}"
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        value = msgspec.json.decode(raw)
+    except OSError as problem:
+        fail(f"{file} can't be read: {problem.strerror}", Exit.USAGE)
+    except msgspec.DecodeError as problem:
+        fail(f"{file} is no JSON: {problem}", Exit.USAGE)
+    if not isinstance(value, dict):
+        fail(f"{file} must hold a JSON object", Exit.USAGE)
+    return value
+
+
+def _say(made: dict[str, Any], as_json: bool, text: str) -> None:
+    if as_json:
+        show_json(made)
+        return
+    typer.echo(text)
+    for warning in made.get("warnings", ()):
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _state(shown: dict[str, Any]) -> str:
+    return "disabled" if shown["disabled"] else "paused" if shown.get("paused") else "on"
+
+
+def _show_exchange(done: dict[str, Any]) -> None:
+    request, response = done.get("request"), done.get("response")
+    if request:
+        typer.echo(f"{request['method']} {request['url']}")
+        for name, value in request["headers"]:
+            typer.echo(f"  {name}: {value}")
+        if request.get("body"):
+            typer.echo(f"  {request['body']}")
+    if response:
+        typer.echo(f"status {response['status']}")
+        if response.get("body"):
+            typer.echo(f"  {response['body']}")

@@ -1,0 +1,65 @@
+"""What commands print: tables for people, JSON for programs, one clear line for errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from wirechamber.errors import CloudError, Conflict, Forbidden, InvalidToken, NotFound, Unavailable
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    NOT_ALLOWED = 4
+    UNREACHABLE = 5
+
+
+def console() -> Console:
+    """Where results go; not cut at the edge when it is no terminal."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def show_json(value: Any) -> None:
+    """Prints JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) -> None:
+    """Prints rows, or says that there are none."""
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if cell in (None, "") else str(cell) for cell in row))
+    console().print(table)
+
+
+def fail(text: str, code: Exit = Exit.FAILED) -> NoReturn:
+    """Ends the command with one line that says what to do."""
+    typer.echo(f"wirechamber: {text}", err=True)
+    raise typer.Exit(code)
+
+
+def exit_code(problem: CloudError) -> Exit:
+    """The exit code of an error."""
+    if isinstance(problem, NotFound):
+        return Exit.NOT_FOUND
+    if isinstance(problem, InvalidToken | Forbidden):
+        return Exit.NOT_ALLOWED
+    if isinstance(problem, Unavailable):
+        return Exit.UNREACHABLE
+    return Exit.FAILED if isinstance(problem, Conflict) or problem.status != 400 else Exit.USAGE

@@ -1,0 +1,93 @@
+"""`wirechamber user`: who may log in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wirechamber.cli.folder import Folder, in_folder
+from wirechamber.cli.output import Exit, fail, show_json, show_table
+from wirechamber.model.times import iso
+
+Data = Annotated[Path | None, typer.Option("--data", help="Data folder [env: WIRECHAMBER_DATA]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
+Name = Annotated[str, typer.Argument(help="Any text without blanks, such as an e-mail address.")]
+
+
+def app() -> typer.Typer:
+    """The group of commands."""
+    group = typer.Typer(help="Users: create, list, change the password, delete.", no_args_is_help=True)
+    group.command("create")(create)
+    group.command("list")(listed)
+    group.command("password")(password)
+    group.command("delete")(delete)
+    return group
+
+
+def create(name: Name, password_stdin: FromStdin = False, data: Data = None, json: Json = False) -> None:
+    """Make a user. Asks for the password on a terminal."""
+    secret = _password(password_stdin)
+
+    async def work(folder: Folder) -> None:
+        user = await folder.access.create_user(name, secret)
+        if json:
+            show_json({"id": user.id, "name": user.name})
+        else:
+            typer.echo(f"user {user.name} was made; `wirechamber token create --user {user.name}` gives a token")
+
+    in_folder(work, data=data, create=True)
+
+
+def listed(data: Data = None, json: Json = False) -> None:
+    """List the users."""
+
+    async def work(folder: Folder) -> None:
+        users = await folder.store.users.all()
+        if json:
+            show_json([{"id": user.id, "name": user.name, "created_at": iso(user.created_at)} for user in users])
+        else:
+            rows = [(user.name, user.id, iso(user.created_at)) for user in users]
+            show_table(("NAME", "ID", "CREATED"), rows, empty="there are no users yet")
+
+    in_folder(work, data=data)
+
+
+def password(name: Name, password_stdin: FromStdin = False, data: Data = None) -> None:
+    """Change a user's password; all its tokens end."""
+    secret = _password(password_stdin)
+
+    async def work(folder: Folder) -> None:
+        await folder.access.set_password(await folder.access.named(name), secret)
+        typer.echo(f"the password of {name} was changed; its tokens have ended")
+
+    in_folder(work, data=data)
+
+
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: Data = None,
+) -> None:
+    """Delete a user with its tokens and integrations. Its devices become free."""
+
+    async def work(folder: Folder) -> None:
+        user = await folder.access.named(name)
+        count = len(await folder.store.integrations.of_owner(user.id))
+        if not yes and not typer.confirm(f"delete {name} with {count} integrations and what waits to be delivered?"):
+            fail("nothing was deleted")
+        await folder.store.users.remove(user.id)
+        typer.echo(f"user {name} was deleted")
+
+    in_folder(work, data=data)
+
+
+def _password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\n")
+    if not sys.stdin.isatty():
+        fail("there is no terminal to ask for the password on; use --password-stdin", Exit.USAGE)
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))

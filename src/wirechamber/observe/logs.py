@@ -1,0 +1,79 @@
+"""Structured logs: readable on a terminal, JSON lines otherwise, and never a secret in them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+MASK = "[[SENSITIVE]]"
+_SECRET_KEYS = frozenset(
+    (
+        "authorization",
+        "password",
+        "token",
+        "access_token",
+        "refresh_token",
+        "secret",
+        "secrets",
+        "client_secret",
+        "cookie",
+    )
+)
+_IN_TEXT = re.compile(r"(?i)(access_token=|bearer )[^\s&\"']+")
+
+
+def configure(level: str, style: str) -> None:
+    """Sets logging up for this process.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`.
+        style: `console`, `json`, or `auto` for console on a terminal.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    readable = style == "console" or (style == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        hide_secrets,
+    ]
+    renderer: structlog.typing.Processor
+    if readable:
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    else:
+        shared.append(structlog.processors.format_exc_info)
+        renderer = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(number)
+    # Its access log would hold tokens of the query; requests are counted in the metrics instead.
+    logging.getLogger("aiohttp.access").disabled = True
+
+
+def hide_secrets(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Masks what is secret by its key, and tokens in texts."""
+    for key, value in entry.items():
+        if key.lower() in _SECRET_KEYS:
+            entry[key] = MASK
+        elif isinstance(value, str) and ("=" in value or " " in value):
+            entry[key] = _IN_TEXT.sub(rf"\1{MASK}", value)
+    return entry

@@ -1,0 +1,150 @@
+"""Metrics for Prometheus, with names by its conventions.
+
+What is counted on a hot path is a plain number here, and what a part counts itself is read from it; both become
+Prometheus metrics only when somebody asks (`render`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+# Upper bounds of the buckets of request durations, in seconds.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class StreamCounts(Protocol):
+    """What the hub of the streams counts."""
+
+    open: int
+    sent: int
+    let_go: int
+
+
+class DeliveryCounts(Protocol):
+    """What the delivery side can tell."""
+
+    @property
+    def waiting(self) -> int: ...  # noqa: D102
+    @property
+    def running(self) -> int: ...  # noqa: D102
+    @property
+    def lag(self) -> int: ...  # noqa: D102
+
+
+class Metrics(Collector):
+    """Everything that is counted in one cloud."""
+
+    def __init__(self) -> None:
+        self._requests: Counter[tuple[str, str, int]] = Counter()
+        self._durations: dict[str, list[float]] = {}
+        self._events: Counter[str] = Counter()
+        self._deliveries: Counter[tuple[str, str]] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._too_deep = 0
+        self._streams: StreamCounts | None = None
+        self._delivery: DeliveryCounts | None = None
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(namespace="wirechamber", registry=self._registry)
+        self._started = time.time()
+
+    # --- what parts report ---
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """An API request was answered; `route` is the pattern, never the path."""
+        self._requests[method, route, status] += 1
+        durations = self._durations.get(route)
+        if durations is None:
+            # One number per bucket, the sum, and the count.
+            durations = self._durations[route] = [0.0] * (len(BUCKETS) + 2)
+        for index, bound in enumerate(BUCKETS):
+            if seconds <= bound:
+                durations[index] += 1
+                break
+        durations[-2] += seconds
+        durations[-1] += 1
+
+    def event(self, origin: str) -> None:
+        """An event was accepted."""
+        self._events[origin] += 1
+
+    def delivery(self, kind: str, outcome: str) -> None:
+        """An attempt ended: delivered, retried, dead or paused."""
+        self._deliveries[kind, outcome] += 1
+
+    def refused(self, reason: str) -> None:
+        """Input was refused; reasons are few and fixed, such as the `error` code of the answer."""
+        self._refused[reason] += 1
+
+    def depth_exceeded(self) -> None:
+        """An event was too deep in a chain of causes to trigger anything."""
+        self._too_deep += 1
+
+    def watch_streams(self, streams: StreamCounts) -> None:
+        """Reads the streams' own counts."""
+        self._streams = streams
+
+    def watch_delivery(self, delivery: DeliveryCounts) -> None:
+        """Reads the delivery side's own counts."""
+        self._delivery = delivery
+
+    # --- what Prometheus reads ---
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing beforehand: names are in `collect`."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric as it is now."""
+        yield _counter("http_requests", "API requests answered.", ("method", "route", "status"), self._requests)
+        yield self._histogram()
+        yield _counter("events", "Events accepted.", ("origin",), {(key,): n for key, n in self._events.items()})
+        yield _counter("deliveries", "Attempts by what followed.", ("kind", "outcome"), self._deliveries)
+        refused = {(key,): n for key, n in self._refused.items()}
+        yield _counter("input_refused", "Input that was refused.", ("reason",), refused)
+        yield _counter("depth_exceeded", "Events too deep to trigger anything.", (), {(): self._too_deep})
+        yield _gauge("start_time_seconds", "When this process started, Unix time.", lambda: self._started)
+        streams, delivery = self._streams, self._delivery
+        if streams is not None:
+            yield _gauge("streams_open", "Event streams open.", lambda: streams.open)
+            yield _counter("stream_events", "Events written to streams.", (), {(): streams.sent})
+            yield _counter("streams_let_go", "Streams ended because their reader was slow.", (), {(): streams.let_go})
+        if delivery is not None:
+            yield _gauge("deliveries_waiting", "Deliveries waiting in memory.", lambda: delivery.waiting)
+            yield _gauge("deliveries_running", "Deliveries being attempted.", lambda: delivery.running)
+            yield _gauge("dispatch_lag_positions", "Positions that dispatch is behind.", lambda: delivery.lag)
+
+    def _histogram(self) -> Metric:
+        family = HistogramMetricFamily(
+            "wirechamber_http_request_duration_seconds", "Time to answer an API request.", labels=("route",)
+        )
+        for route, numbers in self._durations.items():
+            *buckets, total, count = numbers
+            seen, cumulated = 0.0, []
+            for bound, number in zip(BUCKETS, buckets, strict=True):
+                seen += number
+                cumulated.append((str(bound), seen))
+            family.add_metric((route,), [*cumulated, ("+Inf", count)], total)
+        return family
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], values: object) -> Metric:
+    family = CounterMetricFamily(f"wirechamber_{name}", text, labels=labels)
+    for key, number in dict(values).items():  # type: ignore[call-overload]
+        family.add_metric(tuple(map(str, key)), number)
+    return family
+
+
+def _gauge(name: str, text: str, value: Callable[[], float]) -> Metric:
+    return GaugeMetricFamily(f"wirechamber_{name}", text, value=value())

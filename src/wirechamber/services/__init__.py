@@ -1,0 +1,1 @@
+"""Use cases: what may be done with the cloud, whoever asks."""

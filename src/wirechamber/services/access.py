@@ -1,0 +1,300 @@
+"""Who may do what: users, logins and tokens.
+
+A token is a secret of 40 hex digits; only its SHA-256 is stored, so comparing is a look-up by digest and leaks nothing.
+What was authorised is cached, and forgotten as soon as the store's revision says that anything changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Sequence
+
+from msgspec import Struct, structs
+
+from wirechamber.clock import Clock
+from wirechamber.errors import BadInput, CloudError, Conflict, Forbidden, InvalidToken, NotFound, TooMany
+from wirechamber.model.accounts import ALL_SCOPES, Token, User
+from wirechamber.model.ids import new_id
+from wirechamber.model.times import DAY_MS
+from wirechamber.services.passwords import Passwords
+from wirechamber.settings import Settings
+from wirechamber.store.base import Store
+
+TOKEN_BYTES = 20
+HINT = 6
+MAX_USER_NAME = 128
+MAX_CACHED = 50_000
+MAX_WATCHED_ADDRESSES = 10_000
+MAX_TOKEN_SECONDS = 100 * 365 * 86_400
+
+SCOPES = frozenset(
+    (
+        "devices:get",
+        "devices:list",
+        "devices:update",
+        "devices:import",
+        "devices:remove",
+        "devices:release",
+        "devices:ping",
+        "devices.function:call",
+        "devices.variable:get",
+        "events:get",
+        "events:send",
+        "integrations:create",
+        "integrations:get",
+        "integrations:list",
+        "integrations:remove",
+        "integrations:test",
+        "integrations:update",
+    )
+)
+
+
+class InvalidGrant(CloudError):
+    """User name or password is wrong."""
+
+    status = 400
+    code = "invalid_grant"
+
+
+class Grant(Struct, frozen=True):
+    """What a caller may do, from the token it showed."""
+
+    user: str
+    name: str
+    scopes: frozenset[str]
+    digest: bytes
+    client: str
+    expires_at: int | None
+
+    def allows(self, scope: str | None) -> bool:
+        """Whether the token holds a scope; None is asked by what every token may do."""
+        return (
+            scope is None or ALL_SCOPES in self.scopes or scope in self.scopes or f"{_object(scope)}:*" in self.scopes
+        )
+
+
+class Issued(Struct, frozen=True):
+    """A new token, the only time its secret is known."""
+
+    secret: str
+    token: Token
+
+
+class Access:
+    """Users, logins and tokens."""
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._passwords = Passwords()
+        self._cache: dict[str, Grant] = {}
+        self._revision = -1
+        self._revision_known = False
+        self._failures: dict[str, tuple[int, int]] = {}
+
+    # --- users ---
+
+    async def create_user(self, name: str, password: str) -> User:
+        """Makes a user.
+
+        Raises:
+            BadInput: Name or password can't be used.
+            Conflict: The name is taken.
+        """
+        _check_user_name(name)
+        now = self._clock.now()
+        user = User(id=new_id(now), name=name, password=await self._passwords.hash(password), created_at=now)
+        await self._store.users.add(user)
+        return user
+
+    async def ensure_user(self, name: str, password: str) -> User:
+        """The user of that name, made if there is none."""
+        found = await self._store.users.by_name(name)
+        return found or await self.create_user(name, password)
+
+    async def user(self, user_id: str) -> User:
+        """The user of that id."""
+        found = await self._store.users.get(user_id)
+        if found is None:
+            raise NotFound("there is no such user")
+        return found
+
+    async def named(self, name: str) -> User:
+        """The user of that name.
+
+        Raises:
+            NotFound: There is none.
+        """
+        found = await self._store.users.by_name(name)
+        if found is None:
+            raise NotFound(f"there is no user named {name}")
+        return found
+
+    async def set_password(self, user: User, password: str, *, keep: bytes | None = None) -> User:
+        """Changes the password and revokes every token but the one of digest `keep`."""
+        changed = structs.replace(user, password=await self._passwords.hash(password))
+        await self._store.users.update(changed)
+        for token in await self._store.tokens.of_user(user.id):
+            if token.digest != keep:
+                await self._store.tokens.remove(token.digest)
+        return changed
+
+    async def rename(self, user: User, name: str) -> User:
+        """Changes the name that the user logs in with."""
+        _check_user_name(name)
+        changed = structs.replace(user, name=name)
+        await self._store.users.update(changed)
+        return changed
+
+    async def set_account_info(self, user: User, info: dict[str, object]) -> User:
+        """Replaces what the user says about itself."""
+        changed = structs.replace(user, account_info=info)
+        await self._store.users.update(changed)
+        return changed
+
+    async def verify(self, name: str, password: str, address: str) -> User:
+        """The user, if the password is right.
+
+        Raises:
+            InvalidGrant: It is not, or there is no such user: the two are never told apart.
+            TooMany: Too many failures from this address.
+        """
+        now = self._clock.now()
+        failures, since = self._failures.get(address, (0, 0))
+        wait = since + int(self._settings.login_block * 1000) - now
+        if failures >= self._settings.login_failures and wait > 0:
+            seconds = wait // 1000 + 1
+            raise TooMany(f"too many failed logins from this address; try again in {seconds} s", retry_after=seconds)
+        user = await self._store.users.by_name(name) if len(name) <= MAX_USER_NAME else None
+        if await self._passwords.verify(None if user is None else user.password, password):
+            self._failures.pop(address, None)
+            assert user is not None
+            return user
+        if len(self._failures) >= MAX_WATCHED_ADDRESSES:
+            self._failures.clear()
+        self._failures[address] = ((failures if wait > 0 else 0) + 1, now)
+        raise InvalidGrant("User credentials are invalid")
+
+    # --- tokens ---
+
+    async def issue(
+        self, user: User, *, client: str, scopes: Sequence[str] = (ALL_SCOPES,), expires_in: int | None = None
+    ) -> Issued:
+        """Makes a token.
+
+        Args:
+            expires_in: Seconds; 0 for never, None for the default life.
+
+        Raises:
+            BadInput: A scope is unknown, or the life is negative.
+        """
+        for scope in scopes:
+            if scope != ALL_SCOPES and scope not in SCOPES and not _is_family(scope):
+                raise BadInput(f"there is no scope {scope!r}; known are {', '.join(sorted(SCOPES))}")
+        now = self._clock.now()
+        life = self._settings.token_days * DAY_MS if expires_in is None else expires_in * 1000
+        if not 0 <= life <= MAX_TOKEN_SECONDS * 1000:
+            raise BadInput("expires_in must be a number of seconds, or 0 for never")
+        secret = secrets.token_hex(TOKEN_BYTES)
+        token = Token(
+            digest=digest_of(secret),
+            user=user.id,
+            hint=secret[:HINT],
+            client=client,
+            scopes=tuple(scopes),
+            created_at=now,
+            expires_at=now + life if life else None,
+        )
+        await self._store.tokens.add(token)
+        return Issued(secret, token)
+
+    async def tokens_of(self, user_id: str) -> list[Token]:
+        """The user's tokens, newest first."""
+        return await self._store.tokens.of_user(user_id)
+
+    async def revoke(self, secret: str) -> bool:
+        """Ends a token; holding it is the permission. False when it was none."""
+        return await self._store.tokens.remove(digest_of(secret))
+
+    async def revoke_all(self, user_id: str) -> int:
+        """Ends all of a user's tokens."""
+        return await self._store.tokens.remove_all(user_id)
+
+    def cached(self, secret: str) -> Grant | None:
+        """What a token was found to allow before, if nothing has changed since; no waiting."""
+        self._follow_changes()
+        grant = self._cache.get(secret)
+        if grant is not None and grant.expires_at is not None and grant.expires_at <= self._clock.now():
+            del self._cache[secret]
+            return None
+        return grant
+
+    async def authorise(self, secret: str) -> Grant:
+        """What a token allows.
+
+        Raises:
+            InvalidToken: It is unknown, revoked or expired.
+        """
+        grant = self.cached(secret)
+        if grant is not None:
+            return grant
+        revision = self._revision
+        token = await self._store.tokens.by_digest(digest_of(secret))
+        if token is None:
+            raise InvalidToken("The access token provided is invalid.")
+        if token.expires_at is not None and token.expires_at <= self._clock.now():
+            raise InvalidToken("The access token provided has expired.")
+        user = await self._store.users.get(token.user)
+        if user is None:
+            raise InvalidToken("The access token provided is invalid.")
+        grant = Grant(user.id, user.name, frozenset(token.scopes), token.digest, token.client, token.expires_at)
+        if revision == self._revision:
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            self._cache[secret] = grant
+        return grant
+
+    def _follow_changes(self) -> None:
+        # At most once in each turn of the loop, however many requests it serves.
+        if self._revision_known:
+            return
+        self._revision_known = True
+        asyncio.get_running_loop().call_soon(self._forget_revision)
+        revision = self._store.revision()
+        if revision != self._revision:
+            self._revision = revision
+            self._cache.clear()
+
+    def _forget_revision(self) -> None:
+        self._revision_known = False
+
+
+def require(grant: Grant, scope: str | None) -> None:
+    """Raises Forbidden when the token does not hold the scope."""
+    if not grant.allows(scope):
+        raise Forbidden(f"this needs a token with the scope {scope}", scope=scope)
+
+
+def digest_of(secret: str) -> bytes:
+    """What is stored of a token. A plain hash is enough: the secret is 160 random bits."""
+    return hashlib.sha256(secret.encode("utf-8", "replace")).digest()
+
+
+def _object(scope: str) -> str:
+    return scope.partition(":")[0]
+
+
+def _is_family(scope: str) -> bool:
+    return scope.endswith(":*") and any(known.startswith(scope[:-1]) for known in SCOPES)
+
+
+def _check_user_name(name: str) -> None:
+    if not name or len(name) > MAX_USER_NAME or any(character.isspace() or ord(character) < 32 for character in name):
+        raise BadInput(f"a user's name has 1 to {MAX_USER_NAME} characters and no blanks")
+
+
+__all__ = ["SCOPES", "Access", "Conflict", "Grant", "InvalidGrant", "Issued", "digest_of", "require"]

@@ -1,0 +1,155 @@
+"""The device registry, as its owners see it (cloud-api.md, section 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import structs
+
+from wirechamber.clock import Clock
+from wirechamber.errors import BadInput, Conflict, Forbidden, NotFound
+from wirechamber.model.devices import DEFAULT_PLATFORM, Device
+from wirechamber.model.ids import is_device_id
+from wirechamber.model.times import iso, iso_or_none
+from wirechamber.store.base import DeviceFilter, Store
+
+MAX_NAME = 128
+MAX_NOTES = 4096
+MAX_PER_PAGE = 1_000
+UNKNOWN = "I didn't recognize that device name or ID"
+
+
+class Devices:
+    """What an owner may do with devices; none of another owner is ever shown or touched."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def add(
+        self, device_id: str, owner: str | None, *, name: str | None = None, platform: int = DEFAULT_PLATFORM
+    ) -> Device:
+        """Makes a device known (the operator's right).
+
+        Raises:
+            BadInput: The id is none.
+            Conflict: It is known already.
+        """
+        device_id = device_id.lower()
+        if not is_device_id(device_id):
+            raise BadInput("a device id has 24 hex digits")
+        device = Device(
+            id=device_id,
+            created_at=self._clock.now(),
+            owner=owner,
+            name=None if name is None else _name(name),
+            platform_id=platform,
+            product_id=platform,
+        )
+        await self._store.devices.add(device)
+        return device
+
+    async def page(
+        self, owner: str, *, name: str | None, page: int | None, per_page: int | None
+    ) -> tuple[list[Device], int]:
+        """The owner's devices: all, or one page; and how many there are."""
+        where = DeviceFilter(owner=owner, name=name)
+        if page is None and per_page is None:
+            return await self._store.devices.find(where)
+        size = min(per_page or 25, MAX_PER_PAGE)
+        return await self._store.devices.find(where, limit=size, offset=((page or 1) - 1) * size)
+
+    async def get(self, owner: str, id_or_name: str) -> Device:
+        """The owner's device of that id or name.
+
+        Raises:
+            Forbidden: Unknown or not the owner's: the two are never told apart.
+        """
+        device = None
+        lower = id_or_name.lower()
+        if is_device_id(lower):
+            device = await self._store.devices.get(lower)
+        if device is None or device.owner != owner:
+            device = await self._store.devices.by_name(owner, id_or_name)
+        if device is None:
+            raise Forbidden(f"{UNKNOWN}.", error="Permission Denied", info=f"{UNKNOWN}; `GET /v1/devices` lists yours")
+        return device
+
+    async def claim(self, owner: str, device_id: Any) -> Device:
+        """Makes a free device the owner's, also while it is offline.
+
+        Raises:
+            BadInput, NotFound, Forbidden: With the bodies of the reference.
+        """
+        if not isinstance(device_id, str) or not device_id:
+            raise BadInput("send the device's id", error="arg.deviceID is empty", errors=["arg.deviceID is empty"])
+        device = await self._store.devices.claim(device_id.lower(), owner)
+        if device is None:
+            raise NotFound(
+                "no device of this id is known here; `wirechamber device add` makes it known",
+                error="device does not exist",
+                errors=["device does not exist"],
+            )
+        if device.owner != owner:
+            text = "That belongs to someone else."
+            raise Forbidden(text, error=text, errors=[text])
+        return device
+
+    async def unclaim(self, owner: str, id_or_name: str) -> Device:
+        """Frees the owner's device."""
+        device = await self.get(owner, id_or_name)
+        await self._store.devices.update(structs.replace(device, owner=None))
+        return device
+
+    async def edit(self, owner: str, id_or_name: str, *, name: Any = None, notes: Any = None) -> Device:
+        """Changes name or notes; what is None stays.
+
+        Raises:
+            BadInput: A value can't be used, or the name is another's of this owner.
+        """
+        device = await self.get(owner, id_or_name)
+        if name is not None:
+            device = structs.replace(device, name=_name(name))
+        if notes is not None:
+            if not isinstance(notes, str) or len(notes) > MAX_NOTES:
+                raise BadInput(f"notes must be a text of at most {MAX_NOTES} characters")
+            device = structs.replace(device, notes=notes or None)
+        try:
+            await self._store.devices.update(device)
+        except Conflict as problem:
+            raise BadInput(problem.description) from None
+        return device
+
+
+def view(device: Device) -> dict[str, Any]:
+    """The device as the API shows it. Every key is an identifier: spyrk makes a namedtuple of them."""
+    return {
+        "id": device.id,
+        "name": device.name,
+        "owner": device.owner,
+        "last_ip_address": device.last_ip_address,
+        "last_heard": iso_or_none(device.last_heard),
+        "last_handshake_at": iso_or_none(device.last_handshake_at),
+        "product_id": device.product_id,
+        "platform_id": device.platform_id,
+        "online": False,
+        "connected": False,
+        "cellular": device.platform_id in _CELLULAR,
+        "status": "normal",
+        "notes": device.notes,
+        "serial_number": device.serial_number,
+        "functions": list(device.functions),
+        "variables": dict(device.variables),
+        "created_at": iso(device.created_at),
+    }
+
+
+_CELLULAR = frozenset((10, 13, 23, 25, 26, 28, 35, 37, 42))
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        raise BadInput(f"a device's name has 1 to {MAX_NAME} printable characters")
+    if name in ("events", "ping"):
+        raise BadInput(f"{name} is reserved: it is a path of the API")
+    return name

@@ -1,0 +1,260 @@
+"""Integrations, as their owners see them: create, show, replace, remove, test, log (cloud-api.md, section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import structs
+
+from wirechamber.clock import Clock
+from wirechamber.errors import BadInput, NotFound
+from wirechamber.eventlog.base import EventLog
+from wirechamber.integrations.base import InvalidConfig
+from wirechamber.integrations.fields import Common, common
+from wirechamber.integrations.registry import Registry
+from wirechamber.model.deliveries import Attempt, DayCount
+from wirechamber.model.events import BY_API, Event
+from wirechamber.model.ids import new_id
+from wirechamber.model.integrations import IntegrationRecord
+from wirechamber.model.names import DEFAULT_TTL
+from wirechamber.model.times import DAY_MS, day, iso
+from wirechamber.settings import Settings
+from wirechamber.store.base import AttemptFilter, Store
+
+MAX_SETTINGS_BYTES = 512 * 1024
+# As many as Particle's console shows; the log endpoint pages through all.
+SHOWN_LOGS = 10
+MAX_LOGS = 100
+COUNTER_DAYS = 30
+TEST_DATA = "test-event"
+MAX_DEPTH = 64
+
+
+class Tester(Protocol):
+    """Sends one sample event through an integration."""
+
+    async def test(self, record: IntegrationRecord, event: Event) -> Attempt:
+        """Makes the attempt and tells what came of it."""
+
+
+class Integrations:
+    """What an owner may do with integrations."""
+
+    def __init__(
+        self, store: Store, log: EventLog, registry: Registry, clock: Clock, settings: Settings, tester: Tester
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._registry = registry
+        self._clock = clock
+        self._settings = settings
+        self._tester = tester
+
+    async def create(self, owner: str, sent: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
+        """Makes an integration; returns it as shown, with `warnings`.
+
+        Args:
+            sent: Flat, in any accepted spelling.
+            kind: When the route says it; else `integration_type` is in `sent`.
+
+        Raises:
+            InvalidConfig: Names the field and what is allowed.
+        """
+        shared = self._read_common(sent)
+        mine = await self._store.integrations.of_owner(owner)
+        if len(mine) >= self._settings.integrations_per_owner:
+            raise BadInput(f"you have {len(mine)} integrations, as many as are allowed here")
+        now = self._clock.now()
+        record = IntegrationRecord(
+            id=new_id(now)[:24],
+            owner=owner,
+            kind=self._registry.named(kind or shared.kind or "Webhook").kind,
+            event=shared.event,
+            created_at=now,
+            updated_at=now,
+        )
+        record, warnings = self._configure(record, shared)
+        record = structs.replace(record, since=await self._log.newest())
+        await self._store.integrations.add(record)
+        return self.view(record) | {"warnings": warnings}
+
+    async def replace(self, owner: str, integration_id: str, sent: Mapping[str, Any]) -> dict[str, Any]:
+        """Replaces the whole configuration; what is not sent falls back to its default, nothing is merged."""
+        record = await self.get(owner, integration_id)
+        if set(sent) == {"disabled"}:
+            # What a switch sends: everything else stays.
+            sent = dict(record.settings) | _common_of(record) | {"disabled": sent["disabled"]}
+        shared = self._read_common(sent)
+        named = shared.kind and self._registry.named(shared.kind).kind
+        if named and named != record.kind:
+            raise InvalidConfig("integration_type", f"can't be changed: it is {record.kind}")
+        changed, warnings = self._configure(record, shared)
+        changed = structs.replace(changed, updated_at=self._clock.now(), since=await self._log.newest(), paused=None)
+        await self._store.integrations.update(changed)
+        if changed.disabled:
+            await self._store.deliveries.hold(changed.id)
+        else:
+            await self._store.deliveries.release(changed.id, self._clock.now())
+        return self.view(changed) | {"warnings": warnings}
+
+    async def remove(self, owner: str, integration_id: str) -> None:
+        """Removes it, with what waited to be delivered."""
+        record = await self.get(owner, integration_id)
+        await self._store.integrations.remove(record.id)
+
+    async def get(self, owner: str, integration_id: str) -> IntegrationRecord:
+        """The owner's integration of that id.
+
+        Raises:
+            NotFound: Unknown or not the owner's: the two are never told apart.
+        """
+        record = await self._store.integrations.get(integration_id)
+        if record is None or record.owner != owner:
+            raise NotFound("there is no integration of this id", error="Webhook not found")
+        return record
+
+    async def all_of(self, owner: str, kind: str | None = None) -> list[dict[str, Any]]:
+        """All of the owner's, oldest first, each with the counts of today (UTC)."""
+        records = [record for record in await self._store.integrations.of_owner(owner) if kind in (None, record.kind)]
+        today = day(self._clock.now())
+        counts = await self._store.deliveries.counts([record.id for record in records], today)
+        return [self.view(record) | {"todayCounters": _today(counts.get(record.id))} for record in records]
+
+    async def show(self, owner: str, integration_id: str) -> dict[str, Any]:
+        """One, with its newest successes and errors and the counters of 30 days."""
+        record = await self.get(owner, integration_id)
+        deliveries = self._store.deliveries
+        logs = await deliveries.attempts(record.id, AttemptFilter(ok=True), SHOWN_LOGS)
+        errors = await deliveries.attempts(record.id, AttemptFilter(ok=False), SHOWN_LOGS)
+        since = day(self._clock.now()) - COUNTER_DAYS + 1
+        counts = (await deliveries.counts([record.id], since)).get(record.id, [])
+        return self.view(record) | {
+            "todayCounters": _today([each for each in counts if each.day == day(self._clock.now())]),
+            "waiting": await deliveries.open_of(record.id),
+            "logs": [attempt_view(attempt) for attempt in logs],
+            "errors": [attempt_view(attempt) for attempt in errors],
+            "counters": [_counter(each) for each in counts],
+        }
+
+    async def attempts(self, owner: str, integration_id: str, where: AttemptFilter, limit: int) -> list[dict[str, Any]]:
+        """The log of one, newest first."""
+        record = await self.get(owner, integration_id)
+        found = await self._store.deliveries.attempts(record.id, where, min(limit, MAX_LOGS))
+        return [attempt_view(attempt) for attempt in found]
+
+    async def test(self, owner: str, integration_id: str, name: Any = None, data: Any = None) -> dict[str, Any]:
+        """Sends a sample event through it and tells what came of it; publishes nothing."""
+        record = await self.get(owner, integration_id)
+        now = self._clock.now()
+        event = Event(
+            id=new_id(now),
+            name=name if isinstance(name, str) and name else record.event,
+            data=data if isinstance(data, str) else TEST_DATA,
+            published_at=now,
+            received_at=now,
+            owner=owner,
+            coreid=BY_API,
+            partition=owner,
+            origin="api",
+            ttl=DEFAULT_TTL,
+        )
+        attempt = await self._tester.test(record, event)
+        shown = attempt_view(attempt)
+        return {
+            "ok": attempt.ok,
+            "status_code": attempt.status,
+            "request": shown.get("request"),
+            "response": shown.get("response"),
+            "error": attempt.why,
+            "duration_ms": attempt.duration_ms,
+        }
+
+    def view(self, record: IntegrationRecord) -> dict[str, Any]:
+        """The integration as the API shows it: settings flat beside what every kind has."""
+        return {
+            "id": record.id,
+            "integration_type": record.kind,
+            "name": record.name,
+            "event": record.event,
+            "deviceID": record.device,
+            "disabled": record.disabled,
+            "paused": record.paused,
+            "created_at": iso(record.created_at),
+            "updated_at": iso(record.updated_at),
+            **record.settings,
+        }
+
+    def _read_common(self, sent: Mapping[str, Any]) -> Common:
+        if _depth(sent) > MAX_DEPTH:
+            raise BadInput(f"the configuration is nested more than {MAX_DEPTH} deep")
+        if len(msgspec.json.encode(sent)) > MAX_SETTINGS_BYTES:
+            raise BadInput(f"the configuration is larger than {MAX_SETTINGS_BYTES} bytes")
+        return common(sent)
+
+    def _configure(self, record: IntegrationRecord, shared: Common) -> tuple[IntegrationRecord, list[str]]:
+        kind = self._registry.get(record.kind)
+        assert kind is not None
+        reading = kind.read(shared.rest, record.secrets)
+        # Compiles every template: a malformed one is refused here, not at the first event.
+        kind.prepare(reading.config)
+        configured = structs.replace(
+            record,
+            event=shared.event,
+            device=shared.device,
+            name=shared.name or f"{shared.event} for {kind.describe_target(reading.config)}",
+            disabled=shared.disabled,
+            settings=reading.settings,
+            secrets=reading.secrets,
+        )
+        return configured, list(reading.warnings)
+
+
+def attempt_view(attempt: Attempt) -> dict[str, Any]:
+    """An attempt as the API shows it, with request and response while they are kept."""
+    shown: dict[str, Any] = {
+        "id": attempt.id,
+        "event": attempt.event_name,
+        "event_id": attempt.event_id,
+        "coreid": attempt.coreid,
+        "deviceID": attempt.device,
+        "attempt": attempt.number,
+        "final": attempt.final,
+        "ok": attempt.ok,
+        "status": attempt.status,
+        "error": attempt.why,
+        "time": iso(attempt.started_at),
+        "duration_ms": attempt.duration_ms,
+    }
+    if attempt.detail is not None:
+        shown |= {key: value for key, value in msgspec.json.decode(attempt.detail).items() if key not in shown}
+    return shown
+
+
+def _common_of(record: IntegrationRecord) -> dict[str, Any]:
+    return {"event": record.event, "deviceID": record.device, "name": record.name, "integration_type": record.kind}
+
+
+def _today(counts: list[DayCount] | None) -> dict[str, int]:
+    newest = counts[-1] if counts else DayCount(0)
+    return {"success": newest.success, "error": newest.error}
+
+
+def _counter(count: DayCount) -> dict[str, Any]:
+    return {
+        "date": iso(count.day * DAY_MS)[:10],
+        "success": count.success,
+        "error": count.error,
+        "retried": count.retried,
+    }
+
+
+def _depth(value: Any, deep: int = 0) -> int:
+    if deep > MAX_DEPTH:
+        return deep
+    if isinstance(value, Mapping):
+        return max((_depth(item, deep + 1) for item in value.values()), default=deep)
+    if isinstance(value, list):
+        return max((_depth(item, deep + 1) for item in value), default=deep)
+    return deep
