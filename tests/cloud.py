@@ -116,6 +116,14 @@ def cloud(folder: Path, **settings: str) -> Iterator[Cloud]:
             made.kill()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is killed cuts its connections: expected here."""
+
+
 class Target:
     """A real HTTP server for webhooks: keeps every request; `answer` decides what it says."""
 
@@ -147,8 +155,7 @@ class Target:
             def log_message(self, *arguments: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Target:

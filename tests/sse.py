@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -27,25 +28,26 @@ class Seen:
         return f"{self.cursor}:{self.name}={self.body}"
 
 
+class Stream:
+    """An open stream: its events come in turn, however they are asked for."""
+
+    def __init__(self, source: EventSource) -> None:
+        self.response = source.response
+        self._events = source.iter_sse()
+
+    def __iter__(self) -> Iterator[Seen]:
+        for event in self._events:
+            yield Seen(event.id, event.event, json.loads(event.data))
+
+
 @contextmanager
-def stream(client: httpx.Client, path: str = "/v1/devices/events", **headers: str) -> Iterator[EventSource]:
-    """An open stream; `headers` as given, underscores for hyphens."""
+def stream(client: httpx.Client, path: str = "/v1/devices/events", **headers: str) -> Iterator[Stream]:
+    """Opens a stream; `headers` as given, underscores for hyphens."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     with connect_sse(client, "GET", path, headers=sent) as source:
-        yield source
+        yield Stream(source)
 
 
-def events(source: EventSource) -> Iterator[Seen]:
-    """The events of a stream as they come."""
-    for event in source.iter_sse():
-        yield Seen(event.id, event.event, json.loads(event.data))
-
-
-def take(source: EventSource, count: int) -> list[Seen]:
+def take(source: Stream, count: int) -> list[Seen]:
     """The next so many events."""
-    found: list[Seen] = []
-    for event in events(source):
-        found.append(event)
-        if len(found) == count:
-            break
-    return found
+    return list(islice(source, count))

@@ -7,9 +7,8 @@ import threading
 
 import httpx
 import pytest
-
 from tests.cloud import Cloud
-from tests.sse import events, stream, take
+from tests.sse import stream, take
 
 COUNT = 2_000
 
@@ -37,7 +36,7 @@ def test_httpx_sse_cut_at_random_points_sees_every_event_once(live: Cloud) -> No
         while len(seen) < COUNT:
             stop_at = len(seen) + dice.randint(1, 150)
             with stream(client, Last_Event_ID=cursor) as source:
-                for event in events(source):
+                for event in source:
                     seen.append(event.data)
                     cursor = event.cursor
                     if len(seen) in (stop_at, COUNT):

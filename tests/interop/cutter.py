@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 
 
 class Cutter:
@@ -21,23 +22,24 @@ class Cutter:
         threading.Thread(target=self._accept, daemon=True).start()
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
+    @property
+    def connections(self) -> int:
+        """How many connections are relayed at present."""
+        return len(self._open) // 2
+
     def cut(self) -> None:
         """Breaks every open connection."""
         broken, self._open = self._open, []
         for each in broken:
-            try:
+            with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             each.close()
 
     def close(self) -> None:
         """Ends the relay."""
-        try:
+        with suppress(OSError):
             # Wakes the thread that accepts.
             self._listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._listener.close()
         self.cut()
 
@@ -54,14 +56,10 @@ class Cutter:
 
     @staticmethod
     def _relay(source: socket.socket, sink: socket.socket) -> None:
-        try:
+        with suppress(OSError):
             # Small pieces, so that a cut falls inside events too.
             while data := source.recv(700):
                 sink.sendall(data)
-        except OSError:
-            pass
         for each in (source, sink):
-            try:
+            with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass

@@ -16,7 +16,7 @@ def test_particle_api_js_does_the_main_job(live: Cloud, target: Target, node: No
     done = node("api_js.mjs", live.url, "ann@example.com", PASSWORD, target.url)
     out, err = done.communicate(timeout=60)
     assert done.returncode == 0, out + err
-    said = {line["what"]: line["value"] for line in map(json.loads, out.splitlines())}
+    said = {line["what"]: line["value"] for line in map(json.loads, out.strip().split("\n"))}
     assert said["login"] == {"type": "bearer", "life": 7_776_000}
     assert said["user"] == "ann@example.com"
     assert said["devices"] == []
