@@ -12,7 +12,7 @@ say('user', (await particle.getUserInfo({ auth })).body.username);
 say('devices', (await particle.listDevices({ auth })).body);
 
 const hook = await particle.createWebhook({
-  event: 'temperature', url: target, auth, json: { celsius: '{{PARTICLE_EVENT_VALUE}}' },
+  event: 'temperature', url: target, auth, hook: { json: { celsius: '{{PARTICLE_EVENT_VALUE}}' } },
 });
 say('webhook', hook.body);
 say('webhooks', (await particle.listWebhooks({ auth })).body.map((each) => each.id));
