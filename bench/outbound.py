@@ -1,0 +1,53 @@
+"""Sending: CPU per POST of the outbound client, hand-over to the event loop included, against a bare pycurl loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+import uvloop
+
+from bench.harness import Result
+from bench.webhooks import _bare_pycurl, load
+from wirechamber.clock import SystemClock
+from wirechamber.delivery.guard import Guard
+from wirechamber.delivery.outbound import Exchange, Outbound
+from wirechamber.integrations.base import Request
+
+COUNT = 20_000
+AT_A_TIME = 50
+
+
+def run() -> list[Result]:
+    sys.setswitchinterval(0.0005)
+    with load() as (_, sink):
+        ours = uvloop.run(_seconds(sink))
+    bare = _bare_pycurl()
+    return [Result("outbound POST", ours * 1e6, "µs CPU", f"bare pycurl loop {bare * 1e6:.0f}", ours / bare)]
+
+
+async def _seconds(sink: int) -> float:
+    outbound = Outbound(Guard(["127.0.0.0/8"]), clock=SystemClock(), timeout_s=20)
+    outbound.start()
+    headers = (("Content-Type", "application/json"), ("User-Agent", "bench"))
+    finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    sent = done = 0
+
+    def again(exchange: Exchange | None) -> None:
+        nonlocal sent, done
+        done += exchange is not None
+        if sent < COUNT:
+            sent += 1
+            body = b'{"reading":"t=%d"}' % time.perf_counter_ns()
+            outbound.send(Request("POST", f"http://127.0.0.1:{sink}/in", headers, body), again)
+        elif done == COUNT:
+            finished.set_result(None)
+
+    started = time.process_time()
+    for _ in range(AT_A_TIME):
+        again(None)
+    await finished
+    taken = time.process_time() - started
+    await outbound.close(1)
+    return taken / COUNT
