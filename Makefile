@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two processes suit two cores; more cores help, up to a point.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
-.PHONY: help demo test lint bench types clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@echo "make demo    a running cloud with a first webhook, every step shown (DEMO_EXIT=1 ends after the steps)"

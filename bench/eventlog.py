@@ -39,7 +39,7 @@ def run() -> list[Result]:
                     "events/s",
                     f"bare SQLite, same batches {bare:,.0f}",
                     rate / bare,
-                )  # fmt: skip
+                )
             )
     return results
 

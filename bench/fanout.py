@@ -28,7 +28,9 @@ DATA = json.dumps({"reading": "x" * 100})
 def run() -> list[Result]:
     with wirechamber() as ours, load(ours.port, *requests(ours.port, ours.token)) as our_load:
         if not nchan.available():
-            figures = {case: (rates(ours.pid, our_load, case), None) for case in CASES}
+            figures: dict[str, tuple[float, float | None]] = {
+                case: (rates(ours.pid, our_load, case), None) for case in CASES
+            }
         else:
             with nchan.nchan() as theirs, load(theirs.port, *nchan_requests(theirs.port)) as their_load:
                 figures = {case: compared(ours.pid, our_load, theirs.pid, their_load, case) for case in CASES}
@@ -96,7 +98,8 @@ def load(port: int, get: str, post: str, subscribers: int = SUBSCRIBERS) -> Iter
     with process(command, LOAD_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdin is not None
         assert started.stdout is not None
-        started.stdin.write(json.dumps({"port": port, "get": get, "post": post, "subscribers": subscribers}) + "\n")  # type: ignore[arg-type]
+        setup = {"port": port, "get": get, "post": post, "subscribers": subscribers}
+        print(json.dumps(setup), file=started.stdin)
         started.stdin.flush()
         assert started.stdout.readline(), "the load program did not start"
         yield started

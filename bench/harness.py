@@ -63,7 +63,12 @@ def _short(value: float | None) -> float | None:
 
 def use_core(core: int) -> Callable[[], None]:
     """For `preexec_fn`: keeps a process on one core, where there are two."""
-    return lambda: os.sched_setaffinity(0, {core}) if (os.cpu_count() or 1) > 1 else None  # type: ignore[func-returns-value]
+
+    def bind() -> None:
+        if (os.cpu_count() or 1) > 1:
+            os.sched_setaffinity(0, {core})
+
+    return bind
 
 
 def cpu_seconds(pid: int) -> float:
@@ -164,7 +169,7 @@ def wirechamber(**settings: str) -> Iterator[Wirechamber]:
 
 
 @contextmanager
-def process(command: Sequence[str], core: int, **rest: Any) -> Iterator[subprocess.Popen[bytes]]:
+def process(command: Sequence[str], core: int, **rest: Any) -> Iterator[subprocess.Popen[Any]]:
     started = subprocess.Popen(command, preexec_fn=use_core(core), **rest)
     try:
         yield started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import chevron
@@ -30,8 +31,8 @@ def run() -> list[Result]:
     for name, (source, data, goal) in CASES.items():
         template = compile(source)
         assert template.render(data) == chevron.render(source, data)
-        ours = median(lambda template=template, data=data: _seconds(lambda: template.render(data)))
-        theirs = median(lambda source=source, data=data: _seconds(lambda: chevron.render(source, data)))
+        ours = median(partial(_seconds, partial(template.render, data)))
+        theirs = median(partial(_seconds, partial(chevron.render, source, data)))
         figure = f"chevron {theirs * 1e6:.1f}"
         results.append(Result(f"template render, {name}", ours * 1e6, "µs", figure, theirs / ours, goal))
     return results

@@ -100,19 +100,20 @@ async def closed_loop(publishers: list[Publisher], events: int) -> None:
 
 async def open_loop(publishers: list[Publisher], events: int, rate: float) -> None:
     """At a rate, whatever the server does, as long as a connection is free."""
-    idle = list(publishers)
+    idle: asyncio.Queue[Publisher] = asyncio.Queue()
+    for publisher in publishers:
+        idle.put_nowait(publisher)
     started = time.perf_counter()
     tasks: set[asyncio.Task[None]] = set()
 
     async def one(publisher: Publisher) -> None:
         await publisher.publish()
-        idle.append(publisher)
+        idle.put_nowait(publisher)
 
     for number in range(events):
         due = started + number / rate
-        while (wait := due - time.perf_counter()) > 0 or not idle:
-            await asyncio.sleep(max(0.0, wait) if wait > 0.001 else 0)
-        task = asyncio.create_task(one(idle.pop()))
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        task = asyncio.create_task(one(await idle.get()))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
     await asyncio.gather(*tasks)

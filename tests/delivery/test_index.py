@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.delivery.builders import OWNER, an_event, an_integration
 
+from tests.delivery.builders import OWNER, an_event, an_integration
 from wirechamber.delivery.index import Index
 from wirechamber.integrations.registry import Registry
 from wirechamber.model.events import MAX_DEPTH

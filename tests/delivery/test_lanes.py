@@ -2,8 +2,8 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.delivery.builders import an_event, an_integration
 
+from tests.delivery.builders import an_event, an_integration
 from wirechamber.delivery.index import Trigger
 from wirechamber.delivery.job import Job
 from wirechamber.delivery.lanes import Lanes

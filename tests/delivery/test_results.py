@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.delivery.builders import NOW, an_event
 
+from tests.delivery.builders import NOW, an_event
 from wirechamber.delivery.results import CHUNK_BYTES, chunks, of_failure, of_success
 from wirechamber.integrations.base import Answer, Topics
 

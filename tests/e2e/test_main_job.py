@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from tests.cloud import Cloud, Target, eventually
 from tests.sse import stream, take
@@ -50,7 +51,7 @@ def test_an_event_goes_through_a_webhook_and_its_answer_comes_back_on_the_stream
 
 
 def test_a_target_that_fails_at_first_is_tried_again_and_told_once_delivered(live: Cloud, target: Target) -> None:
-    answers = iter([(503, {}, b"busy"), (200, {}, b"ok")])
+    answers: Iterator[tuple[int, dict[str, str], bytes]] = iter([(503, {}, b"busy"), (200, {}, b"ok")])
     target.answer = lambda method, path, body: next(answers)
     with live.client(live.user("ann")) as client:
         client.post("/v1/webhooks", json={"event": "try", "url": target.url})

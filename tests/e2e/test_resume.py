@@ -7,6 +7,7 @@ import threading
 
 import httpx
 import pytest
+
 from tests.cloud import Cloud
 from tests.sse import stream, take
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from tests.cloud import Cloud, Target, cloud, eventually
 
 PUBLISHES = 5_000

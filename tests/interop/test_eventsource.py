@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 
 import httpx
+
 from tests.cloud import Cloud, eventually
 from tests.interop.cutter import Cutter
 

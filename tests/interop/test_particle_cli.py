@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from tests.cloud import Cloud, Target, eventually
 
 Node = Callable[..., "subprocess.Popen[str]"]

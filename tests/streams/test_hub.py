@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from tests.delivery.builders import OWNER, an_event
 
+from tests.delivery.builders import OWNER, an_event
 from wirechamber.eventlog.base import Cursor, Entry, Scope
 from wirechamber.eventlog.tail import Tail
 from wirechamber.streams.hub import Hub, Reader

@@ -117,9 +117,9 @@ b { font-size: .8em; letter-spacing: .03em; } .get { color: #2a7; } .post { colo
 .delete { color: #c33; }
 </style></head><body>
 <h1>Wirechamber API <small>%VERSION%</small></h1>
-<p>Log in with <code>POST /oauth/token</code> and send the token as <code>Authorization: Bearer …</code>. Every route that
+<p>Log in with <code>POST /oauth/token</code>, send the token as <code>Authorization: Bearer …</code>. Every route that
 takes a body takes JSON and forms alike. Errors are JSON with <code>error</code> and <code>error_description</code>.
-The last column says who may call: anyone, any token, or a token with that scope. For programs:
+The last column says who may call: anyone, any token, or a token with that scope. A program reads
 <a href="/v1/openapi.json">openapi.json</a>.</p>
 <table><thead><tr><th></th><th>Path</th><th></th><th>Needs</th></tr></thead><tbody>
 %ROWS%

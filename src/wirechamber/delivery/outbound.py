@@ -66,6 +66,13 @@ class Exchange(Struct, frozen=True):
 Done = Callable[[Exchange], None]
 
 
+class _LentSocket(socket.socket):
+    """The socket whose descriptor pycurl copies: closed as soon as it has been, and nobody else holds it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class _Flight:
     """A request under way."""
 
@@ -218,9 +225,11 @@ class Outbound:
         if self._deadline is not None:
             wait = max(0.0, self._deadline - time.monotonic())
         self._asleep = True
-        if self._new or self._closing:
-            # Handed over between the last look and the line above; on closing, look around now and then.
-            wait = 0.0 if self._new else 0.01 if wait < 0 else min(wait, 0.01)
+        if self._new or self._ended:
+            # Handed over between the last look and the line above, or refused before it was sent.
+            wait = 0.0
+        elif self._closing:
+            wait = 0.01 if wait < 0 else min(wait, 0.01)
         try:
             ready = self._poll.poll(wait)
         finally:
@@ -328,7 +337,7 @@ class Outbound:
         if family not in (socket.AF_INET, socket.AF_INET6) or not self._guard.permits(host):
             flight.forbidden = host or "a local socket"
             return pycurl.SOCKET_BAD
-        return socket.socket(family, kind, protocol)
+        return _LentSocket(family, kind, protocol)
 
     def _collect(self, multi: pycurl.CurlMulti) -> None:
         while True:
@@ -391,6 +400,8 @@ def _unsendable(request: Request) -> str | None:
         return f"EINVAL: the method {request.method[:20]!r} is not supported"
     if not request.url.isascii() or len(request.url) > MAX_URL_BYTES:
         return "EINVAL: the URL is too long or not percent-encoded"
+    if request.url[:8].lower() != "https://" and request.url[:7].lower() != "http://":
+        return "EINVAL: the URL doesn't begin with http:// or https://"
     if any(character <= " " or character == "\x7f" for character in request.url):
         return "EINVAL: the URL holds blanks or control characters"
     for name, value in request.headers:
@@ -429,7 +440,7 @@ def _problem(flight: _Flight, handle: pycurl.Curl, code: int, text: str) -> NoRe
             return NoResponse(_ERRNO.get(number, "ECONNREFUSED"))
         case pycurl.E_RECV_ERROR | pycurl.E_SEND_ERROR | pycurl.E_GOT_NOTHING | pycurl.E_PARTIAL_FILE:
             return NoResponse("read ECONNRESET")
-        case pycurl.E_URL_MALFORMAT | pycurl.E_UNSUPPORTED_PROTOCOL:
+        case pycurl.E_URL_MALFORMAT:
             return NoResponse("EINVAL: the URL can't be used", final=True)
         case pycurl.E_WRITE_ERROR:
             return NoResponse("EPROTO: too many or too long headers")

@@ -1,0 +1,31 @@
+import pytest
+
+from wirechamber.delivery.guard import Guard
+
+FORBIDDEN = [
+    "127.0.0.1", "127.255.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "169.254.0.1", "0.0.0.0",
+    "100.64.0.1", "192.0.0.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1",
+    "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1",
+    "64:ff9b:1::1", "2002:7f00:1::", "2002:a00:1::1", "fe80::1", "fe80::1%eth0", "fec0::1", "fc00::1", "fd00:ec2::254",
+    "ff02::1", "2001:db8::1", "2001::1", "not an address", "", "127.1",
+]  # fmt: skip
+PUBLIC = ["8.8.8.8", "1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+
+
+@pytest.mark.parametrize("address", FORBIDDEN)
+def test_a_special_address_is_forbidden(address: str) -> None:
+    assert not Guard([]).permits(address)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_public_address_is_permitted(address: str) -> None:
+    assert Guard([]).permits(address)
+
+
+def test_what_a_setting_allows_is_permitted_in_every_form_and_nothing_beside_it() -> None:
+    guard = Guard(["127.0.0.0/8", "fd00::/16"])
+    assert guard.permits("127.0.0.1")
+    assert guard.permits("::ffff:127.0.0.1")
+    assert guard.permits("fd00::1")
+    assert not guard.permits("10.0.0.1")
+    assert not guard.permits("::1")

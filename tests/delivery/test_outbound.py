@@ -1,0 +1,277 @@
+"""The outbound client against real sockets: good targets, bad ones, and the guard on the address really used."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import pytest
+import trustme
+
+from wirechamber.clock import SystemClock
+from wirechamber.delivery.guard import Guard
+from wirechamber.delivery.outbound import MAX_HEADER_BYTES, Exchange, Outbound
+from wirechamber.integrations.base import MAX_ANSWER_BYTES, NoResponse, Request, Response
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+@asynccontextmanager
+async def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """The port of a server that does as `serve` says; everything of it has ended on leaving."""
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+            writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            writer.transport.abort()
+        with suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls, backlog=1000)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def exchange(
+    serve: Serve,
+    *,
+    allow: tuple[str, ...] = LOOPBACK,
+    url: str = "http://127.0.0.1:PORT/in",
+    timeout_s: float = 5.0,
+    tls: ssl.SSLContext | None = None,
+    **request: Any,
+) -> Exchange:
+    """One request to a server of one's own making."""
+    async with serving(serve, tls) as port:
+        outbound = Outbound(Guard(allow), clock=SystemClock(), timeout_s=timeout_s)
+        outbound.start()
+        try:
+            fields: dict[str, Any] = {"method": "POST", "body": b"hello"} | request
+            return await outbound.exchange(Request(url=url.replace("PORT", str(port)), **fields))
+        finally:
+            await outbound.close(0.1)
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = 0
+    for line in head.split(b"\r\n"):
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+    return head, await reader.readexactly(length)
+
+
+def answering(raw: bytes, seen: list[tuple[bytes, bytes]] | None = None) -> Serve:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await read_request(reader)
+        if seen is not None:
+            seen.append(request)
+        writer.write(raw)
+        await writer.drain()
+
+    return serve
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
+
+
+def test_a_request_goes_out_as_it_is_and_nothing_is_added() -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    headers = (("Content-Type", "text/csv"), ("X-Mine", "1"), ("X-Empty", ""))
+    done = asyncio.run(exchange(answering(OK, seen), headers=headers))
+    assert done.reply == Response(200, (("Content-Type", "text/plain"), ("Content-Length", "2")), b"ok", 2)
+    assert done.address == "127.0.0.1"
+    head, body = seen[0]
+    lines = head.decode().split("\r\n")
+    assert lines[0] == "POST /in HTTP/1.1"
+    names = sorted(line.partition(":")[0].lower() for line in lines[1:] if line)
+    assert names == ["content-length", "content-type", "host", "x-empty", "x-mine"]
+    assert body == b"hello"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+def test_a_request_without_a_body(method: str) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    done = asyncio.run(exchange(answering(OK, seen), method=method, body=None))
+    assert isinstance(done.reply, Response)
+    assert seen[0][0].startswith(method.encode() + b" /in HTTP/1.1\r\n")
+    assert (b"content-length: 0" in seen[0][0].lower()) == (method in ("POST", "PUT"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:PORT/", "http://localhost:PORT/", "http://0177.0.0.1:PORT/", "http://2130706433:PORT/",
+        "http://0x7f.1:PORT/", "http://127.1:PORT/", "http://[::ffff:127.0.0.1]:PORT/", "http://[::1]:PORT/",
+        "http://0.0.0.0:PORT/", "http://[::ffff:7f00:1]:PORT/", "http://169.254.169.254/latest/meta-data/",
+        "http://10.255.255.1/", "http://[fd00:ec2::254]/",
+    ],
+)  # fmt: skip
+def test_the_guard_refuses_the_address_really_used(url: str) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    done = asyncio.run(exchange(answering(OK, seen), allow=(), url=url))
+    assert isinstance(done.reply, NoResponse)
+    assert done.reply.why.startswith("EFORBIDDEN")
+    assert done.reply.final
+    assert seen == []
+
+
+def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
+    raw = b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n"
+    done = asyncio.run(exchange(answering(raw)))
+    assert isinstance(done.reply, Response)
+    assert done.reply.status == 302
+
+
+def test_an_endless_body_is_cut_and_counts_as_an_answer() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+
+    done = asyncio.run(exchange(serve))
+    assert isinstance(done.reply, Response)
+    assert done.reply.status == 200
+    assert done.reply.body == b"x" * MAX_ANSWER_BYTES
+    assert done.reply.length > MAX_ANSWER_BYTES
+
+
+def test_a_dripping_body_ends_with_the_time_out() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    done = asyncio.run(exchange(serve, timeout_s=0.4))
+    assert done.reply == NoResponse("ESOCKETTIMEDOUT")
+    assert 300 <= done.duration_ms < 3000
+
+
+def test_a_target_that_never_answers_is_a_socket_time_out() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    assert asyncio.run(exchange(serve, timeout_s=0.3)).reply == NoResponse("ESOCKETTIMEDOUT")
+
+
+def test_a_gzip_bomb_stays_as_small_as_it_came() -> None:
+    bomb = gzip.compress(b"\0" * 50_000_000)
+    raw = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(bomb), bomb)
+    done = asyncio.run(exchange(answering(raw)))
+    assert isinstance(done.reply, Response)
+    assert done.reply.body == bomb[:MAX_ANSWER_BYTES]
+
+
+@pytest.mark.parametrize("raw", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort"])
+def test_a_target_that_closes_is_a_reset(raw: bytes) -> None:
+    assert asyncio.run(exchange(answering(raw))).reply == NoResponse("read ECONNRESET")
+
+
+@pytest.mark.parametrize("raw", [b"rubbish\r\n\r\n", b"SSH-2.0-x\r\n", b"\x00\x01\x02\x03" * 100])
+def test_a_target_that_answers_rubbish_is_an_error_that_may_pass(raw: bytes) -> None:
+    reply = asyncio.run(exchange(answering(raw), timeout_s=2)).reply
+    assert isinstance(reply, NoResponse)
+    assert not reply.final
+
+
+def test_headers_without_end_are_cut_off() -> None:
+    raw = b"HTTP/1.1 200 OK\r\n" + b"X-A: %b\r\n" % (b"y" * 1000) * (MAX_HEADER_BYTES // 1000 + 5) + b"\r\n"
+    assert asyncio.run(exchange(answering(raw))).reply == NoResponse("EPROTO: too many or too long headers")
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "why"),
+    [
+        ({"url": "ftp://127.0.0.1/"}, "EINVAL"), ({"url": "file:///etc/passwd"}, "EINVAL"),
+        ({"url": "http://"}, "EINVAL"),
+        ({"headers": (("X", "a\r\nb: c"),)}, "EINVAL"), ({"headers": (("", "a"),)}, "EINVAL"),
+        ({"method": "TRACE"}, "EINVAL"), ({"url": "http://127.0.0.1/a b"}, "EINVAL"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_sent_is_final_and_says_why(request_fields: dict[str, Any], why: str) -> None:
+    reply = asyncio.run(exchange(answering(OK), **request_fields)).reply
+    assert isinstance(reply, NoResponse)
+    assert reply.why.startswith(why)
+    assert reply.final
+
+
+@pytest.mark.parametrize(("url", "why"), [("http://127.0.0.1:1/", "ECONNREFUSED"), ("http://no.invalid/", "ENOTFOUND")])
+def test_a_target_that_is_not_there_may_come_back(url: str, why: str) -> None:
+    assert asyncio.run(exchange(answering(OK), url=url)).reply == NoResponse(why)
+
+
+def test_an_unknown_certificate_is_refused_unless_the_integration_says_so() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    url = "https://127.0.0.1:PORT/"
+    refused = asyncio.run(exchange(answering(OK), tls=context, url=url)).reply
+    assert isinstance(refused, NoResponse)
+    assert refused.why.startswith("certificate")
+    taken = asyncio.run(exchange(answering(OK), tls=context, url=url, verify_tls=False)).reply
+    assert isinstance(taken, Response)
+
+
+@contextmanager
+def environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> Iterator[None]:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    yield
+
+
+def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    with environment(monkeypatch, http_proxy="http://127.0.0.1:1", ALL_PROXY="http://127.0.0.1:1"):
+        assert isinstance(asyncio.run(exchange(answering(OK))).reply, Response)
+
+
+def test_many_at_a_time_are_all_answered_and_closing_answers_the_rest() -> None:
+    hanging: list[bytes] = []
+    all_hang = asyncio.Event()
+
+    async def scenario() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                _, body = await read_request(reader)
+                if body == b"hang":
+                    hanging.append(body)
+                    if len(hanging) == 5:
+                        all_hang.set()
+                    await reader.read()
+                    return
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+        async with serving(serve) as port:
+            url = f"http://127.0.0.1:{port}/"
+            outbound = Outbound(Guard(LOOPBACK), clock=SystemClock(), timeout_s=10)
+            outbound.start()
+            requests = [Request("POST", url, (), str(number).encode()) for number in range(500)]
+            done = await asyncio.gather(*(outbound.exchange(request) for request in requests))
+            assert [each.reply.body for each in done if isinstance(each.reply, Response)] == [
+                request.body for request in requests
+            ]
+            last = asyncio.gather(*(outbound.exchange(Request("POST", url, (), b"hang")) for _ in range(5)))
+            await all_hang.wait()
+            await outbound.close(0.1)
+            assert [each.reply for each in await last] == [NoResponse("closed")] * 5
+
+    asyncio.run(scenario())
