@@ -50,6 +50,7 @@ class Cloud:
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.clients: list[httpx.Client] = []
 
     def start(self) -> Cloud:
         offset = self.log_file.stat().st_size if self.log_file.exists() else 0
@@ -102,7 +103,10 @@ class Cloud:
         return self.command("token", "create", "--user", name).strip()
 
     def client(self, token: str) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        """A client with a user's token, closed with the cloud at the latest."""
+        made = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        self.clients.append(made)
+        return made
 
 
 @contextmanager
@@ -112,6 +116,8 @@ def cloud(folder: Path, **settings: str) -> Iterator[Cloud]:
     try:
         yield made.start()
     finally:
+        for client in made.clients:
+            client.close()
         if made.process is not None and made.process.poll() is None:
             made.kill()
 
