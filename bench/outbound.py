@@ -29,7 +29,6 @@ def run() -> list[Result]:
 
 async def _seconds(sink: int) -> float:
     outbound = Outbound(Guard(["127.0.0.0/8"]), clock=SystemClock(), timeout_s=20)
-    outbound.start()
     headers = (("Content-Type", "application/json"), ("User-Agent", "bench"))
     finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     sent = done = 0

@@ -60,7 +60,6 @@ async def exchange(
     """One request to a server of one's own making."""
     async with serving(serve, tls) as port:
         outbound = Outbound(Guard(allow), clock=SystemClock(), timeout_s=timeout_s)
-        outbound.start()
         try:
             fields: dict[str, Any] = {"method": "POST", "body": b"hello"} | request
             return await outbound.exchange(Request(url=url.replace("PORT", str(port)), **fields))
@@ -263,7 +262,6 @@ def test_many_at_a_time_are_all_answered_and_closing_answers_the_rest() -> None:
         async with serving(serve) as port:
             url = f"http://127.0.0.1:{port}/"
             outbound = Outbound(Guard(LOOPBACK), clock=SystemClock(), timeout_s=10)
-            outbound.start()
             requests = [Request("POST", url, (), str(number).encode()) for number in range(500)]
             done = await asyncio.gather(*(outbound.exchange(request) for request in requests))
             assert [each.reply.body for each in done if isinstance(each.reply, Response)] == [

@@ -1,22 +1,22 @@
-"""Outgoing HTTP: libcurl in a thread of its own, handed requests and handing back replies in batches.
+"""Outgoing HTTP: libcurl's multi interface on the event loop.
 
-libcurl runs its own loop there, without the GIL while it waits and sends; the event loop hears of all that has ended by
-one call. Redirects are not followed, the environment's proxies are ignored, nothing is decoded, and size and time are
-bounded. The guard is asked in libcurl's open-socket callback, which sees the address really used.
+All of libcurl's sockets are watched by one epoll descriptor, and that is what the event loop watches: however many
+requests move, the loop is woken once and everything that can be done is done in one go. (In a thread of its own,
+every request cost two hand-overs of the GIL; docs/performance.md has the figures.)
+
+Redirects are not followed, the environment's proxies are ignored, nothing is decoded, and size and time are bounded.
+The guard is asked in libcurl's open-socket callback, which sees the address really used.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import select
 import socket
-import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pycurl
@@ -74,29 +74,25 @@ class _LentSocket(socket.socket):
 
 
 class _Flight:
-    """A request under way."""
+    """A handle of libcurl's and the request that it has under way. Reused: setting one up is dear."""
 
     __slots__ = (
-        "body",
-        "cut",
-        "done",
-        "forbidden",
-        "header_bytes",
-        "headers",
-        "length",
-        "request",
-        "started",
-        "started_at",
-    )
+        "body", "cut", "done", "forbidden", "handle", "header_bytes", "headers", "length", "request",
+        "set_headers", "set_shape", "set_url", "started", "started_at",
+    )  # fmt: skip
 
-    def __init__(self, request: Request, done: Done, started_at: int) -> None:
+    def __init__(self, handle: pycurl.Curl) -> None:
+        self.handle = handle
+        # What the handle was told last, so as not to tell it again.
+        self.set_url = ""
+        self.set_headers: tuple[tuple[str, str], ...] | None = None
+        self.set_shape: tuple[str, bool, bool] | None = None
+
+    def begin(self, request: Request, done: Done, started_at: int, started: float) -> None:
         self.request = request
         self.done = done
         self.started_at = started_at
-        self.started = 0.0
-        self.reset()
-
-    def reset(self) -> None:
+        self.started = started
         self.headers: list[tuple[str, str]] = []
         self.header_bytes = 0
         self.body: list[bytes] = []
@@ -129,7 +125,7 @@ class _Flight:
 
 
 class Outbound:
-    """Sends requests.
+    """Sends requests. Belongs to the event loop that runs when it is made.
 
     Args:
         guard: Which addresses may be reached.
@@ -143,27 +139,29 @@ class Outbound:
         self._timeout_ms = max(1, int(timeout_s * 1000))
         self._proxy = proxy
         self._loop = asyncio.get_running_loop()
-        self._new: deque[_Flight] = deque()
-        self._ended: list[tuple[_Flight, Exchange]] = []
-        self._handles: list[pycurl.Curl] = []
+        self._new: deque[tuple[Request, Done, int]] = deque()
+        self._idle: list[_Flight] = []
         self._flights: dict[pycurl.Curl, _Flight] = {}
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._asleep = False
-        self._closing = False
-        self._abort = False
-        self._thread = threading.Thread(target=self._run, name="outbound", daemon=True)
-
-    def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        self._ended: list[tuple[Done, Exchange]] = []
+        self._turn_due = False
+        self._closed = False
+        self._emptied: asyncio.Future[None] | None = None
+        # When libcurl wants to be called even if no socket moves, and the timer that sees to it.
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._poll = select.epoll()
+        self._loop.add_reader(self._poll.fileno(), self._act)
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE_CONNECTIONS)
+        # CURLPIPE_MULTIPLEX: requests to one host share an HTTP/2 connection.
+        self._multi.setopt(pycurl.M_PIPELINING, 2)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_deadline)
 
     def send(self, request: Request, done: Done) -> None:
-        """Sends a request; `done` is called on the event loop with what came of it. Never raises."""
-        self._new.append(_Flight(request, done, self._clock.now()))
-        # A wake-up costs a system call; a thread that is not asleep looks by itself.
-        if self._asleep:
-            self._asleep = False
-            self._poke()
+        """Sends a request; `done` is called later on the event loop with what came of it. Never raises."""
+        self._new.append((request, done, self._clock.now()))
+        self._take_turn()
 
     async def exchange(self, request: Request) -> Exchange:
         """Sends a request and waits for what comes of it."""
@@ -172,72 +170,62 @@ class Outbound:
         return await ended
 
     async def close(self, grace_s: float) -> None:
-        """Lets running requests end within the grace period, then aborts them with the reply `closed`."""
-        self._closing = True
-        self._poke()
-        await self._loop.run_in_executor(None, self._thread.join, grace_s)
-        self._abort = True
-        self._poke()
-        await self._loop.run_in_executor(None, self._thread.join)
-        # What the thread handed over last is on its way through the loop.
-        await asyncio.sleep(0)
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-
-    def _poke(self) -> None:
-        # When it is full, there are wake-ups enough.
-        with suppress(BlockingIOError):
-            os.write(self._wake_write, b"!")
-
-    # --- on the thread ---
-
-    def _run(self) -> None:
-        multi = pycurl.CurlMulti()
-        multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE_CONNECTIONS)
-        multi.setopt(pycurl.M_PIPELINING, 2)  # CURLPIPE_MULTIPLEX: requests of one host share an HTTP/2 connection
-        multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
-        multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-        self._poll = select.epoll()
-        self._poll.register(self._wake_read, select.EPOLLIN)
-        self._deadline: float | None = None
-        while True:
-            try:
-                while self._new:
-                    self._launch(multi, self._new.popleft())
-                self._drive(multi)
-                self._collect(multi)
-                self._hand_back()
-                if self._abort or (self._closing and not self._flights and not self._new):
-                    break
-            except Exception:
-                # One request's trouble must not end all others'.
-                _log.exception("outbound_failed")
-        self._end_all(multi)
-        self._hand_back()
-        for handle in self._handles:
-            handle.close()
-        multi.close()
+        """Lets running requests end within the grace period, then ends them with the reply `closed`."""
+        if self._flights or self._new:
+            self._emptied = self._loop.create_future()
+            await asyncio.wait((self._emptied,), timeout=grace_s)
+        self._closed = True
+        for flight in list(self._flights.values()):
+            self._multi.remove_handle(flight.handle)
+            self._end(flight.request, flight.done, NoResponse(CLOSED), flight)
+            flight.handle.close()
+        self._flights.clear()
+        self._refuse_new()
+        self._tell()
+        for flight in self._idle:
+            flight.handle.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._poll.fileno())
+        self._multi.close()
         self._poll.close()
 
-    def _drive(self, multi: pycurl.CurlMulti) -> None:
-        """Waits for sockets, timers and new requests, and lets libcurl do what can be done."""
-        wait = -1.0
-        if self._deadline is not None:
-            wait = max(0.0, self._deadline - time.monotonic())
-        self._asleep = True
-        if self._new or self._ended:
-            # Handed over between the last look and the line above, or refused before it was sent.
-            wait = 0.0
-        elif self._closing:
-            wait = 0.01 if wait < 0 else min(wait, 0.01)
+    # --- turns ---
+
+    def _take_turn(self) -> None:
+        # Everything that is sent in one turn of the loop is launched together.
+        if not self._turn_due:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        if self._closed:
+            self._refuse_new()
+            self._tell()
+            return
+        while self._new:
+            self._launch(*self._new.popleft())
+        self._act()
+
+    def _act(self) -> None:
+        """Lets libcurl do what can be done now."""
+        if self._closed:
+            return
         try:
-            ready = self._poll.poll(wait)
-        finally:
-            self._asleep = False
-        for descriptor, mask in ready:
-            if descriptor == self._wake_read:
-                os.read(self._wake_read, 4096)
-                continue
+            self._drive()
+            self._collect()
+        except Exception:
+            # One request's trouble must not end all others'.
+            _log.exception("outbound_failed")
+        self._tell()
+        self._set_timer()
+        if self._emptied is not None and not self._flights and not self._new and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def _drive(self) -> None:
+        multi = self._multi
+        for descriptor, mask in self._poll.poll(0):
             action = 0
             if mask & (select.EPOLLIN | select.EPOLLHUP):
                 action |= pycurl.CSELECT_IN
@@ -249,6 +237,28 @@ class Outbound:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._deadline = None
             multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+
+    def _set_timer(self) -> None:
+        timer, deadline = self._timer, self._deadline
+        if deadline is None:
+            # One that fires early costs nothing but a look.
+            return
+        wait = deadline - time.monotonic()
+        if wait <= 0:
+            self._take_turn()
+            return
+        if timer is not None:
+            if timer.when() <= self._loop.time() + wait:
+                return
+            timer.cancel()
+        self._timer = self._loop.call_later(wait, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._act()
+
+    def _set_deadline(self, wait_ms: int) -> None:
+        self._deadline = None if wait_ms < 0 else time.monotonic() + wait_ms / 1000
 
     def _watch(self, what: int, descriptor: int, _multi: Any, _data: Any) -> None:
         if what == pycurl.POLL_REMOVE:
@@ -265,28 +275,28 @@ class Outbound:
         except FileNotFoundError:
             self._poll.register(descriptor, mask)
 
-    def _set_timer(self, wait_ms: int) -> None:
-        self._deadline = None if wait_ms < 0 else time.monotonic() + wait_ms / 1000
+    # --- one request ---
 
-    def _launch(self, multi: pycurl.CurlMulti, flight: _Flight) -> None:
-        flight.started = time.monotonic()
-        problem = _unsendable(flight.request)
+    def _launch(self, request: Request, done: Done, started_at: int) -> None:
+        problem = _unsendable(request)
         if problem is not None:
-            self._end(flight, NoResponse(problem, final=True), None)
+            self._end(request, done, NoResponse(problem, final=True))
             return
         try:
-            handle = self._handles.pop() if self._handles else self._new_handle()
-            self._prepare(handle, flight)
-            multi.add_handle(handle)
+            flight = self._idle.pop() if self._idle else self._new_flight()
+            flight.begin(request, done, started_at, time.monotonic())
+            self._prepare(flight, request)
+            self._multi.add_handle(flight.handle)
         except Exception as error:
             # The handle is let go with whatever state it has.
             _log.debug("request_refused", exc_info=True)
-            self._end(flight, NoResponse(f"EINVAL: {error}", final=True), None)
+            self._end(request, done, NoResponse(f"EINVAL: {error}", final=True))
             return
-        self._flights[handle] = flight
+        self._flights[flight.handle] = flight
 
-    def _new_handle(self) -> pycurl.Curl:
+    def _new_flight(self) -> _Flight:
         handle = pycurl.Curl()
+        flight = _Flight(handle)
         set_option = handle.setopt
         set_option(pycurl.NOSIGNAL, 1)
         set_option(pycurl.FOLLOWLOCATION, 0)
@@ -294,42 +304,34 @@ class Outbound:
         set_option(pycurl.PROXY, self._proxy)
         if not self._proxy:
             set_option(pycurl.NOPROXY, "*")
+            set_option(pycurl.OPENSOCKETFUNCTION, lambda purpose, address: self._open(flight, address))
         set_option(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_TIMEOUT_S * 1000))
         set_option(pycurl.TIMEOUT_MS, self._timeout_ms)
         set_option(pycurl.TCP_NODELAY, 1)
         set_option(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
         set_option(pycurl.HTTP09_ALLOWED, 0)
         set_option(pycurl.DNS_CACHE_TIMEOUT, 30)
-        return handle
-
-    def _prepare(self, handle: pycurl.Curl, flight: _Flight) -> None:
-        request = flight.request
-        set_option = handle.setopt
-        set_option(pycurl.URL, request.url)
-        set_option(pycurl.HTTPHEADER, _header_lines(request))
-        if request.body is None:
-            if request.method == "HEAD":
-                set_option(pycurl.NOBODY, 1)
-            elif request.method in ("POST", "PUT", "PATCH"):
-                set_option(pycurl.NOBODY, 0)
-                set_option(pycurl.POST, 1)
-                set_option(pycurl.POSTFIELDS, b"")
-            else:
-                set_option(pycurl.NOBODY, 0)
-                set_option(pycurl.HTTPGET, 1)
-        else:
-            set_option(pycurl.NOBODY, 0)
-            set_option(pycurl.POST, 1)
-            set_option(pycurl.POSTFIELDS, request.body)
-        set_option(pycurl.CUSTOMREQUEST, request.method)
-        set_option(pycurl.SSL_VERIFYPEER, int(request.verify_tls))
-        set_option(pycurl.SSL_VERIFYHOST, 2 if request.verify_tls else 0)
         set_option(pycurl.HEADERFUNCTION, flight.take_header)
         set_option(pycurl.WRITEFUNCTION, flight.take_body)
-        if not self._proxy:
-            set_option(pycurl.OPENSOCKETFUNCTION, partial(self._open, flight))
+        return flight
 
-    def _open(self, flight: _Flight, _purpose: int, address: Any) -> Any:
+    @staticmethod
+    def _prepare(flight: _Flight, request: Request) -> None:
+        set_option = flight.handle.setopt
+        if request.url != flight.set_url:
+            set_option(pycurl.URL, request.url)
+            flight.set_url = request.url
+        if request.headers != flight.set_headers:
+            set_option(pycurl.HTTPHEADER, _header_lines(request.headers))
+            flight.set_headers = request.headers
+        shape = request.method, request.verify_tls, request.body is None
+        if shape != flight.set_shape:
+            _set_shape(set_option, *shape)
+            flight.set_shape = shape
+        if request.body is not None:
+            set_option(pycurl.POSTFIELDS, request.body)
+
+    def _open(self, flight: _Flight, address: Any) -> Any:
         family, kind, protocol, target = address
         host = target[0] if isinstance(target, tuple) else ""
         if isinstance(host, bytes):
@@ -339,59 +341,72 @@ class Outbound:
             return pycurl.SOCKET_BAD
         return _LentSocket(family, kind, protocol)
 
-    def _collect(self, multi: pycurl.CurlMulti) -> None:
+    def _collect(self) -> None:
         while True:
-            queued, succeeded, failed = multi.info_read()
+            queued, succeeded, failed = self._multi.info_read()
             for handle in succeeded:
-                self._landed(multi, handle, None)
+                self._landed(handle, None)
             for handle, code, text in failed:
-                self._landed(multi, handle, (code, text))
+                self._landed(handle, (code, text))
             if not queued:
                 return
 
-    def _landed(self, multi: pycurl.CurlMulti, handle: pycurl.Curl, error: tuple[int, str] | None) -> None:
+    def _landed(self, handle: pycurl.Curl, error: tuple[int, str] | None) -> None:
         flight = self._flights.pop(handle)
-        multi.remove_handle(handle)
+        self._multi.remove_handle(handle)
         address = handle.getinfo(pycurl.PRIMARY_IP) or None
         reply: Response | NoResponse
         if error is None or (flight.cut and error[0] == pycurl.E_WRITE_ERROR):
             status = handle.getinfo(pycurl.RESPONSE_CODE)
             reply = Response(status, tuple(flight.headers), b"".join(flight.body), flight.length)
         else:
-            reply = _problem(flight, handle, *error)
-        if len(self._handles) < MAX_IDLE_HANDLES:
-            self._handles.append(handle)
+            reply = _problem(flight, *error)
+        self._end(flight.request, flight.done, reply, flight, address)
+        if len(self._idle) < MAX_IDLE_HANDLES:
+            self._idle.append(flight)
         else:
             handle.close()
-        self._end(flight, reply, address)
 
-    def _end_all(self, multi: pycurl.CurlMulti) -> None:
-        for handle, flight in list(self._flights.items()):
-            multi.remove_handle(handle)
-            handle.close()
-            self._end(flight, NoResponse(CLOSED), None)
-        self._flights.clear()
+    def _end(
+        self,
+        request: Request,
+        done: Done,
+        reply: Response | NoResponse,
+        flight: _Flight | None = None,
+        address: str | None = None,
+    ) -> None:
+        duration = started_at = 0
+        if flight is not None:
+            duration, started_at = int((time.monotonic() - flight.started) * 1000), flight.started_at
+        self._ended.append((done, Exchange(request, reply, started_at or self._clock.now(), duration, address)))
+
+    def _refuse_new(self) -> None:
         while self._new:
-            flight = self._new.popleft()
-            flight.started = time.monotonic()
-            self._end(flight, NoResponse(CLOSED), None)
+            request, done, _ = self._new.popleft()
+            self._end(request, done, NoResponse(CLOSED))
 
-    def _end(self, flight: _Flight, reply: Response | NoResponse, address: str | None) -> None:
-        duration = int((time.monotonic() - flight.started) * 1000)
-        self._ended.append((flight, Exchange(flight.request, reply, flight.started_at, duration, address)))
-
-    def _hand_back(self) -> None:
-        if self._ended:
-            ended, self._ended = self._ended, []
-            self._loop.call_soon_threadsafe(_tell, ended)
+    def _tell(self) -> None:
+        ended, self._ended = self._ended, []
+        for done, exchange in ended:
+            try:
+                done(exchange)
+            except Exception:
+                _log.exception("reply_not_taken")
 
 
-def _tell(ended: list[tuple[_Flight, Exchange]]) -> None:
-    for flight, exchange in ended:
-        try:
-            flight.done(exchange)
-        except Exception:
-            _log.exception("reply_not_taken")
+def _set_shape(set_option: Callable[..., None], method: str, verify_tls: bool, bare: bool) -> None:
+    set_option(pycurl.NOBODY, 0)
+    if bare and method not in ("POST", "PUT", "PATCH"):
+        set_option(pycurl.HTTPGET, 1)
+        if method == "HEAD":
+            set_option(pycurl.NOBODY, 1)
+    else:
+        set_option(pycurl.POST, 1)
+        if bare:
+            set_option(pycurl.POSTFIELDS, b"")
+    set_option(pycurl.CUSTOMREQUEST, method)
+    set_option(pycurl.SSL_VERIFYPEER, int(verify_tls))
+    set_option(pycurl.SSL_VERIFYHOST, 2 if verify_tls else 0)
 
 
 def _unsendable(request: Request) -> str | None:
@@ -410,10 +425,10 @@ def _unsendable(request: Request) -> str | None:
     return None
 
 
-def _header_lines(request: Request) -> list[bytes]:
+def _header_lines(headers: Sequence[tuple[str, str]]) -> list[bytes]:
     lines: list[bytes] = []
     given: set[str] = set()
-    for name, value in request.headers:
+    for name, value in headers:
         lower = name.lower()
         given.add(lower)
         if lower in _OWN:
@@ -426,9 +441,10 @@ def _header_lines(request: Request) -> list[bytes]:
     return lines
 
 
-def _problem(flight: _Flight, handle: pycurl.Curl, code: int, text: str) -> NoResponse:
+def _problem(flight: _Flight, code: int, text: str) -> NoResponse:
     if flight.forbidden is not None:
         return NoResponse(f"EFORBIDDEN: the address {flight.forbidden} is not allowed; see outbound_allow", final=True)
+    handle = flight.handle
     connected = handle.getinfo(pycurl.CONNECT_TIME) > 0
     match code:
         case pycurl.E_OPERATION_TIMEDOUT:

@@ -134,7 +134,6 @@ async def delivering(
         clock=clock,
     )
     await integrations.refresh()
-    outbound.start()
     loop = asyncio.get_running_loop()
     settling = _watched(loop, settler.run(courier.settled), "settler")
     followers = [
