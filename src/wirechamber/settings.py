@@ -61,7 +61,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     token_days: Annotated[Positive, _help("Life of a token when the client does not ask, in days.")] = 90
     retry_schedule: Annotated[
         tuple[Seconds, ...],
-        _help("Seconds to wait before each attempt of a delivery; each is varied by 20 %."),
+        _help("Seconds to wait before each attempt of a delivery, each varied by 20 %; the first, 0, is made at once."),
     ] = (0.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0)
     answer_deadline: Annotated[
         Seconds, _help("Seconds after which a device whose delivery still fails is told by one hook-error.")
@@ -106,6 +106,8 @@ class Settings(Struct, frozen=True, kw_only=True):
             raise ValueError("set both or neither of tls_cert and tls_key - at `$.tls_cert`")
         if not self.retry_schedule:
             raise ValueError("name at least one attempt, such as 0 - at `$.retry_schedule`")
+        if self.retry_schedule[0] != 0:
+            raise ValueError("begin with 0: the first attempt is made at once - at `$.retry_schedule`")
 
     @property
     def data_folder(self) -> Path:

@@ -47,11 +47,13 @@ class Call:
 
     Attributes:
         grant: What the caller may do; set on every route that is not for anyone.
+        secret: The token that it came with.
     """
 
     request: web.Request
     parts: Parts
     grant: Grant | None = None
+    secret: str = ""
     _body: dict[str, Any] | None = None
 
     @property
@@ -96,6 +98,13 @@ class Call:
         if self._body is None:
             self._body = await read_body(self.request)
         return self._body
+
+    def scheme(self) -> str:
+        """`http` or `https` as the client sees it; a proxy's word counts as in `address`."""
+        told = self.request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
+        if told in ("http", "https") and _within(self.request.remote or "", self.parts.trusted_proxies):
+            return told
+        return self.request.scheme
 
     def address(self) -> str:
         """The client's address; a proxy's word counts only from networks that a setting trusts."""
@@ -152,6 +161,7 @@ async def authorise(call: Call, scope: str | None) -> None:
     grant = access.cached(found[0]) or await access.authorise(found[0])
     require(grant, scope)
     call.grant = grant
+    call.secret = found[0]
 
 
 def basic_credentials(request: web.Request) -> tuple[str, str] | None:

@@ -109,12 +109,12 @@ def _made(call: Call, shown: dict[str, Any]) -> web.Response:
 
 
 def _hook_url(call: Call, shown: dict[str, Any]) -> str:
-    request = call.request
-    return f"{call.parts.base_url(request.host, request.scheme)}/v1/webhooks/{shown['id']}"
+    return f"{call.parts.base_url(call.request.host, call.scheme())}/v1/webhooks/{shown['id']}"
 
 
 def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
     one, noun = f"/v1/{area}/{{id}}", area[:-1]
+    a_noun = f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
     return (
         Route(
             method="GET", path=f"/v1/{area}", handler=handlers["listed"], requires="integrations:list",
@@ -122,21 +122,21 @@ def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
         ),
         Route(
             method="POST", path=f"/v1/{area}", handler=handlers["create"], requires="integrations:create",
-            body=IntegrationBody, summary=f"Make a {noun}; unknown fields are kept and named in warnings",
+            body=IntegrationBody, summary=f"Make {a_noun}; unknown fields are kept and named in warnings",
             answers=f"201 {{ok, id, …, hookUrl, warnings}}: the {noun}",
         ),
         Route(
             method="GET", path=one, handler=handlers["show"], requires="integrations:get", owned=("id",),
-            summary=f"Show a {noun} with its newest logs", answers=f"{{{noun}: {{…, logs, errors, counters}}}}",
+            summary=f"Show {a_noun} with its newest logs", answers=f"{{{noun}: {{…, logs, errors, counters}}}}",
         ),
         Route(
             method="PUT", path=one, handler=replace, requires="integrations:update", owned=("id",),
             body=IntegrationBody, answers="{ok, id, …, warnings}",
-            summary=f"Replace a {noun}'s whole configuration; only {{disabled}} switches it",
+            summary=f"Replace {a_noun}'s whole configuration; only {{disabled}} switches it",
         ),
         Route(
             method="DELETE", path=one, handler=handlers["remove"], requires="integrations:remove", owned=("id",),
-            summary=f"Remove a {noun} and what waits to be delivered", answers=handlers["removed"],
+            summary=f"Remove {a_noun} and what waits to be delivered", answers=handlers["removed"],
         ),
         Route(
             method="POST", path=f"{one}/test", handler=test, requires="integrations:test", owned=("id",), body=Sample,

@@ -84,9 +84,7 @@ async def current(call: Call) -> web.Response:
 
 async def revoke_current(call: Call) -> web.Response:
     """Logs out."""
-    header = call.request.headers.get("Authorization", "")
-    secret = header[7:].strip() or call.query("access_token") or ""
-    await call.parts.access.revoke(secret)
+    await call.parts.access.revoke(call.secret)
     return answer({"ok": True})
 
 

@@ -26,6 +26,10 @@ TOKEN = "any token"  # noqa: S105
 PASSWORD = "password"  # noqa: S105
 
 
+# Counted for a request whose client did not wait for the answer; never sent.
+CLIENT_GONE = 499
+
+
 class Route(Struct, frozen=True, kw_only=True):
     """One method on one path.
 
@@ -76,6 +80,8 @@ def served(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[web.
         except CloudError as problem:
             response = refused(call, problem)
         except (asyncio.CancelledError, ConnectionError):
+            # The client went away before it had its answer; it is counted as nginx does.
+            metrics.request(route.method, route.path, CLIENT_GONE, time.perf_counter() - started)
             raise
         except Exception:
             response = failed(route.name)

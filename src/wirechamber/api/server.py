@@ -157,6 +157,8 @@ async def _reload(settings: Settings, context: ssl.SSLContext | None) -> None:
         if now == seen:
             continue
         try:
+            # A pair that does not fit would leave the context in use without a key: it is tried on another one first.
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
             context.load_cert_chain(settings.tls_cert, settings.tls_key)
         except (OSError, ssl.SSLError) as problem:
             # Half written, or wrong: the old one stays in use, and the next look tries again.

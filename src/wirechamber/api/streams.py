@@ -97,7 +97,6 @@ async def _follow(call: Call, response: web.StreamResponse, scope: Scope, start:
 async def _until_gone(
     call: Call, response: web.StreamResponse, gone: asyncio.Future[str], transport: asyncio.Transport
 ) -> None:
-    secret = _secret(call)
     while True:
         done, _ = await asyncio.wait((gone,), timeout=call.parts.settings.keep_alive)
         if done:
@@ -107,15 +106,10 @@ async def _until_gone(
         if transport.is_closing():
             return
         try:
-            await call.parts.access.authorise(secret)
+            await call.parts.access.authorise(call.secret)
         except CloudError:
             return
         transport.write(sse.chunk(sse.KEEP_ALIVE))
-
-
-def _secret(call: Call) -> str:
-    header = call.request.headers.get("Authorization", "")
-    return header[7:].strip() or call.query("access_token") or ""
 
 
 def _routes(path: str, handler: Any, summary: str, owned: tuple[str, ...] = ()) -> tuple[Route, ...]:

@@ -18,9 +18,11 @@ _SPECIAL = tuple(
     for network in (
         "100.64.0.0/10",  # carrier-grade NAT, RFC 6598
         "192.0.0.0/24",  # protocol assignments, RFC 6890
+        "192.88.99.0/24",  # 6to4 relays, gone since RFC 7526
         "198.18.0.0/15",  # benchmarking, RFC 2544
         "64:ff9b:1::/48",  # local-use NAT64, RFC 8215
         "2001::/23",  # protocol assignments, Teredo among them, RFC 2928
+        "3fff::/20",  # documentation, RFC 9637
         "fec0::/10",  # site-local, RFC 3879
     )
 )

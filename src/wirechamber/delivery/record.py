@@ -69,7 +69,7 @@ def detail(exchanges: Sequence[Exchange], error: str | None = None) -> bytes:
             error=problem or error,
             duration_ms=last.duration_ms,
             address=last.address,
-            earlier=[_step(exchange) for exchange in exchanges[:-1]],
+            earlier=tuple(_step(exchange) for exchange in exchanges[:-1]),
         )
     )
 

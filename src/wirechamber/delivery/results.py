@@ -14,8 +14,8 @@ from wirechamber.model.ids import derived_id
 from wirechamber.model.names import result_name
 
 CHUNK_BYTES = 512
-# 100,000 bytes in chunks of 512, each possibly short by up to 3 bytes.
-MAX_CHUNKS = 200
+# An answer of 100,000 bytes that are no UTF-8 is 300,000 bytes of replacement characters, 510 in a chunk.
+MAX_CHUNKS = 600
 RESULT_TTL = 60
 
 

@@ -16,6 +16,8 @@ from wirechamber.model.ids import is_device_id
 from wirechamber.model.names import MAX_PREFIX
 
 MAX_LABEL = 256
+# Headers, parameters and form fields, each.
+MAX_FIELDS = 256
 _TRUE = frozenset(("true", "1", "yes", "on"))
 _FALSE = frozenset(("false", "0", "no", "off"))
 
@@ -135,6 +137,8 @@ def texts(settings: dict[str, Any], name: str) -> dict[str, str] | None:
     value = mapping(settings, name)
     if value is None:
         return None
+    if len(value) > MAX_FIELDS:
+        raise InvalidConfig(name, f"may have at most {MAX_FIELDS} entries, not {len(value)}")
     return {key: _scalar(f"{name}.{key}", item) for key, item in value.items()}
 
 

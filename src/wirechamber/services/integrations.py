@@ -91,7 +91,9 @@ class Integrations:
         if named and named != record.kind:
             raise InvalidConfig("integration_type", f"can't be changed: it is {record.kind}")
         changed, warnings = self._configure(record, shared)
-        changed = structs.replace(changed, updated_at=self._clock.now(), since=await self._log.newest(), paused=None)
+        # While it was active it keeps its place: events that are accepted and wait for dispatch go to what it is now.
+        since = record.since if record.active else await self._log.newest()
+        changed = structs.replace(changed, updated_at=self._clock.now(), since=since, paused=None)
         await self._store.integrations.update(changed)
         if changed.disabled:
             await self._store.deliveries.hold(changed.id)

@@ -15,10 +15,10 @@ from wirechamber.integrations.templates import (
     MAX_SOURCE,
     MAX_STEPS,
     OutputTooLarge,
+    Room,
     TemplateError,
     compile,
 )
-from wirechamber.integrations.templates.operations import Rendering
 
 SAMPLE = {
     "a": {"aa": "testing", "ab": 1234},
@@ -107,7 +107,7 @@ def test_output_is_bounded() -> None:
     with pytest.raises(OutputTooLarge):
         compile("{{a}}" * 1000).render({"a": "x" * 2000})
     with pytest.raises(OutputTooLarge):
-        compile("{{a}}").render({"a": "xxx"}, limit=2)
+        compile("{{a}}").render({"a": "xxx"}, room=Room(2))
 
 
 def test_loops_that_print_nothing_end_too() -> None:
@@ -143,10 +143,9 @@ def test_the_steps_of_a_hostile_template_grow_with_its_size_only(source: str, si
         template = compile(part)
     except TemplateError:
         return
-    data = {"a": "x"}
-    rendering = Rendering(None, data, data, 10**9, 10**9, [])
-    template.operation()(rendering, data, None)
-    assert MAX_STEPS - rendering.steps <= len(part) + 10 <= MAX_STEPS
+    room = Room()
+    template.render({"a": "x"}, room=room)
+    assert MAX_STEPS - room.steps <= len(part) + 10 <= MAX_STEPS
 
 
 SCALARS = (

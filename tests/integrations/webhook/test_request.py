@@ -210,3 +210,27 @@ def test_any_configuration_and_any_event_give_a_request_or_say_why_not(
     # What is shown can be sent back, with the secrets in their place.
     again = HOOK.read(reading.settings, reading.secrets)
     assert again.config == reading.config
+
+
+@pytest.mark.parametrize("where", ["json", "form", "headers"])
+def test_all_templates_of_a_request_share_one_room(where: str) -> None:
+    # None of them is too long alone.
+    many = {f"k{index}": "{{{data}}}" for index in range(200)}
+    refused = outcome(an_event("e", '{"data":"%s"}' % ("x" * 16_000)), **{where: many})
+    assert isinstance(refused, Refused)
+    assert "characters" in refused.why
+
+
+@pytest.mark.parametrize("where", ["form", "query", "headers"])
+def test_the_number_of_fields_is_bounded(where: str) -> None:
+    with pytest.raises(InvalidConfig, match=f"{where}.*at most 256"):
+        sent(**{where: {f"k{index}": "v" for index in range(257)}})
+
+
+def test_the_number_of_texts_in_a_json_object_is_bounded() -> None:
+    with pytest.raises(InvalidConfig, match="json.*at most"):
+        sent(json={"list": ["{{a}}"] * 2_001})
+
+
+def test_empty_credentials_are_none() -> None:
+    assert "Authorization" not in headers(sent(auth={"username": "", "password": ""}))

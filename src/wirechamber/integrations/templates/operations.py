@@ -18,8 +18,11 @@ from wirechamber.integrations.templates.errors import OutputTooLarge
 from wirechamber.integrations.templates.parser import Node, Partial, Section, Variable
 from wirechamber.integrations.templates.values import escape, is_false, text_of
 
-# Operations that rendering may perform: sections that print nothing must end too.
-MAX_STEPS = 1_000_000
+# Characters that may be printed.
+MAX_OUTPUT = 1_000_000
+# Operations that rendering may perform: sections that print nothing must end too, and soon, since the loop waits. An
+# answer of 100 KB that is one list of numbers takes about 150,000.
+MAX_STEPS = 200_000
 # Sections and partials within each other: each is a level or two of Python's own stack.
 MAX_LEVELS = 200
 
@@ -37,6 +40,24 @@ class _Missing:
 _MISSING = _Missing()
 
 
+class Room(Struct, gc=False):
+    """What several templates may print and do together, such as those of one request.
+
+    Attributes:
+        left: Characters that may still be printed.
+        steps: Operations that may still be performed.
+    """
+
+    left: int = MAX_OUTPUT
+    steps: int = MAX_STEPS
+
+    def too_large(self) -> OutputTooLarge:
+        """Which bound was passed."""
+        if self.left < 0:
+            return OutputTooLarge("more characters are printed than is allowed")
+        return OutputTooLarge(f"it takes more than {MAX_STEPS} steps")
+
+
 class Rendering(Struct, gc=False):
     """One rendering under way.
 
@@ -44,35 +65,26 @@ class Rendering(Struct, gc=False):
         over: Names that go before all others, at any depth.
         data: What `.` is outside of every section.
         top: The innermost frame outside of every section.
-        limit: Characters that may be printed.
-        left: Characters that may still be printed.
-        steps: Operations that may still be performed.
+        room: What may still be printed and done.
         levels: Sections and partials that may still be entered.
     """
 
     over: dict[str, Any] | None
     data: Any
     top: Any
-    limit: int
-    left: int
+    room: Room
     out: list[str]
-    steps: int = MAX_STEPS
     levels: int = MAX_LEVELS
-
-    def too_large(self) -> OutputTooLarge:
-        """Which bound was passed."""
-        if self.left < 0:
-            return OutputTooLarge(f"the template prints more than {self.limit} characters")
-        return OutputTooLarge(f"the template takes more than {MAX_STEPS} steps")
 
     def enter(self, steps: int) -> None:
         """A section or partial begins."""
         self.levels -= 1
         if self.levels < 0:
             raise OutputTooLarge(f"sections and partials are more than {MAX_LEVELS} deep")
-        self.steps -= steps
-        if self.steps < 0:
-            raise self.too_large()
+        room = self.room
+        room.steps -= steps
+        if room.steps < 0:
+            raise room.too_large()
 
 
 def compiled(nodes: Sequence[Node], partials: Partials) -> Operation:
@@ -138,9 +150,10 @@ def _run(parts: Sequence[str | Variable]) -> Operation:
             values = tuple([escape(value) if special else value for value, special in pairs])
         text = form % values
         rendering.out.append(text)
-        rendering.left -= len(text)
-        if rendering.left < 0:
-            raise rendering.too_large()
+        room = rendering.room
+        room.left -= len(text)
+        if room.left < 0:
+            raise room.too_large()
 
     return perform
 
@@ -150,9 +163,10 @@ def _constant(text: str) -> Operation:
 
     def perform(rendering: Rendering, _inner: Any, _outer: Outer) -> None:
         rendering.out.append(text)
-        rendering.left -= length
-        if rendering.left < 0:
-            raise rendering.too_large()
+        room = rendering.room
+        room.left -= length
+        if room.left < 0:
+            raise room.too_large()
 
     return perform
 

@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wirechamber.integrations.templates.errors import OutputTooLarge
-from wirechamber.integrations.templates.operations import Operation, Outer, Rendering, compiled
+from wirechamber.integrations.templates.operations import Operation, Outer, Rendering, Room, compiled
 from wirechamber.integrations.templates.parser import Node, indented, names, parse
 
-# Characters that a template may print.
-MAX_OUTPUT = 1_000_000
 # Data of at most so many keys is merged with the names that go before it: one look-up finds both.
 MAX_MERGED = 64
 
@@ -39,20 +36,23 @@ class Template:
         self.constant = all(isinstance(node, str) for node in nodes)
         self._text = "".join(node for node in nodes if isinstance(node, str)) if self.constant else ""
 
-    def render(self, *frames: Any, limit: int = MAX_OUTPUT) -> str:
+    def render(self, *frames: Any, room: Room | None = None) -> str:
         """The text that the template makes of data.
 
         Args:
             frames: JSON values in which names are looked up, the last first. With several, the last is consulted
                 before all others at any depth of sections: predefined names win over the data's own.
-            limit: The most characters to print.
+            room: What may be printed and done; what this takes is taken from it. None for the most.
 
         Raises:
-            OutputTooLarge: The output would be longer, or the work to make it passes `MAX_STEPS`.
+            OutputTooLarge: There is not that much room.
         """
+        if room is None:
+            room = Room()
         if self.constant:
-            if len(self._text) > limit:
-                raise OutputTooLarge(f"the template prints more than {limit} characters")
+            room.left -= len(self._text)
+            if room.left < 0:
+                raise room.too_large()
             return self._text
         over: dict[str, Any] | None = None
         if len(frames) > 1 and isinstance(frames[-1], Mapping):
@@ -69,7 +69,7 @@ class Template:
                 top = {**top, **over}
             else:
                 top, outer = over, (top, outer)
-        rendering = Rendering(over, data, top, limit, limit, [])
+        rendering = Rendering(over, data, top, room, [])
         (self._operation or self.operation())(rendering, top, outer)
         out = rendering.out
         return out[0] if len(out) == 1 else "".join(out)

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from wirechamber.integrations.base import Answer, Context, Delivered, Outcome, Refused, Response, TryLater
-from wirechamber.integrations.templates import OutputTooLarge
+from wirechamber.integrations.templates import OutputTooLarge, Room
 from wirechamber.integrations.variables import parsed
-from wirechamber.integrations.webhook.prepared import Prepared
+from wirechamber.integrations.webhook.prepared import Prepared, Scene
 from wirechamber.model.events import Event
 
 # Not the target's last word: it is busy, or it may have been a matter of time.
@@ -74,7 +74,8 @@ def _data(event: Event, response: Response, prepared: Prepared, context: Context
         # The template speaks of JSON; what is none comes as it is.
         return text
     predefined: Mapping[str, Any] = prepared.answer_names.predefined(event, context.extra)
+    scene = Scene((value, predefined), Room(MAX_ANSWER_CHARACTERS))
     if prepared.answer_text is not None:
-        return prepared.answer_text.render(value, predefined, limit=MAX_ANSWER_CHARACTERS)
+        return scene.render(prepared.answer_text)
     assert prepared.answer_tree is not None
-    return msgspec.json.encode(prepared.answer_tree.render((value, predefined))).decode()
+    return msgspec.json.encode(prepared.answer_tree.render(scene)).decode()

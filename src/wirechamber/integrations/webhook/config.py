@@ -13,7 +13,6 @@ from wirechamber.integrations import fields
 from wirechamber.integrations.base import MASK, InvalidConfig, Reading
 
 MAX_URL = 8_192
-MAX_FIELDS = 256
 METHODS = ("GET", "POST", "PUT", "DELETE")
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 # Headers whose values are secrets whatever the configuration says.
@@ -162,7 +161,7 @@ def _json(value: Any) -> dict[str, Any] | str | bool | None:
 
 def _auth(rest: dict[str, Any]) -> tuple[str, str] | None:
     auth = fields.texts(rest, "auth")
-    if auth is None:
+    if auth is None or not any(auth.values()):
         return None
     unknown = set(auth) - {"username", "password"}
     if unknown or not auth.get("username"):
@@ -192,7 +191,11 @@ def _secret_headers(rest: dict[str, Any]) -> tuple[str, ...]:
     if value is None:
         return ()
     names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) > MAX_FIELDS:
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or len(names) > fields.MAX_FIELDS
+    ):
         raise InvalidConfig("secretHeaders", "must be a list of header names")
     return tuple(name.strip() for name in names)
 
@@ -200,8 +203,6 @@ def _secret_headers(rest: dict[str, Any]) -> tuple[str, ...]:
 def _headers(headers: dict[str, str] | None, secret: tuple[str, ...], revealed: _Revealed) -> dict[str, str] | None:
     if headers is None:
         return None
-    if len(headers) > MAX_FIELDS:
-        raise InvalidConfig("headers", f"may have at most {MAX_FIELDS} entries")
     secret_names = {name.lower() for name in secret} | SECRET_HEADERS
     found: dict[str, str] = {}
     for name, value in headers.items():

@@ -22,7 +22,7 @@ from wirechamber.integrations.webhook import config as configuration
 from wirechamber.integrations.webhook.answer import delivered, outcome_by_status
 from wirechamber.integrations.webhook.config import WebhookConfig
 from wirechamber.integrations.webhook.prepared import Prepared
-from wirechamber.integrations.webhook.request import Unsendable, build, request_frames, url_of
+from wirechamber.integrations.webhook.request import Unsendable, build, request_scene, url_of
 from wirechamber.model.events import Event
 
 
@@ -44,7 +44,7 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
         if prepared.constant_url is not None:
             return prepared.constant_url[1]
         try:
-            return url_of(prepared, request_frames(event, prepared, context))[1]
+            return url_of(prepared, request_scene(event, prepared, context))[1]
         except (Unsendable, OutputTooLarge):
             # The plan meets the same and says so.
             return ""

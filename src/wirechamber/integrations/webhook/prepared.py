@@ -6,29 +6,50 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec import Struct
+
 from wirechamber.integrations.base import InvalidConfig
-from wirechamber.integrations.templates import Template, TemplateError, compile
+from wirechamber.integrations.templates import Room, Template, TemplateError, compile
 from wirechamber.integrations.variables import Names
 from wirechamber.integrations.webhook.config import SECRET_HEADERS, WebhookConfig
 
+# Texts and names in a `json` object; each is a template.
+MAX_JSON_TEXTS = 2_000
 # Nesting of a `json` object: deeper ones are a mistake, and walking them takes Python's own stack.
 MAX_JSON_DEPTH = 32
 
 Pairs = tuple[tuple[Template, Template], ...]
 
 
+class Scene(Struct, gc=False):
+    """What the templates of one request, or of one answer, are rendered with.
+
+    Attributes:
+        frames: Where names are looked up, the predefined ones last.
+        room: What all of them together may print and do.
+    """
+
+    frames: tuple[Any, ...]
+    room: Room
+
+    def render(self, template: Template) -> str:
+        """The text that the template makes. Raises OutputTooLarge."""
+        return template.render(*self.frames, room=self.room)
+
+
 class Tree:
     """A JSON value whose text leaves and keys are templates, rendered one by one, so that quotes in data stay data."""
 
-    __slots__ = ("_node", "templates")
+    __slots__ = ("_field", "_node", "templates")
 
     def __init__(self, field: str, value: Any) -> None:
         self.templates: list[Template] = []
+        self._field = field
         self._node = self._compile(field, value, 0)
 
-    def render(self, frames: tuple[Any, ...]) -> Any:
-        """The value with everything rendered."""
-        return _rendered(self._node, frames)
+    def render(self, scene: Scene) -> Any:
+        """The value with everything rendered. Raises OutputTooLarge."""
+        return _rendered(self._node, scene)
 
     def _compile(self, field: str, value: Any, depth: int) -> Any:
         if depth > MAX_JSON_DEPTH:
@@ -47,6 +68,8 @@ class Tree:
     def _template(self, field: str, source: str) -> Template:
         template = compiled(field, source)
         self.templates.append(template)
+        if len(self.templates) > MAX_JSON_TEXTS:
+            raise InvalidConfig(self._field, f"may hold at most {MAX_JSON_TEXTS} names and texts")
         return template
 
 
@@ -125,11 +148,11 @@ def _pairs(field: str, texts: dict[str, str] | None) -> Pairs | None:
     return tuple((compiled(field, name), compiled(f"{field}.{name}", value)) for name, value in texts.items())
 
 
-def _rendered(node: Any, frames: tuple[Any, ...]) -> Any:
+def _rendered(node: Any, scene: Scene) -> Any:
     if isinstance(node, Template):
-        return node.render(*frames)
+        return scene.render(node)
     if isinstance(node, list):
-        return {key.render(*frames): _rendered(item, frames) for key, item in node}
+        return {scene.render(key): _rendered(item, scene) for key, item in node}
     if isinstance(node, tuple):
-        return [_rendered(item, frames) for item in node]
+        return [_rendered(item, scene) for item in node]
     return node

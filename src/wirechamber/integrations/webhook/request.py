@@ -9,8 +9,8 @@ from urllib.parse import quote, quote_plus, urlsplit
 import msgspec
 
 from wirechamber.integrations.base import Context, Request
-from wirechamber.integrations.templates import OutputTooLarge
-from wirechamber.integrations.webhook.prepared import Pairs, Prepared, basic
+from wirechamber.integrations.templates import OutputTooLarge, Room
+from wirechamber.integrations.webhook.prepared import Pairs, Prepared, Scene, basic
 from wirechamber.model.events import Event
 from wirechamber.model.times import iso
 
@@ -36,12 +36,12 @@ def build(event: Event, prepared: Prepared, context: Context) -> Request:
         Unsendable: What the templates made of it is no request.
     """
     config = prepared.config
-    frames = request_frames(event, prepared, context)
+    scene = request_scene(event, prepared, context)
     try:
-        query = _rendered(prepared.query, frames)
-        body, kind = _body(event, prepared, frames, query)
-        headers, secrets = _headers(prepared, frames, kind, context)
-        url = _with_query(url_of(prepared, frames)[0], query)
+        query = _rendered(prepared.query, scene)
+        body, kind = _body(event, prepared, scene, query)
+        headers, secrets = _headers(prepared, scene, kind, context)
+        url = _with_query(url_of(prepared, scene)[0], query)
     except OutputTooLarge as problem:
         raise Unsendable(problem.description) from None
     if len(url) + len(body or b"") > MAX_REQUEST_BYTES:
@@ -49,13 +49,13 @@ def build(event: Event, prepared: Prepared, context: Context) -> Request:
     return Request(config.request_type, url, headers, body, config.reject_unauthorized, secrets)
 
 
-def request_frames(event: Event, prepared: Prepared, context: Context) -> tuple[Any, ...]:
-    """What the request's templates look names up in."""
+def request_scene(event: Event, prepared: Prepared, context: Context) -> Scene:
+    """What the request's templates are rendered with."""
     names = prepared.names
-    return names.data(event.data), names.predefined(event, context.extra)
+    return Scene((names.data(event.data), names.predefined(event, context.extra)), Room(MAX_REQUEST_BYTES))
 
 
-def url_of(prepared: Prepared, frames: tuple[Any, ...]) -> tuple[str, str]:
+def url_of(prepared: Prepared, scene: Scene) -> tuple[str, str]:
     """The rendered URL, percent-encoded, and its `host:port`.
 
     Raises:
@@ -63,7 +63,7 @@ def url_of(prepared: Prepared, frames: tuple[Any, ...]) -> tuple[str, str]:
     """
     if prepared.constant_url is not None:
         return prepared.constant_url
-    url = prepared.url.render(*frames).strip()
+    url = scene.render(prepared.url).strip()
     if not _SCHEME.match(url):
         raise Unsendable("the URL does not begin with http:// or https://")
     try:
@@ -98,17 +98,15 @@ def _defaults(event: Event) -> dict[str, str]:
     }
 
 
-def _body(
-    event: Event, prepared: Prepared, frames: tuple[Any, ...], query: dict[str, str]
-) -> tuple[bytes | None, str | None]:
+def _body(event: Event, prepared: Prepared, scene: Scene, query: dict[str, str]) -> tuple[bytes | None, str | None]:
     """The body and its type. On GET, what would be the body joins the query."""
     config = prepared.config
     if prepared.body is not None:
-        return prepared.body.render(*frames).encode("utf-8", "replace"), None
+        return scene.render(prepared.body).encode("utf-8", "replace"), None
     defaults = {} if config.no_defaults else _defaults(event)
     if config.json is not None:
-        return _json_body(prepared, frames, defaults), JSON
-    form = _rendered(prepared.form, frames)
+        return _json_body(prepared, scene, defaults), JSON
+    form = _rendered(prepared.form, scene)
     if config.request_type == "GET":
         for name, value in {**defaults, **form}.items():
             query.setdefault(name, value)
@@ -121,12 +119,12 @@ def _body(
     return _form_encoded({**defaults, **form}), FORM
 
 
-def _json_body(prepared: Prepared, frames: tuple[Any, ...], defaults: dict[str, str]) -> bytes:
+def _json_body(prepared: Prepared, scene: Scene, defaults: dict[str, str]) -> bytes:
     value: Any = {}
     if prepared.json_tree is not None:
-        value = prepared.json_tree.render(frames)
+        value = prepared.json_tree.render(scene)
     elif prepared.json_text is not None:
-        text = prepared.json_text.render(*frames)
+        text = scene.render(prepared.json_text)
         try:
             value = msgspec.json.decode(text.encode("utf-8", "replace"))
         except (msgspec.DecodeError, RecursionError) as problem:
@@ -138,9 +136,9 @@ def _json_body(prepared: Prepared, frames: tuple[Any, ...], defaults: dict[str, 
 
 
 def _headers(
-    prepared: Prepared, frames: tuple[Any, ...], kind: str | None, context: Context
+    prepared: Prepared, scene: Scene, kind: str | None, context: Context
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    given = _rendered(prepared.headers, frames)
+    given = _rendered(prepared.headers, scene)
     secrets: list[str] = []
     names = set()
     for name, value in given.items():
@@ -158,17 +156,17 @@ def _headers(
     if kind == JSON and "accept" not in names:
         headers.append(("Accept", JSON))
     if prepared.username is not None and prepared.password is not None and "authorization" not in names:
-        password = prepared.password.render(*frames)
-        credentials = basic(prepared.username.render(*frames), password)
+        password = scene.render(prepared.password)
+        credentials = basic(scene.render(prepared.username), password)
         headers.append(("Authorization", f"Basic {credentials}"))
         secrets += [credentials, password, quote(password, safe="")]
     return tuple(headers), tuple(secret for secret in secrets if secret)
 
 
-def _rendered(pairs: Pairs | None, frames: tuple[Any, ...]) -> dict[str, str]:
+def _rendered(pairs: Pairs | None, scene: Scene) -> dict[str, str]:
     if pairs is None:
         return {}
-    return {name.render(*frames): value.render(*frames) for name, value in pairs}
+    return {scene.render(name): scene.render(value) for name, value in pairs}
 
 
 def _with_query(url: str, query: dict[str, str]) -> str:

@@ -92,7 +92,10 @@ class Database:
     async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, work)
-        except sqlite3.OperationalError as problem:
+        except sqlite3.IntegrityError:
+            # What the caller wrote contradicts what is there; it knows what that means.
+            raise
+        except sqlite3.Error as problem:
             raise Unavailable(f"the store can't be used: {problem}") from problem
 
     def _transact(self, work: Callable[[sqlite3.Connection], Result], durable: bool) -> Result:
