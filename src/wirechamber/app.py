@@ -22,6 +22,7 @@ from wirechamber import __version__
 from wirechamber.api.application import application
 from wirechamber.api.parts import Parts
 from wirechamber.api.server import Server, serving
+from wirechamber.api.streams import OPEN, look_after
 from wirechamber.clock import Clock, SystemClock
 from wirechamber.delivery.service import Delivering, delivering
 from wirechamber.errors import CloudError
@@ -53,19 +54,28 @@ SWITCH_INTERVAL_S = 0.0005
 GC_THRESHOLDS = (50_000, 20, 100)
 
 
+class PartFailed(CloudError):
+    """A part of the cloud ended by an error of ours; the process ends, and whoever looks after it starts it again."""
+
+
 class Cloud:
     """A running cloud.
 
     Attributes:
         base_url: How clients reach it.
+        failed: Done with the name of a part without which it must not go on.
     """
 
-    def __init__(self, settings: Settings, store: Store, log: EventLog, access: Access, server: Server) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, log: EventLog, access: Access, server: Server,
+        failed: asyncio.Future[str],
+    ) -> None:  # fmt: skip
         self.settings = settings
         self.store = store
         self.log = log
         self.access = access
         self.server = server
+        self.failed = failed
         self.base_url = settings.base_url or server.base_url
 
 
@@ -95,6 +105,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             delivering(settings, log=log, store=store, registry=kinds, clock=clock, metrics=metrics, agent=USER_AGENT)
         )
         hub = Hub(log.tail, settings.stream_buffer_kb * 1024)
+        publishing = Publishing(log, clock, settings, metrics)
         access = Access(store, clock, settings)
         parts = Parts(
             settings=settings,
@@ -103,17 +114,19 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             access=access,
             devices=Devices(store, clock),
             integrations=Integrations(store, log, kinds, clock, settings, delivery),
-            publishing=Publishing(log, clock, settings, metrics),
+            publishing=publishing,
             log=log,
             hub=hub,
-            ready=lambda: _ready(store, log),
+            ready=lambda: _ready(store, log, publishing),
             trusted_proxies=tuple(ipaddress.ip_network(each, strict=False) for each in settings.trusted_proxies),
         )
         metrics.watch_streams(hub)
         metrics.watch_delivery(delivery)
         await stack.enter_async_context(_task(_tidy(settings, store, log, delivery, clock), "janitor"))
-        server = await stack.enter_async_context(serving(application(parts), settings, before_stop=hub.close))
-        yield Cloud(settings, store, log, access, server)
+        app = application(parts)
+        await stack.enter_async_context(_task(look_after(app[OPEN], access, settings.keep_alive), "keep-alive"))
+        server = await stack.enter_async_context(serving(app, settings, before_stop=hub.close))
+        yield Cloud(settings, store, log, access, server, delivery.failed)
 
 
 async def serve(settings: Settings, announce: Callable[[Cloud], None] | None = None) -> None:
@@ -124,17 +137,24 @@ async def serve(settings: Settings, announce: Callable[[Cloud], None] | None = N
         _log.info("serving", url=cloud.base_url, data=str(settings.data_folder.resolve()), version=__version__)
         if announce is not None:
             announce(cloud)
-        await until_stopped()
+        await until_stopped(cloud)
         _log.info("stopping")
 
 
-async def until_stopped() -> None:
-    """Returns when the process is told to stop, by SIGINT or SIGTERM."""
+async def until_stopped(cloud: Cloud) -> None:
+    """Returns when the process is told to stop, by SIGINT or SIGTERM.
+
+    Raises:
+        PartFailed: A part of the cloud ended by an error of ours.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    cloud.failed.add_done_callback(lambda _: stop.set())
     await stop.wait()
+    if cloud.failed.done():
+        raise PartFailed(f"{cloud.failed.result()} ended by an error that the log tells; start the cloud again")
 
 
 def run(settings: Settings, announce: Callable[[Cloud], None] | None = None) -> None:
@@ -146,10 +166,11 @@ def run(settings: Settings, announce: Callable[[Cloud], None] | None = None) -> 
         runner.run(serve(settings, announce))
 
 
-async def _ready(store: Store, log: EventLog) -> None:
-    """Raises Unavailable when events can't be read or configuration can't."""
-    await log.newest()
-    await store.users.all()
+async def _ready(store: Store, log: EventLog, publishing: Publishing) -> None:
+    """Raises Unavailable when events can't be stored or read, or configuration can't be read."""
+    publishing.check_disk()
+    await log.oldest()
+    await store.deliveries.next_due()
 
 
 async def _tidy(settings: Settings, store: Store, log: EventLog, delivery: Delivering, clock: Clock) -> None:

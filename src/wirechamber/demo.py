@@ -60,7 +60,7 @@ async def run(settings: Settings, *, exit_after: bool) -> int:
             if exit_after:
                 return 0
             _how_to_go_on(cloud, settings, password, out)
-            await until_stopped()
+            await until_stopped(cloud)
     return 0
 
 

@@ -46,6 +46,9 @@ def application(parts: Parts) -> web.Application:
         handler = served(route, parts)
         for path in _spellings(route.path):
             app.router.add_route(route.method, path, handler)
+            if route.method == "GET" and route not in streams.ROUTES:
+                # The same without the body (RFC 9110, section 9.3.2); balancers probe so.
+                app.router.add_route("HEAD", path, handler)
     for path, methods in allowed.items():
         refuse = _wrong_method(", ".join(methods))
         for spelling in _spellings(path):

@@ -15,8 +15,10 @@ from msgspec import Struct
 from wirechamber.api.http import Call, answer, authorise, refusal
 from wirechamber.api.parts import Parts
 from wirechamber.errors import CloudError
+from wirechamber.observe.logs import Seldom
 
 _log = structlog.get_logger("wirechamber.api")
+_seldom = Seldom(_log)
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
@@ -95,7 +97,7 @@ def refused(call: Call, problem: CloudError) -> web.Response:
     """An error that the caller is told; counted, and logged when it is ours."""
     call.parts.metrics.refused(problem.code)
     if problem.status >= 500:
-        _log.warning("refused", why=problem.description, status=problem.status)
+        _seldom.warning("refused", why=problem.description, status=problem.status)
     return refusal(problem)
 
 

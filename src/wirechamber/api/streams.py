@@ -11,10 +11,11 @@ from aiohttp import web
 
 from wirechamber.api.http import COMMON_HEADERS, Call
 from wirechamber.api.routing import Route
-from wirechamber.errors import CloudError, TooMany, Unavailable
+from wirechamber.errors import CloudError, InvalidToken, TooMany, Unavailable
 from wirechamber.eventlog.base import Scope
 from wirechamber.model.names import check_prefix
 from wirechamber.protocols import sse
+from wirechamber.services.access import Access
 from wirechamber.streams.hub import Reader
 from wirechamber.streams.resume import Start, history, recent
 
@@ -29,11 +30,37 @@ HEADERS = {
 SLOW = "slow"
 
 
+KEEP_ALIVE = sse.chunk(sse.KEEP_ALIVE)
+# Streams that are looked after before others have their turn.
+SLICE = 200
+
+
+class Live:
+    """A stream that has caught up and follows.
+
+    Attributes:
+        gone: Done with the reason when it ends.
+    """
+
+    __slots__ = ("gone", "secret", "transport")
+
+    def __init__(self, transport: asyncio.Transport, secret: str) -> None:
+        self.transport = transport
+        self.secret = secret
+        self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def end(self, why: str) -> None:
+        """Ends it. Ending twice is allowed."""
+        if not self.gone.done():
+            self.gone.set_result(why)
+
+
 class Open:
-    """The streams that are open, by address; and who looks after them."""
+    """The streams that are open."""
 
     def __init__(self) -> None:
         self.by_address: Counter[str] = Counter()
+        self.live: dict[Live, None] = {}
         self.closing = False
 
 
@@ -82,34 +109,49 @@ async def _follow(call: Call, response: web.StreamResponse, scope: Scope, start:
         await response.write(event)
     if transport is None or transport.is_closing():
         return
-    gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    reader = Reader(transport, lambda why: None if gone.done() else gone.set_result(why))
+    live = Live(transport, call.secret)
+    reader = Reader(transport, live.end)
     # From here to `join` nothing waits: no event can come in between.
     for frame in recent(log, scope, start.position):
         transport.write(frame)
     hub.join(scope, reader)
+    opened = call.request.app[OPEN]
+    opened.live[live] = None
     try:
-        await _until_gone(call, response, gone, transport)
+        if await live.gone == SLOW:
+            transport.abort()
     finally:
+        del opened.live[live]
         hub.leave(scope, reader)
 
 
-async def _until_gone(
-    call: Call, response: web.StreamResponse, gone: asyncio.Future[str], transport: asyncio.Transport
-) -> None:
+async def look_after(opened: Open, access: Access, every_s: float) -> None:
+    """Writes keep-alives for ever, and ends the streams whose token is no longer good.
+
+    One task for all: a timer for each stream would be a third of what an idle one costs.
+    """
     while True:
-        done, _ = await asyncio.wait((gone,), timeout=call.parts.settings.keep_alive)
-        if done:
-            if gone.result() == SLOW:
-                transport.abort()
-            return
-        if transport.is_closing():
-            return
+        await asyncio.sleep(every_s)
+        for number, live in enumerate(list(opened.live)):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+            if live.transport.is_closing():
+                live.end("closed")
+            elif await _may_go_on(live, access) and not live.gone.done():
+                live.transport.write(KEEP_ALIVE)
+
+
+async def _may_go_on(live: Live, access: Access) -> bool:
+    if access.cached(live.secret) is None:
         try:
-            await call.parts.access.authorise(call.secret)
+            await access.authorise(live.secret)
+        except InvalidToken:
+            live.end("token")
+            return False
         except CloudError:
-            return
-        transport.write(sse.chunk(sse.KEEP_ALIVE))
+            # The store is away for a moment: not the reader's fault.
+            return True
+    return True
 
 
 def _routes(path: str, handler: Any, summary: str, owned: tuple[str, ...] = ()) -> tuple[Route, ...]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -37,12 +35,17 @@ _log = structlog.get_logger("wirechamber.delivery")
 
 
 class Delivering:
-    """What the rest of the cloud may ask of the delivery side."""
+    """What the rest of the cloud may ask of the delivery side.
+
+    Attributes:
+        failed: Done with the name of a part that ended by an error of ours. The cloud must not go on without it.
+    """
 
     def __init__(
         self, index: Index, integrations: Integrations, courier: Courier, dispatch: Dispatch, lanes: Lanes,
-        watermark: Watermark, log: EventLog,
+        watermark: Watermark, log: EventLog, failed: asyncio.Future[str],
     ) -> None:  # fmt: skip
+        self.failed = failed
         self._index = index
         self._integrations = integrations
         self._courier = courier
@@ -135,15 +138,16 @@ async def delivering(
     )
     await integrations.refresh()
     loop = asyncio.get_running_loop()
-    settling = _watched(loop, settler.run(courier.settled), "settler")
+    failed: asyncio.Future[str] = loop.create_future()
+    settling = _watched(loop, failed, settler.run(courier.settled), "settler")
     followers = [
-        _watched(loop, dispatch.run(), "dispatch"),
-        _watched(loop, backlog.run(), "backlog"),
-        _watched(loop, backlog.watch_deadlines(), "deadlines"),
-        _watched(loop, pauses.run(), "pauses"),
+        _watched(loop, failed, dispatch.run(), "dispatch"),
+        _watched(loop, failed, backlog.run(), "backlog"),
+        _watched(loop, failed, backlog.watch_deadlines(), "deadlines"),
+        _watched(loop, failed, pauses.run(), "pauses"),
     ]
     try:
-        yield Delivering(index, integrations, courier, dispatch, lanes, watermark, log)
+        yield Delivering(index, integrations, courier, dispatch, lanes, watermark, log, failed)
     finally:
         for task in followers:
             task.cancel()
@@ -151,7 +155,7 @@ async def delivering(
         courier.stop()
         await outbound.close(settings.shutdown_grace)
         settler.close()
-        await settling
+        await asyncio.gather(settling, return_exceptions=True)
 
 
 class Pauses:
@@ -185,14 +189,17 @@ class Pauses:
         _log.warning("integration_paused", integration=record.id, owner=record.owner, why=why)
 
 
-def _watched(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """A task without which the cloud must not go on: if it fails, the process ends and is started again."""
+def _watched(
+    loop: asyncio.AbstractEventLoop, failed: asyncio.Future[str], work: Coroutine[Any, Any, None], name: str
+) -> asyncio.Task[None]:
+    """A task without which the cloud must not go on; `failed` is told when it fails."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("part_failed", part=name, exc_info=task.exception())
+            if not failed.done():
+                failed.set_result(name)
+
     task = loop.create_task(work, name=name)
-    task.add_done_callback(_end_process_on_failure)
+    task.add_done_callback(ended)
     return task
-
-
-def _end_process_on_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _log.critical("part_failed", part=task.get_name(), exc_info=task.exception())
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -193,7 +193,10 @@ class SqliteEventLog:
         return connection
 
     def _oldest(self) -> Cursor:
-        (first,) = self._connection().execute("select min(position) from event").fetchone()
+        try:
+            (first,) = self._connection().execute("select min(position) from event").fetchone()
+        except sqlite3.Error as problem:
+            raise Unavailable(f"the event log can't be read: {problem}") from problem
         return Cursor(str(self._newest + 1 if first is None else first))
 
     def _read(self, scope: Scope, after: int, limit: int) -> Page:

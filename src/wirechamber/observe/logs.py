@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
+# Texts that `Seldom` tells apart.
+MAX_TEXTS = 256
 MASK = "[[SENSITIVE]]"
 _SECRET_KEYS = frozenset(
     (
@@ -25,6 +28,33 @@ _SECRET_KEYS = frozenset(
     )
 )
 _IN_TEXT = re.compile(r"(?i)(access_token=|bearer )[^\s&\"']+")
+
+
+class Seldom:
+    """Warnings of something that may go on for long: the first at once, then one a while, with how many there were.
+
+    Args:
+        every_s: Seconds between two warnings of the same text.
+    """
+
+    def __init__(self, log: Any, every_s: float = 10.0) -> None:
+        self._log = log
+        self._every_s = every_s
+        self._next: dict[str, float] = {}
+        self._kept_back: dict[str, int] = {}
+
+    def warning(self, event: str, *, why: str, **more: Any) -> None:
+        """Logs it, or counts it for the next time."""
+        now = time.monotonic()
+        if now < self._next.get(why, 0.0):
+            self._kept_back[why] = self._kept_back.get(why, 0) + 1
+            return
+        if len(self._next) >= MAX_TEXTS:
+            self._next.clear()
+            self._kept_back.clear()
+        self._next[why] = now + self._every_s
+        kept_back = self._kept_back.pop(why, 0)
+        self._log.warning(event, why=why, **more, **({"times_before": kept_back} if kept_back else {}))
 
 
 def configure(level: str, style: str) -> None:

@@ -6,7 +6,6 @@ What was authorised is cached, and forgotten as soon as the store's revision say
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 from collections.abc import Sequence
@@ -93,7 +92,6 @@ class Access:
         self._passwords = Passwords()
         self._cache: dict[str, Grant] = {}
         self._revision = -1
-        self._revision_known = False
         self._failures: dict[str, tuple[int, int]] = {}
 
     # --- users ---
@@ -259,18 +257,10 @@ class Access:
         return grant
 
     def _follow_changes(self) -> None:
-        # At most once in each turn of the loop, however many requests it serves.
-        if self._revision_known:
-            return
-        self._revision_known = True
-        asyncio.get_running_loop().call_soon(self._forget_revision)
         revision = self._store.revision()
         if revision != self._revision:
             self._revision = revision
             self._cache.clear()
-
-    def _forget_revision(self) -> None:
-        self._revision_known = False
 
 
 def require(grant: Grant, scope: str | None) -> None:

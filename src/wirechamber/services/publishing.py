@@ -53,7 +53,7 @@ class Publishing:
         if text is not None and len(text) * 4 > self._max_bytes:
             self._check_size(text)
         now = self._clock.now()
-        self._check_disk(now)
+        self.check_disk()
         event = Event(
             id=new_id(now) if idempotency_key is None else _keyed_id(owner, idempotency_key),
             name=name,
@@ -78,7 +78,9 @@ class Publishing:
         if size > self._max_bytes:
             raise BadInput(f"data is too long: {size} bytes, at most {self._max_bytes} are allowed")
 
-    def _check_disk(self, now: int) -> None:
+    def check_disk(self) -> None:
+        """Raises Unavailable when less of the disk is free than the setting wants; looked at once a second."""
+        now = self._clock.now()
         if now - self._looked_at >= DISK_CHECK_MS:
             self._looked_at = now
             self._room = self._floor == 0 or shutil.disk_usage(self._folder).free >= self._floor

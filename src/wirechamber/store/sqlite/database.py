@@ -12,6 +12,7 @@ import os
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ FILE = "state.db"
 READERS = 2
 # A command beside the server holds the write lock for milliseconds.
 BUSY_TIMEOUT_S = 10.0
+# What another process changed is seen after this long: sooner than a command that made the change has ended.
+LOOK_EVERY_S = 0.005
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 Result = TypeVar("Result")
@@ -56,13 +59,15 @@ class Database:
         # For `revision`, on the loop's own thread.
         self._watcher = self._read_connection()
         self._data_version = -1
-        self._revision = 0
+        self._look_at = 0.0
+        self._revision: int = writer.execute("select value from revision").fetchone()[0]
 
     async def write(self, work: Callable[[sqlite3.Connection], Result], *, durable: bool = True) -> Result:
         """Performs `work` in one transaction on the writer's thread.
 
         Args:
-            durable: Survives power loss too (`synchronous=FULL`); otherwise a killed process.
+            durable: Survives power loss too (`synchronous=FULL`); otherwise a killed process. What counts as a
+                change of the store's revision is written so.
 
         Raises:
             Unavailable: The file can't be written; nothing was.
@@ -74,11 +79,20 @@ class Database:
         return await self._run(self._read_threads, lambda: work(self._reader()))
 
     def revision(self) -> int:
-        """The revision as of the last commit by any process; microseconds, on the calling thread."""
-        # `data_version` changes when another connection has committed, so most calls end here.
+        """The revision as of the last commit here, and that of other processes a few milliseconds ago.
+
+        Takes microseconds, on the calling thread.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return self._revision
+        self._look_at = now + LOOK_EVERY_S
+        # `data_version` changes when another connection has committed.
         (version,) = self._watcher.execute("pragma data_version").fetchone()
         if version != self._data_version:
-            (self._revision,) = self._watcher.execute("select value from revision").fetchone()
+            (value,) = self._watcher.execute("select value from revision").fetchone()
+            # It only rises; the writer's thread may have been quicker.
+            self._revision = max(self._revision, value)
             self._data_version = version
         return self._revision
 
@@ -101,7 +115,10 @@ class Database:
     def _transact(self, work: Callable[[sqlite3.Connection], Result], durable: bool) -> Result:
         self._writer.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
         with transaction(self._writer) as db:
-            return work(db)
+            result = work(db)
+            (revision,) = db.execute("select value from revision").fetchone() if durable else (self._revision,)
+        self._revision = max(self._revision, revision)
+        return result
 
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
