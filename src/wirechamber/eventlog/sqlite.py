@@ -343,9 +343,13 @@ async def open_sqlite_log(folder: Path, *, durability: Durability, clock: Clock)
 
     Raises:
         LogTooNew: A newer version wrote it.
+        Unavailable: It is damaged.
     """
     file = folder / FILE
-    writer, newest = await asyncio.get_running_loop().run_in_executor(None, _open, file, durability)
+    try:
+        writer, newest = await asyncio.get_running_loop().run_in_executor(None, _open, file, durability)
+    except sqlite3.Error as problem:
+        raise Unavailable(f"{file} can't be used: {problem}; put it back from your backup if it is damaged") from None
     log = SqliteEventLog(file, writer, newest)
     try:
         yield log

@@ -17,7 +17,7 @@ class IntegrationRecord(Struct, frozen=True, kw_only=True):
         settings: Everything else as the user gave it, in canonical spelling, unknown keys included. Where a secret
             stands, it holds the mask.
         secrets: The values behind the masks, by dotted path (`auth.password`); encrypted at rest by the store.
-        since: Cursor at which it was created, enabled or edited; it sees only later events. None: from the beginning.
+        since: Cursor at which it was created or enabled; it sees only later events. None: from the beginning.
         paused: Why the courier paused it (it is misconfigured), or None.
         revision: The store's revision of its last change; higher is later.
     """

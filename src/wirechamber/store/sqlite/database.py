@@ -44,13 +44,19 @@ class Database:
 
     Raises:
         StoreTooNew: A newer version wrote it.
+        Unavailable: It is damaged, or locked for long.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-        writer = connect(file)
-        migrate(writer, file)
+        try:
+            writer = connect(file)
+            migrate(writer, file)
+        except sqlite3.Error as problem:
+            raise Unavailable(
+                f"{file} can't be used: {problem}; put it back from your backup if it is damaged"
+            ) from None
         self._writer = writer
         self._write_thread = ThreadPoolExecutor(1, "store-writer")
         self._read_threads = ThreadPoolExecutor(READERS, "store-reader")

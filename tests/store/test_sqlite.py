@@ -1,0 +1,157 @@
+"""What is particular to the store on SQLite: its schema's steps, who else writes to the file, and a broken one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.contract.backends import run
+from tests.contract.test_store import a_user
+from wirechamber.clock import SystemClock
+from wirechamber.errors import Unavailable
+from wirechamber.secrets import Vault
+from wirechamber.store.sqlite.database import FILE, StoreTooNew, connect, migrate, migrations, statements
+from wirechamber.store.sqlite.store import open_sqlite_store
+
+OTHER_PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from tests.contract.test_store import a_user
+from wirechamber.clock import SystemClock
+from wirechamber.secrets import Vault
+from wirechamber.store.sqlite.store import open_sqlite_store
+
+async def main():
+    folder = Path(sys.argv[1])
+    async with open_sqlite_store(folder, Vault.open(folder), clock=SystemClock()) as store:
+        await store.users.add(a_user("bob"))
+
+asyncio.run(main())
+"""
+
+
+def _add_bob(folder: Path) -> None:
+    command = [sys.executable, "-c", OTHER_PROCESS, str(folder)]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, timeout=30)
+
+
+def _tables(file: Path) -> list[str]:
+    db = sqlite3.connect(file)
+    found = [row[0] for row in db.execute("select sql from sqlite_master where sql is not null order by name")]
+    db.close()
+    return found
+
+
+def _modes(folder: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+def test_each_step_leads_to_the_same_schema(tmp_path: Path) -> None:
+    steps = migrations()
+    assert sorted(steps) == list(range(1, len(steps) + 1))
+    at_once, one_by_one = tmp_path / "at-once.db", tmp_path / "steps.db"
+    db = connect(at_once)
+    migrate(db, at_once)
+    assert db.execute("pragma user_version").fetchone() == (len(steps),)
+    # Again does nothing.
+    migrate(db, at_once)
+    db.close()
+    db = connect(one_by_one)
+    for number in steps:
+        migrate(db, one_by_one, upto=number)
+    db.close()
+    assert _tables(at_once) == _tables(one_by_one)
+    assert len(_tables(at_once)) > 10
+
+
+def test_a_step_that_fails_changes_nothing(tmp_path: Path) -> None:
+    assert list(
+        statements("-- a comment; with a semicolon\ncreate table a (b);\n\ncreate table c (d text default ';');")
+    )
+    file = tmp_path / "x.db"
+    db = connect(file)
+    # Something is in the way of the first step.
+    db.execute("create table token (a)")
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(db, file)
+    assert db.execute("pragma user_version").fetchone() == (0,)
+    assert [row[0] for row in db.execute("select name from sqlite_master")] == ["token"]
+    db.close()
+
+
+def test_a_newer_file_is_refused(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / FILE)
+    db.execute("pragma user_version = 99")
+    db.close()
+
+    async def work() -> None:
+        vault = Vault(os.urandom(32))
+        with pytest.raises(StoreTooNew, match="newer version"):
+            async with open_sqlite_store(tmp_path, vault, clock=SystemClock()):
+                pass
+
+    run(work())
+
+
+def test_the_file_is_its_owners_only(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with open_sqlite_store(tmp_path, Vault.open(tmp_path), clock=SystemClock()) as store:
+            await store.users.add(a_user())
+            modes.update(_modes(tmp_path))
+
+    modes: dict[str, int] = {}
+    run(work())
+    assert FILE in modes
+    assert not any(mode & 0o077 for mode in modes.values()), modes
+
+
+def test_another_process_is_seen_as_soon_as_it_has_ended(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with open_sqlite_store(tmp_path, Vault.open(tmp_path), clock=SystemClock()) as store:
+            before = store.revision()
+            await asyncio.to_thread(_add_bob, tmp_path)
+            assert store.revision() > before
+            assert await store.users.by_name("bob") == a_user("bob")
+
+    run(work())
+
+
+def test_a_locked_file_is_waited_for(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with open_sqlite_store(tmp_path, Vault.open(tmp_path), clock=SystemClock()) as store:
+            await store.users.all()
+            other = asyncio.create_task(asyncio.to_thread(_add_bob, tmp_path))
+            for number in range(200):
+                await store.users.add(a_user(f"user-{number}"))
+            await other
+            assert len(await store.users.all()) == 201
+
+    run(work())
+
+
+def test_a_damaged_file_is_told_in_words(tmp_path: Path) -> None:
+    async def fill() -> None:
+        async with open_sqlite_store(tmp_path, Vault.open(tmp_path), clock=SystemClock()) as store:
+            for number in range(100):
+                await store.users.add(a_user(f"user-{number}", account_info={"text": "x" * 300}))
+
+    async def look() -> None:
+        async with open_sqlite_store(tmp_path, Vault.open(tmp_path), clock=SystemClock()) as store:
+            await store.users.all()
+
+    run(fill())
+    run(look())
+    file = tmp_path / FILE
+    # The first pages hold the schema, so opening succeeds; then not even that.
+    whole = file.read_bytes()
+    for kept in (4096 * 30, 100):
+        file.write_bytes(whole[:kept] + b"\xa5" * (len(whole) - kept))
+        with pytest.raises(Unavailable, match=r"state\.db|can't be used"):
+            run(look())
