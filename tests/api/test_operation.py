@@ -100,7 +100,7 @@ def test_metrics_follow_the_conventions_and_count(live: Cloud, target: Target) -
 
 def test_secrets_stay_out_of_the_log(live: Cloud, target: Target) -> None:
     token = live.user("ann", "pink elephants")
-    target.answer = lambda _request: (500, {}, b"no")
+    target.answer = lambda method, path, body: (500, {}, b"no")
     with live.client(token) as client:
         client.post(
             "/v1/webhooks",
