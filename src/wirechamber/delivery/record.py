@@ -99,7 +99,8 @@ def _kept(body: bytes, secrets: Sequence[str]) -> str:
     if not secrets:
         return body[:KEPT_BODY_BYTES].decode("utf-8", "replace")
     # Masked before it is cut, so that no half of a secret stays at the edge.
-    return _mask(body.decode("utf-8", "replace"), secrets)[:KEPT_BODY_BYTES]
+    masked = _mask(body.decode("utf-8", "replace"), secrets)
+    return masked.encode()[:KEPT_BODY_BYTES].decode("utf-8", "replace")
 
 
 def _mask(text: str, secrets: Sequence[str]) -> str:

@@ -1,0 +1,251 @@
+"""What becomes of a delivery: when it is tried again, when the device is told, and what its owner can look up."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cloud import Cloud, Target, cloud, eventually
+from tests.sse import Seen, Stream, stream, take
+
+
+def hook(client: httpx.Client, target: Target, event: str = "temp", **rest: Any) -> str:
+    made = client.post("/v1/webhooks", json={"event": event, "url": target.url, **rest})
+    assert made.status_code == 201, made.text
+    return str(made.json()["id"])
+
+
+def publish(client: httpx.Client, name: str = "temp", data: str | None = None) -> None:
+    answer = client.post("/v1/devices/events", json={"name": name, "data": data})
+    assert answer.status_code == 200, answer.text
+
+
+def until(source: Stream, name: str) -> list[Seen]:
+    """The events up to and with the first one of that name."""
+    seen: list[Seen] = []
+    for event in source:
+        seen.append(event)
+        if event.name == name:
+            return seen
+    raise AssertionError(f"the stream ended without {name}: {seen}")
+
+
+def attempts(client: httpx.Client, hook_id: str) -> list[dict[str, Any]]:
+    """Newest first."""
+    answer = client.get(f"/v1/integrations/{hook_id}/logs")
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["logs"])
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 599])
+def test_these_are_tried_again(live_shared: tuple[Cloud, str], target: Target, status: int) -> None:
+    live, token = live_shared
+    answers: Iterator[int] = iter([status, status, 200])
+    target.answer = lambda method, path, body: (next(answers), {}, b"")
+    name = f"again{status}"
+    with live.client(token) as client:
+        made = hook(client, target, name)
+        with stream(client, f"/v1/devices/events/hook-sent/{name}") as source:
+            publish(client, name)
+            take(source, 1)
+        assert len(target.requests) == 3
+        found = eventually(lambda: (logs := attempts(client, made)) and len(logs) == 3 and logs)
+        assert [each["ok"] for each in found] == [True, False, False]
+        client.delete(f"/v1/webhooks/{made}")
+
+
+@pytest.mark.parametrize("status", [301, 304, 307, 400, 401, 404, 409, 410, 422])
+def test_these_are_the_last_word(live_shared: tuple[Cloud, str], target: Target, status: int) -> None:
+    live, token = live_shared
+    target.answer = lambda method, path, body: (status, {"Location": target.url + "/else"}, b"")
+    name = f"final{status}"
+    with live.client(token) as client:
+        made = hook(client, target, name)
+        with stream(client, "/v1/devices/events/hook-") as source:
+            publish(client, name)
+            (error,) = take(source, 1)
+            assert error.name == f"hook-error/{name}/0"
+            assert f"error status {status} from" in error.data
+        # Not by following it either.
+        (found,) = eventually(lambda: attempts(client, made))
+        assert found["ok"] is False
+        assert [path for _, path, _, _ in target.requests] == ["/"]
+        client.delete(f"/v1/webhooks/{made}")
+
+
+def test_the_device_is_told_once_by_its_deadline_and_delivery_goes_on(tmp_path: Path, target: Target) -> None:
+    answers: Iterator[int] = iter([500, 500, 500, 200])
+    target.answer = lambda method, path, body: (next(answers), {}, b"late")
+    settings = {"retry_schedule": "0,0.1,0.1,1.5", "answer_deadline": "0.5"}
+    with cloud(tmp_path / "data", **settings) as live, live.client(live.user("ann")) as client:
+        made = hook(client, target)
+        with stream(client, "/v1/devices/events/hook-") as source:
+            publish(client)
+            seen = until(source, "hook-response/temp/0")
+        assert [event.name for event in seen] == ["hook-error/temp/0", "hook-sent/temp", "hook-response/temp/0"]
+        assert "error status 500" in seen[0].data
+        assert len(target.requests) == 4
+        found = eventually(lambda: (logs := attempts(client, made)) and len(logs) == 4 and logs)
+        assert [each["attempt"] for each in found] == [4, 3, 2, 1]
+
+
+def test_all_attempts_used_up(tmp_path: Path, target: Target) -> None:
+    target.answer = lambda method, path, body: (500, {}, b"")
+    with cloud(tmp_path / "data", retry_schedule="0,0.05,0.05") as live, live.client(live.user("ann")) as client:
+        made = hook(client, target)
+        with stream(client, "/v1/devices/events/hook-") as source:
+            publish(client)
+            (error,) = take(source, 1)
+            assert error.name == "hook-error/temp/0"
+        found = eventually(lambda: (logs := attempts(client, made)) and len(logs) == 3 and logs)
+        assert [each["final"] for each in found] == [True, False, False]
+        assert len(target.requests) == 3
+        shown = client.get(f"/v1/integrations/{made}").json()["integration"]
+        assert shown["waiting"] == 0
+        assert shown["todayCounters"]["error"] == 1
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_the_target_may_ask_for_time(tmp_path: Path, target: Target, form: str) -> None:
+    times: list[float] = []
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        times.append(time.time())
+        wait = "1" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)
+        return (429, {"Retry-After": wait}, b"") if len(times) == 1 else (200, {}, b"")
+
+    target.answer = answer
+    with cloud(tmp_path / "data", retry_schedule="0,0.05") as live, live.client(live.user("ann")) as client:
+        hook(client, target)
+        with stream(client, "/v1/devices/events/hook-sent") as source:
+            publish(client)
+            take(source, 1)
+    assert times[1] - times[0] >= 0.95
+
+
+def test_a_disabled_integration_holds_what_waits(tmp_path: Path, target: Target) -> None:
+    target.answer = lambda method, path, body: (500, {}, b"")
+    with cloud(tmp_path / "data", retry_schedule="0,0.4,0.4,0.4") as live, live.client(live.user("ann")) as client:
+        made = hook(client, target)
+        publish(client, data="before")
+        eventually(lambda: target.requests)
+        assert client.put(f"/v1/integrations/{made}", json={"disabled": True}).json()["disabled"] is True
+        publish(client, data="while disabled")
+        shown = client.get(f"/v1/integrations/{made}").json()["integration"]
+        assert shown["waiting"] == 1
+        sent = len(target.requests)
+        with stream(client, "/v1/devices/events/hook-sent") as source:
+            target.answer = lambda method, path, body: (200, {}, b"")
+            assert client.put(f"/v1/integrations/{made}", json={"disabled": False}).json()["disabled"] is False
+            publish(client, data="after")
+            take(source, 2)
+        # What waited is delivered, what came meanwhile is not.
+        said = [json.dumps(body.decode()) for _, _, _, body in target.requests[sent:]]
+        assert len(said) == 2
+        assert any("before" in each for each in said)
+        assert any("after" in each for each in said)
+
+
+def test_an_edit_keeps_the_place_and_the_events(live: Cloud, target: Target) -> None:
+    with live.client(live.user("ann")) as client:
+        made = hook(client, target, body="old {{{PARTICLE_EVENT_VALUE}}}")
+        for number in range(40):
+            publish(client, data=f"n{number}")
+            if number % 10 == 5:
+                edited = {"event": "temp", "url": target.url, "body": "new {{{PARTICLE_EVENT_VALUE}}}"}
+                assert client.put(f"/v1/webhooks/{made}", json=edited).status_code == 200
+        eventually(lambda: len(target.requests) >= 40, what="forty requests")
+        bodies = [body.decode().split() for _, _, _, body in target.requests]
+        assert {number for _, number in bodies} == {f"n{number}" for number in range(40)}
+        assert ["new", "n39"] in bodies
+
+
+def test_an_integration_sees_only_what_comes_after_it(live: Cloud, target: Target) -> None:
+    with live.client(live.user("ann")) as client:
+        publish(client, data="before")
+        hook(client, target, body="{{{PARTICLE_EVENT_VALUE}}}")
+        publish(client, data="after")
+        eventually(lambda: target.requests)
+        hook(client, target, "other", body="{{{PARTICLE_EVENT_VALUE}}}")
+        publish(client, "other", "last")
+        eventually(lambda: len(target.requests) == 2)
+        assert [body for _, _, _, body in target.requests] == [b"after", b"last"]
+
+
+def test_a_removed_integration_delivers_nothing_more(tmp_path: Path, target: Target) -> None:
+    target.answer = lambda method, path, body: (500, {}, b"")
+    with cloud(tmp_path / "data", retry_schedule="0,0.3,0.3,0.3") as live, live.client(live.user("ann")) as client:
+        made = hook(client, target)
+        publish(client)
+        eventually(lambda: target.requests)
+        assert client.delete(f"/v1/integrations/{made}").status_code == 204
+        sent = len(target.requests)
+        # Another one's four attempts take longer than the next of the removed one would have.
+        hook(client, target, "other")
+        with stream(client, "/v1/devices/events/hook-error") as source:
+            publish(client, "other")
+            take(source, 1)
+        assert len(target.requests) - sent == 4
+        assert client.get(f"/v1/integrations/{made}/logs").status_code == 404
+
+
+def test_the_log_shows_what_was_sent_without_its_secrets(live: Cloud, target: Target) -> None:
+    long = "é" * 20_000
+    target.answer = lambda method, path, body: (200, {"Content-Type": "text/plain", "X-Seen": "yes"}, long.encode())
+    with live.client(live.user("ann")) as client:
+        made = hook(
+            client, target, headers={"X-Api-Key": "pink elephants", "X-Plain": "shown"}, secretHeaders=["X-Api-Key"],
+            auth={"username": "u", "password": "s3cr3t-word"}, json={"v": "{{{PARTICLE_EVENT_VALUE}}}"},
+        )  # fmt: skip
+        publish(client, data="x" * 16_000)
+        (found,) = eventually(lambda: attempts(client, made))
+        (_, _, headers, body) = target.requests[0]
+        assert headers["X-Api-Key"] == "pink elephants"
+        text = json.dumps(found)
+        for secret in ("pink elephants", "s3cr3t-word", headers["Authorization"].split()[1]):
+            assert secret not in text
+        request, response = found["request"], found["response"]
+        assert request["method"] == "POST"
+        assert request["url"].startswith(target.url)
+        assert ["X-Plain", "shown"] in [list(pair) for pair in request["headers"]]
+        # Cut at 16 KB, with the true length.
+        assert len(request["body"].encode()) <= 16_384 < request["body_length"] == len(body)
+        assert len(response["body"].encode()) <= 16_384 < response["body_length"] == 40_000
+        assert found["address"] == "127.0.0.1"
+        assert found["status"] == 200
+
+
+def test_a_sample_is_sent_at_once(live: Cloud, target: Target) -> None:
+    target.answer = lambda method, path, body: (404, {}, b"nothing here")
+    with live.client(live.user("ann")) as client:
+        made = hook(client, target, "temp", body="{{{PARTICLE_EVENT_NAME}}}={{{PARTICLE_EVENT_VALUE}}}", disabled=True)
+        answer = client.post(f"/v1/integrations/{made}/test", json={"name": "temp/kitchen", "data": "7"})
+        assert answer.status_code == 200, answer.text
+        said = answer.json()
+        assert (said["ok"], said["status_code"]) == (False, 404)
+        assert said["response"]["body"] == "nothing here"
+        assert [body for _, _, _, body in target.requests] == [b"temp/kitchen=7"]
+
+
+def test_bodies_of_successes_are_kept_for_the_newest(tmp_path: Path, target: Target) -> None:
+    settings = {"attempt_bodies": "2", "attempt_body_hours": "0"}
+    with cloud(tmp_path / "data", **settings) as live:
+        token = live.user("ann")
+        with live.client(token) as client:
+            made = hook(client, target)
+            for number in range(5):
+                publish(client, data=str(number))
+            eventually(lambda: len(attempts(client, made)) == 5)
+        # Tidying is done at the start, too.
+        live.stop()
+        live.start()
+        with live.client(token) as client:
+            found = eventually(lambda: (logs := attempts(client, made)) and logs[-1].get("request") is None and logs)
+            assert [each.get("request") is not None for each in found] == [True, True, False, False, False]
