@@ -1,0 +1,192 @@
+"""Streams under pressure: how many, how slow, how long, and how they end."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cloud import Cloud, cloud, eventually
+from tests.sse import stream, take
+
+
+def test_the_streams_of_one_address_are_bounded(tmp_path: Path) -> None:
+    with cloud(tmp_path / "data", streams_per_address="3") as live, ExitStack() as stack:
+        client = live.client(live.user("ann"))
+        for _ in range(3):
+            stack.enter_context(stream(client))
+        refused = client.get("/v1/devices/events")
+        assert refused.status_code == 429
+        assert "streams" in refused.json()["error_description"]
+        # Other requests go on, and one stream that ends makes room.
+        assert client.get("/v1/devices").status_code == 200
+        stack.pop_all().close()
+        eventually(lambda: _opens(client), what="room for another stream")
+
+
+def _opens(client: httpx.Client) -> bool:
+    with client.stream("GET", "/v1/devices/events") as response:
+        return response.status_code == 200
+
+
+def _connect(live: Cloud, token: str) -> socket.socket:
+    host, port = live.url.removeprefix("http://").split(":")
+    made = socket.socket()
+    # As little as possible waits in the kernel.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.settimeout(20)
+    made.connect((host, int(port)))
+    made.sendall(f"GET /v1/devices/events HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+    return made
+
+
+def test_a_slow_reader_is_let_go_and_the_others_go_on(tmp_path: Path) -> None:
+    with cloud(tmp_path / "data", stream_buffer_kb="64") as live:
+        token = live.user("ann")
+        client, publisher = live.client(token), live.client(token)
+        with _connect(live, token) as slow, stream(client) as source:
+            assert b"200 OK" in slow.recv(1000)
+            data = "x" * 16_000
+            sent = 0
+            # The kernel's buffers take some megabytes of it first.
+            while True:
+                publisher.post("/v1/devices/events", json={"name": "n", "data": data})
+                sent += 1
+                (seen,) = take(source, 1)
+                assert seen.name == "n"
+                if sent % 20 == 0 and _metric(live, "wirechamber_streams_let_go_total") >= 1:
+                    break
+                assert sent < 3_000
+            # What was under way still comes, and then the end, so the client knows to connect again.
+            assert _is_broken_off(slow)
+            assert publisher.post("/v1/devices/events", json={"name": "last"}).status_code == 200
+            assert take(source, 1)[0].name == "last"
+
+
+def _is_broken_off(connection: socket.socket) -> bool:
+    last = b""
+    try:
+        while part := connection.recv(65536):
+            last = (last + part)[-16:]
+    except ConnectionError:
+        return True
+    # The last chunk (RFC 9112, section 7.1) would say that this is all.
+    return not last.endswith(b"\r\n0\r\n\r\n")
+
+
+def _metric(live: Cloud, name: str) -> float:
+    for line in httpx.get(f"{live.url}/metrics").text.splitlines():
+        if line.startswith(name):
+            return float(line.split()[-1])
+    return 0.0
+
+
+def test_silence_is_broken_and_a_revoked_token_ends_the_stream(tmp_path: Path) -> None:
+    with cloud(tmp_path / "data", keep_alive="0.2") as live:
+        token = live.user("ann")
+        client = live.client(token)
+        with client.stream("GET", "/v1/devices/events") as response:
+            lines = response.iter_lines()
+            assert next(lines) == ":ok"
+            # A comment each time, which every reader skips.
+            assert [next(lines) for _ in range(7)] == ["", ":", "", ":", "", ":", ""]
+            assert httpx.delete(f"{live.url}/v1/access_tokens/{token}").json()["ok"] is True
+            # A proper end: httpx would raise otherwise.
+            assert all(line in ("", ":") for line in lines)
+        assert client.get("/v1/devices").status_code == 401
+
+
+def test_another_authorization_beside_the_tokens_own_place_is_ignored(tmp_path: Path) -> None:
+    with cloud(tmp_path / "data", keep_alive="0.1") as live:
+        token = live.user("ann")
+        headers = {"Authorization": "Basic YTpi"}
+        with (
+            httpx.Client(base_url=live.url, headers=headers, timeout=10) as client,
+            client.stream("GET", f"/v1/devices/events?access_token={token}") as response,
+        ):
+            lines = response.iter_lines()
+            assert next(lines) == ":ok"
+            # It outlives several looks at its token.
+            assert [next(lines) for _ in range(13)].count(":") == 6
+        with httpx.Client(base_url=live.url, headers=headers, timeout=10) as client:
+            assert client.delete(f"/v1/access_tokens/current?access_token={token}").json()["ok"] is True
+            assert client.get(f"/v1/user?access_token={token}").status_code == 401
+
+
+def test_stopping_ends_streams_properly_and_soon(live: Cloud) -> None:
+    client = live.client(live.user("ann"))
+    with ExitStack() as stack:
+        sources = [stack.enter_context(client.stream("GET", "/v1/devices/events")) for _ in range(5)]
+        assert live.stop() == 0
+        for source in sources:
+            # The last chunk arrives, so that clients do not take it for a broken connection.
+            assert [line for line in source.iter_lines() if line] == [":ok"]
+
+
+@pytest.mark.parametrize("given", ["x", "-1", "1.0", "99999999999999999999", "%00"])
+def test_what_is_no_cursor_is_refused(live_shared: tuple[Cloud, str], given: str) -> None:
+    live, token = live_shared
+    client = live.client(token)
+    refused = client.get(f"/v1/devices/events?last_event_id={given}")
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_request")
+
+
+def test_the_header_wins_over_the_query(live: Cloud) -> None:
+    client = live.client(live.user("ann"))
+    for number in range(4):
+        client.post("/v1/devices/events", json={"name": f"n{number}"})
+    with stream(client, "/v1/devices/events?last_event_id=0") as source:
+        cursors = [event.cursor for event in take(source, 4)]
+    with stream(client, "/v1/devices/events?last_event_id=0", last_event_id=cursors[2]) as source:
+        assert take(source, 1)[0].name == "n3"
+        # Opaque to clients; here the next number.
+        assert source.response.headers["Wirechamber-Stream-Start"] == str(int(cursors[2]) + 1)
+    assert client.get("/v1/devices/events?last_event_id=0", headers={"Last-Event-ID": "x"}).status_code == 400
+
+
+TRIM = """
+import asyncio, sys
+from pathlib import Path
+from wirechamber.clock import SystemClock
+from wirechamber.eventlog.sqlite import open_sqlite_log
+
+async def main():
+    async with open_sqlite_log(Path(sys.argv[1]), durability="full", clock=SystemClock()) as log:
+        await log.trim(before_time=2**53, not_after=log.parse(sys.argv[2]), owner_bytes=None)
+
+asyncio.run(main())
+"""
+
+
+def test_a_stream_says_what_is_gone(live: Cloud) -> None:
+    token = live.user("ann")
+    client = live.client(token)
+    for number in range(6):
+        client.post("/v1/devices/events", json={"name": f"n{number}"})
+    with stream(client, "/v1/devices/events?last_event_id=0") as source:
+        cursors = [event.cursor for event in take(source, 6)]
+    assert live.stop() == 0
+    subprocess.run(
+        [sys.executable, "-c", TRIM, str(live.folder), cursors[3]], check=True, cwd=Path(__file__).parents[2]
+    )
+    live.start()
+    client = live.client(token)
+    lines: list[str] = []
+    with client.stream("GET", "/v1/devices/events", headers={"Last-Event-ID": cursors[0]}) as response:
+        for line in response.iter_lines():
+            lines.append(line)
+            if "n5" in line:
+                break
+    start = lines.index("event: wirechamber/gap")
+    (data,) = [line for line in lines[start : start + 3] if line.startswith("data: ")]
+    assert f'"{cursors[1]}"' in data
+    assert f'"{cursors[3]}"' in data
+    assert [line for line in lines if line.startswith("event: n")] == ["event: n4", "event: n5"]
+    # Who has come past it is told of none.
+    with stream(client, last_event_id=cursors[3]) as source:
+        assert [event.name for event in take(source, 2)] == ["n4", "n5"]
