@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from wirechamber.errors import BadInput, CloudError, InvalidToken, TooLarge
 from wirechamber.services.access import Grant, require
@@ -171,7 +171,8 @@ def basic_credentials(request: web.Request) -> tuple[str, str] | None:
         return None
     try:
         user, colon, password = base64.b64decode(header[6:], validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
+        # No Base64, or no UTF-8 in it; or the header itself holds something else than ASCII.
         return None
     return (user, password) if colon else None
 
@@ -186,6 +187,8 @@ async def read_body(request: web.Request) -> dict[str, Any]:
         raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes") from None
     except TimeoutError:
         raise SlowBody("the body did not arrive in time") from None
+    except web.RequestPayloadError:
+        raise BadInput("the body can't be read: it is cut off, or not compressed as Content-Encoding says") from None
     if not raw:
         return {}
     # Clients do send JSON without saying so, and forms too: the first character tells.
@@ -263,7 +266,8 @@ async def _multipart(request: web.Request) -> dict[str, Any]:
         raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes") from None
     except TimeoutError:
         raise SlowBody("the body did not arrive in time") from None
-    except ValueError:
+    except (ValueError, LookupError, RuntimeError, HttpProcessingError, web.RequestPayloadError):
+        # What aiohttp raises for broken framing, unknown charsets and transfer encodings, broken headers of a part.
         raise BadInput("the multipart body can't be read") from None
     return {name: value for name, value in fields.items() if isinstance(value, str)}
 

@@ -103,6 +103,7 @@ def _ttl(ttl: Any) -> int:
 
 
 def _keyed_id(owner: str, key: str) -> str:
-    if not 0 < len(key) <= MAX_IDEMPOTENCY_KEY:
-        raise BadInput(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters")
+    # Bytes of a header that are no UTF-8 come as lone surrogates, which are not printable.
+    if not 0 < len(key) <= MAX_IDEMPOTENCY_KEY or not key.isprintable():
+        raise BadInput(f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} printable characters")
     return derived_id("0" * 12, owner, key)
