@@ -57,11 +57,9 @@ class _Protocol(web.RequestHandler):
         self._headers_timer = self._loop.call_later(HEADERS_TIMEOUT_S, self._headers_overdue)
 
     def _headers_overdue(self) -> None:
-        # Fed by every connection: one that serves a request, or rests between two, is left alone.
-        if self._request_in_progress or self._keepalive:
-            self._headers_timer = None
-            return
-        if self.transport is not None:
+        self._headers_timer = None
+        # A first request has come: from then on the bound on connections at rest holds.
+        if not self._request_count and self.transport is not None:
             self.transport.close()
 
     def handle_error(
