@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wirechamber.cli.folder import Folder, in_folder
-from wirechamber.cli.output import Exit, fail, show_json, show_table
+from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.cli.user import Data, Json
 from wirechamber.model.devices import DEFAULT_PLATFORM, Device
 from wirechamber.services.devices import view
@@ -71,8 +71,8 @@ def listed(
     in_folder(work, data=data)
 
 
-def show(device_id: Id, data: Data = None) -> None:
-    """Show a device as JSON."""
+def show(device_id: Id, data: Data = None, json: Json = False) -> None:
+    """Show a device, always as JSON."""
 
     async def work(folder: Folder) -> None:
         show_json(view(await _found(folder, device_id)))
@@ -81,7 +81,10 @@ def show(device_id: Id, data: Data = None) -> None:
 
 
 def remove(
-    device_id: Id, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, data: Data = None
+    device_id: Id,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: Data = None,
+    json: Json = False,
 ) -> None:
     """Forget a device; its events stay as long as retention says."""
 
@@ -90,7 +93,8 @@ def remove(
         if not yes and not typer.confirm(f"forget the device {device.id} ({device.name or 'no name'})?"):
             fail("nothing was removed")
         await folder.store.devices.remove(device.id)
-        typer.echo(f"device {device.id} was removed; `wirechamber device add {device.id}` makes it known again")
+        text = f"device {device.id} was removed; `wirechamber device add {device.id}` makes it known again"
+        done(text, json, id=device.id)
 
     in_folder(work, data=data)
 

@@ -65,29 +65,36 @@ def listed(url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = Fa
     show_table(("ID", "TYPE", "EVENT", "TARGET", "STATE", "OK", "ERRORS"), rows, empty="there are no integrations yet")
 
 
-def show(integration_id: Id, url: Url = DEFAULT_URL, token_file: TokenFile = None) -> None:
-    """Show an integration as JSON, with its newest attempts."""
+def show(integration_id: Id, url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:
+    """Show an integration, always as JSON, with its newest attempts."""
     show_json(_call("GET", _path(integration_id), None, url, token_file)["integration"])
 
 
 def edit(
     integration_id: Id, file: File, url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False
 ) -> None:
-    """Replace an integration's whole configuration by a file's; prints the old one on request of --json."""
-    made = _call("PUT", _path(integration_id), _read(file), url, token_file)
-    _say(made, json, f"integration {integration_id} was replaced")
+    """Replace an integration's whole configuration by a file's.
+
+    Prints the old one, from which `edit ID -` brings it back (masked secrets stay as they are); with --json the new.
+    """
+    settings = _read(file)
+    old = _call("GET", _path(integration_id), None, url, token_file)["integration"]
+    made = _call("PUT", _path(integration_id), settings, url, token_file)
+    if not json:
+        show_json(_configuration(old))
+    _say(made, json, f"integration {integration_id} was replaced", err=True)
 
 
-def enable(integration_id: Id, url: Url = DEFAULT_URL, token_file: TokenFile = None) -> None:
+def enable(integration_id: Id, url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:
     """Let an integration work again; it sees events from now on."""
-    _call("PUT", _path(integration_id), {"disabled": False}, url, token_file)
-    typer.echo(f"integration {integration_id} is enabled")
+    made = _call("PUT", _path(integration_id), {"disabled": False}, url, token_file)
+    _say(made, json, f"integration {integration_id} is enabled")
 
 
-def disable(integration_id: Id, url: Url = DEFAULT_URL, token_file: TokenFile = None) -> None:
+def disable(integration_id: Id, url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:
     """Stop an integration; what waits to be delivered is kept."""
-    _call("PUT", _path(integration_id), {"disabled": True}, url, token_file)
-    typer.echo(f"integration {integration_id} is disabled")
+    made = _call("PUT", _path(integration_id), {"disabled": True}, url, token_file)
+    _say(made, json, f"integration {integration_id} is disabled")
 
 
 def try_out(
@@ -144,14 +151,23 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     url: Url = DEFAULT_URL,
     token_file: TokenFile = None,
+    json: Json = False,
 ) -> None:
-    """Delete an integration. Prints its configuration, from which `create -` makes it again (secrets are masked)."""
+    """Delete an integration.
+
+    Prints its configuration as JSON, from which `create -` makes it again (secrets are masked).
+    """
     shown = _call("GET", _path(integration_id), None, url, token_file)["integration"]
     waiting = shown.get("waiting", 0)
     if not yes and not typer.confirm(f"delete the integration for {shown['event']} with {waiting} waiting deliveries?"):
         fail("nothing was deleted")
     _call("DELETE", _path(integration_id), None, url, token_file)
-    show_json({key: value for key, value in shown.items() if key not in _READ_ONLY and value is not None})
+    show_json(_configuration(shown))
+
+
+def _configuration(shown: dict[str, Any]) -> dict[str, Any]:
+    """What `create` and `edit` take."""
+    return {key: value for key, value in shown.items() if key not in _READ_ONLY and value is not None}
 
 
 _READ_ONLY = frozenset(
@@ -183,11 +199,11 @@ def _read(file: str) -> dict[str, Any]:
     return value
 
 
-def _say(made: dict[str, Any], as_json: bool, text: str) -> None:
+def _say(made: dict[str, Any], as_json: bool, text: str, *, err: bool = False) -> None:
     if as_json:
         show_json(made)
         return
-    typer.echo(text)
+    typer.echo(text, err=err)
     for warning in made.get("warnings", ()):
         typer.echo(f"warning: {warning}", err=True)
 

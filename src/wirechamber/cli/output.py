@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NoReturn
@@ -25,9 +26,21 @@ class Exit(IntEnum):
     UNREACHABLE = 5
 
 
+# Without a terminal, a table is as wide as it needs to be: scripts read whole cells.
+UNBOUND_WIDTH = 10_000
+
+
 def console() -> Console:
-    """Where results go; not cut at the edge when it is no terminal."""
-    return Console(highlight=False, soft_wrap=True)
+    """Where results go."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else UNBOUND_WIDTH)
+
+
+def done(text: str, as_json: bool, **told: Any) -> None:
+    """Says that something was done, in words or as a JSON object."""
+    if as_json:
+        show_json({"ok": True, **told})
+    else:
+        typer.echo(text)
 
 
 def show_json(value: Any) -> None:

@@ -32,7 +32,7 @@ def program() -> typer.Typer:
     app.callback()(_options)
     app.command("serve", rich_help_panel=SERVER)(serve.command())
     app.command("demo", rich_help_panel=SERVER)(demo.command)
-    app.command("config", rich_help_panel=SERVER)(config.command)
+    app.command("config", rich_help_panel=SERVER)(config.command())
     app.add_typer(user.app(), name="user", rich_help_panel=FOLDER)
     app.add_typer(token.app(), name="token", rich_help_panel=FOLDER)
     app.add_typer(device.app(), name="device", rich_help_panel=FOLDER)

@@ -6,13 +6,15 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import aiohttp
 import msgspec
 import typer
 
 from wirechamber.cli.output import Exit, fail
+
+if TYPE_CHECKING:
+    import aiohttp
 
 Result = TypeVar("Result")
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -51,6 +53,9 @@ def with_server(
     work: Callable[[Remote], Awaitable[Result]], *, url: str, token_file: Path | None, anonymous: bool = False
 ) -> Result:
     """Does the work with a session; turns errors into one line."""
+    # A fifth of a second, which commands without a server need not wait for.
+    import aiohttp
+
     token = "" if anonymous else _token(token_file)
 
     async def run() -> Result:

@@ -6,14 +6,16 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
-import aiohttp
 import typer
 
 from wirechamber.cli.output import fail
 from wirechamber.cli.remote import DEFAULT_URL, Remote, TokenFile, Url, with_server
+
+if TYPE_CHECKING:
+    import aiohttp
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
@@ -47,6 +49,8 @@ def command(
 
 
 async def _follow(remote: Remote, path: str, position: str | None) -> AsyncIterator[dict[str, object]]:
+    import aiohttp
+
     wait = FIRST_WAIT_S
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S)
     first = True

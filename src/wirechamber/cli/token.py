@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wirechamber.cli.folder import Folder, in_folder
-from wirechamber.cli.output import Exit, fail, show_json, show_table
+from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.cli.user import Data, Json
 from wirechamber.model.accounts import ALL_SCOPES
 from wirechamber.model.times import iso, iso_or_none
@@ -35,6 +35,7 @@ def create(
         int | None, typer.Option("--expires-in", help="Seconds; 0 for never. Default 90 days.")
     ] = None,
     data: Data = None,
+    json: Json = False,
 ) -> None:
     """Make a token and print it: it is shown only this once."""
 
@@ -42,7 +43,10 @@ def create(
         owner = await folder.access.named(user)
         scopes = scope or [ALL_SCOPES]
         issued = await folder.access.issue(owner, client="wirechamber", scopes=scopes, expires_in=expires_in)
-        typer.echo(issued.secret)
+        if json:
+            show_json({"token": issued.secret, "expires_at": iso_or_none(issued.token.expires_at)})
+        else:
+            typer.echo(issued.secret)
 
     in_folder(work, data=data)
 
@@ -79,6 +83,7 @@ def revoke(
     user: Annotated[str | None, typer.Option("--user", help="With --all: whose tokens.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Revoke all tokens of --user.")] = False,
     data: Data = None,
+    json: Json = False,
 ) -> None:
     """Revoke the token given on standard input, or all of a user's."""
     if everything != (user is not None):
@@ -88,9 +93,9 @@ def revoke(
     async def work(folder: Folder) -> None:
         if user is not None:
             count = await folder.access.revoke_all((await folder.access.named(user)).id)
-            typer.echo(f"{count} tokens were revoked")
+            done(f"{count} tokens were revoked", json, revoked=count)
         elif await folder.access.revoke(secret):
-            typer.echo("the token was revoked")
+            done("the token was revoked", json, revoked=1)
         else:
             fail("there is no such token", Exit.NOT_FOUND)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from wirechamber.cli.folder import Folder, in_folder
-from wirechamber.cli.output import Exit, fail, show_json, show_table
+from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.model.times import iso
 
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder [env: WIRECHAMBER_DATA]")]
@@ -56,13 +56,13 @@ def listed(data: Data = None, json: Json = False) -> None:
     in_folder(work, data=data)
 
 
-def password(name: Name, password_stdin: FromStdin = False, data: Data = None) -> None:
+def password(name: Name, password_stdin: FromStdin = False, data: Data = None, json: Json = False) -> None:
     """Change a user's password; all its tokens end."""
     secret = _password(password_stdin)
 
     async def work(folder: Folder) -> None:
         await folder.access.set_password(await folder.access.named(name), secret)
-        typer.echo(f"the password of {name} was changed; its tokens have ended")
+        done(f"the password of {name} was changed; its tokens have ended", json, name=name)
 
     in_folder(work, data=data)
 
@@ -71,6 +71,7 @@ def delete(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     data: Data = None,
+    json: Json = False,
 ) -> None:
     """Delete a user with its tokens and integrations. Its devices become free."""
 
@@ -80,7 +81,7 @@ def delete(
         if not yes and not typer.confirm(f"delete {name} with {count} integrations and what waits to be delivered?"):
             fail("nothing was deleted")
         await folder.store.users.remove(user.id)
-        typer.echo(f"user {name} was deleted")
+        done(f"user {name} was deleted", json, id=user.id, name=user.name)
 
     in_folder(work, data=data)
 

@@ -1,0 +1,117 @@
+"""`template`, `config`, completion and help."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+
+def test_render_prints_exactly_the_text(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "t.mustache").write_text("a={{a}} {{{b}}}{{#l}}<{{.}}>{{/l}} é{{missing}}\n no end")
+    (tmp_path / "d.json").write_text('{"a": true, "b": "<&>", "l": [1, 2.50, "x"]}')
+    done = run("template", "render", "t.mustache", "--data", "d.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "a=true <&><1><2.5><x> é\n no end"
+    assert run("template", "render", "t.mustache").stdout == "a=  é\n no end"
+    assert run("template", "render", "-", "--data", "d.json", stdin="{{b}}").stdout == "&lt;&amp;&gt;"
+
+
+@pytest.mark.parametrize("options", [(), ("--check",)])
+def test_errors_come_with_their_place(run: Run, tmp_path: Path, options: tuple[str, ...]) -> None:
+    (tmp_path / "bad.mustache").write_text("one\n  {{#a}}\n{{/b}}\n")
+    done = run("template", "render", "bad.mustache", *options)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("wirechamber: bad.mustache:3:1: ")
+
+
+def test_check_is_silent_on_standard_output(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "good.mustache").write_text("{{#a}}{{/a}}")
+    done = run("template", "render", "good.mustache", "--check")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(("data", "code", "says"), [("{", 2, "d.json is no JSON"), (None, 2, "d.json can't be read")])
+def test_data_that_can_not_be_taken(run: Run, tmp_path: Path, data: str | None, code: int, says: str) -> None:
+    (tmp_path / "t").write_text("x")
+    if data is not None:
+        (tmp_path / "d.json").write_text(data)
+    done = run("template", "render", "t", "--data", "d.json")
+    assert done.returncode == code
+    assert says in done.stderr
+
+
+def test_config_tells_values_and_sources(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "w.toml").write_text('http_port = 1\nretention_days = 7\nlog_level = "debug"\n')
+    done = run(
+        "config", "--json", "--config", "w.toml", "--http-port", "3",
+        WIRECHAMBER_HTTP_PORT="2", WIRECHAMBER_LOG_LEVEL="error",
+        WIRECHAMBER_OUTBOUND_PROXY="http://me:s3cr3t@proxy:3128",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = {each["name"]: (each["value"], each["source"]) for each in json.loads(done.stdout)}
+    assert said["http_port"] == (3, "flag")
+    assert said["log_level"] == ("error", "environment")
+    assert said["retention_days"] == (7, "file")
+    assert said["http_host"] == ("127.0.0.1", "default")
+    assert "s3cr3t" not in done.stdout
+    line = next(line for line in run("config").stdout.splitlines() if line.startswith("http_port"))
+    assert line.split() == ["http_port", "8080", "default"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "says"),
+    [
+        (("serve",), {"WIRECHAMBER_HTTP_PORT": "http"}, "http_port"),
+        (("serve", "--http-port", "70000"), {}, "http_port"),
+        (("serve",), {"WIRECHAMBER_OUTBOUND_ALLOW": "home"}, "`home` is no network"),
+        (("serve",), {"WIRECHAMBER_TLS_CERT": "cert.pem"}, "tls_key"),
+        (("serve", "--retry-schedule", "5,10"), {}, "retry_schedule"),
+        (("serve", "--durability", "maybe"), {}, "durability"),
+        (("serve", "--config", "nothing.toml"), {}, "nothing.toml"),
+        (("serve", "--config", "typo.toml"), {}, "http_prot"),
+        (("config", "--config", "bad.toml"), {}, "bad.toml"),
+    ],
+)
+def test_settings_that_can_not_be_used(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], env: dict[str, str], says: str
+) -> None:
+    (tmp_path / "typo.toml").write_text("http_prot = 1")
+    (tmp_path / "bad.toml").write_text("http_port = = 1")
+    done = run(*arguments, **env)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_address_that_is_taken_is_told(run: Run) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("serve", "--http-port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "WIRECHAMBER_HTTP_PORT" in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(run: Run, shell: str) -> None:
+    done = run("--show-completion", shell)
+    assert done.returncode == 0, done.stderr
+    assert "_WIRECHAMBER_COMPLETE" in done.stdout or "complete" in done.stdout
+
+
+def test_help_and_version(run: Run) -> None:
+    text = run("--help").stdout
+    for command in (
+        "serve", "demo", "config", "user", "token", "device", "template", "publish", "subscribe", "integration",
+        "status",
+    ):  # fmt: skip
+        assert f"\n  {command} " in text
+    assert run("--version").stdout.strip().count(".") >= 1
+    serve = run("serve", "--help").stdout
+    assert "--outbound-allow" in serve
+    assert "WIRECHAMBER_OUTBOUND_ALLOW" in serve
