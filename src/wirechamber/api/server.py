@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,29 @@ class _Protocol(web.RequestHandler):
             )
         else:
             text = f"the request is no valid HTTP: {message or exc}".splitlines()[0][:300]
-            response = answer({"ok": False, "error": "invalid_request", "error_description": text}, status)
+            response = self._refusal(status, text)
         response.force_close()
         return response
+
+    def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+        if isinstance(resp, web.HTTPException):
+            # No route of ours was asked: an `Expect` that can't be met, a CONNECT, a request for `*`.
+            resp = self._refusal(resp.status, f"this is no proxy, and the request can't be met: {resp.reason}")
+        if request.content.exception() is not None:
+            # The body broke off or can't be unpacked, so nobody knows where the next request begins.
+            resp.force_close()
+        return super().finish_response(request, resp, start_time)
+
+    def _refusal(self, status: int, text: str) -> web.Response:
+        code = "not_found" if status == 404 else BadInput.code
+        return answer({"ok": False, "error": code, "error_description": text}, status)
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        # A body that can't be read is the client's fault, and the client was told.
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
 
 
 class _Server(web.Server):
