@@ -125,7 +125,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         await stack.enter_async_context(_task(_tidy(settings, store, log, delivery, clock), "janitor"))
         app = application(parts)
         await stack.enter_async_context(_task(look_after(app[OPEN], access, settings.keep_alive), "keep-alive"))
-        server = await stack.enter_async_context(serving(app, settings, before_stop=hub.close))
+        server = await stack.enter_async_context(serving(app, settings, before_stop=hub.close, refused=metrics.refused))
         yield Cloud(settings, store, log, access, server, delivery.failed)
 
 

@@ -39,9 +39,15 @@ class NotListening(CloudError):
 
 
 class _Protocol(web.RequestHandler):
-    """aiohttp's connection, with JSON for what it refuses by itself, and a bound on how long headers may take."""
+    """aiohttp's connection, with JSON for what it refuses by itself, and a bound on how long headers may take.
 
-    __slots__ = ("_headers_timer",)
+    Attributes:
+        refused: Counts input that was refused, by its reason.
+    """
+
+    __slots__ = ("_headers_timer", "refused")
+
+    refused: Callable[[str], None]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -89,6 +95,7 @@ class _Protocol(web.RequestHandler):
 
     def _refusal(self, status: int, text: str) -> web.Response:
         code = "not_found" if status == 404 else BadInput.code
+        self.refused(code)
         return answer({"ok": False, "error": code, "error_description": text}, status)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
@@ -98,20 +105,33 @@ class _Protocol(web.RequestHandler):
 
 
 class _Server(web.Server):
+    refused: Callable[[str], None]
+
     def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+        protocol = _Protocol(self, loop=self._loop, **self._kwargs)
+        protocol.refused = self.refused
+        return protocol
 
 
 class _Runner(web.AppRunner):
+    refused: Callable[[str], None]
+
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         server.__class__ = _Server
+        assert isinstance(server, _Server)
+        server.refused = self.refused
         return server
 
 
 @asynccontextmanager
-async def serving(app: web.Application, settings: Settings, before_stop: Callable[[], None]) -> AsyncIterator[Server]:
+async def serving(
+    app: web.Application, settings: Settings, before_stop: Callable[[], None], refused: Callable[[str], None]
+) -> AsyncIterator[Server]:
     """Listens until the block ends: then no new connection, streams end, running requests get their grace.
+
+    Args:
+        refused: Counts what was refused before it reached a route.
 
     Raises:
         NotListening: The address is taken or not ours.
@@ -126,6 +146,7 @@ async def serving(app: web.Application, settings: Settings, before_stop: Callabl
         shutdown_timeout=settings.shutdown_grace,
         handler_cancellation=True,
     )
+    runner.refused = refused
     await runner.setup()
     site = web.TCPSite(runner, settings.http_host, settings.http_port, ssl_context=context, backlog=1024)
     try:
