@@ -1,0 +1,71 @@
+"""`wirechamber demo`: what `make demo` runs. Each step is shown as it really happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.cloud import eventually
+
+
+def environment(folder: Path) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("WIRECHAMBER_", "DEMO_"))}
+    return clean | {
+        "WIRECHAMBER_DATA": str(folder), "WIRECHAMBER_HTTP_PORT": "0", "WIRECHAMBER_DISK_FLOOR_MB": "0",
+        "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+
+
+def test_the_steps_happen_and_can_be_repeated(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    passwords = set()
+    for round_ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "wirechamber", "demo"], env=environment(folder) | {"DEMO_EXIT": "1"},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        file = folder / "demo-password"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        password = file.read_text().strip()
+        passwords.add(password)
+        # On a terminal only.
+        assert password not in done.stdout + done.stderr
+        positions = [int(found) for found in re.findall(r"position (\d+)", done.stdout)]
+        assert len(positions) >= 3
+        assert positions == sorted(positions)
+        for shown in ("http://127.0.0.1:", "temperature", "hook-response", "200"):
+            assert shown in done.stdout, f"{shown} in round {round_}"
+    # Made on the first start, used again on the next.
+    assert len(passwords) == 1
+
+
+def test_it_stays_up_says_how_to_go_on_and_ends_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with out.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wirechamber", "demo"], env=environment(tmp_path / "data"), stdout=log, stderr=log
+        )
+    try:
+        text = eventually(
+            lambda: (said := out.read_text()) and ("Ctrl-C" in said or process.poll() is not None) and said, 60
+        )
+        assert process.poll() is None, text
+        found = re.search(r"http://127\.0\.0\.1:\d+", text)
+        assert found is not None
+        assert httpx.get(found.group() + "/healthz").json()["ok"] is True
+        for shown in ("particle", "demo"):
+            assert shown in text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
