@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -190,3 +191,83 @@ def test_a_stream_says_what_is_gone(live: Cloud) -> None:
     # Who has come past it is told of none.
     with stream(client, last_event_id=cursors[3]) as source:
         assert [event.name for event in take(source, 2)] == ["n4", "n5"]
+
+
+def test_addresses_are_told_apart_as_a_trusted_proxy_says(tmp_path: Path) -> None:
+    settings = {"streams_per_address": "1", "trusted_proxies": "127.0.0.0/8"}
+    with cloud(tmp_path / "data", **settings) as live, ExitStack() as stack:
+        client = live.client(live.user("ann"))
+        for address in ("203.0.113.1", "203.0.113.2", "2001:db8::1"):
+            stack.enter_context(stream(client, X_Forwarded_For=f"10.9.9.9, {address}"))
+        # What the client itself says before the proxy's word makes no new address of it.
+        refused = client.get("/v1/devices/events", headers={"X-Forwarded-For": "198.51.100.7, 203.0.113.2"})
+        assert (refused.status_code, refused.json()["error"]) == (429, "rate_limited")
+        assert _metric(live, 'wirechamber_input_refused_total{reason="rate_limited"}') == 1
+        assert _metric(live, "wirechamber_streams_open") == 3
+
+
+def _fill(live: Cloud, token: str, connection: socket.socket) -> int:
+    """Publishes until the reader, who does not read, has more waiting than the kernel takes; returns how many."""
+    assert b"200 OK" in connection.recv(1000)
+    client = live.client(token)
+    for number in range(1_000):
+        answer = client.post("/v1/devices/events", json={"name": f"n{number}", "data": "x" * 16_000})
+        assert answer.status_code == 200
+        if number % 20 == 19 and _metric(live, "wirechamber_streams_let_go_total") >= 1:
+            return number + 1
+    raise AssertionError("the reader was not let go")
+
+
+def test_who_was_let_go_resumes_where_it_was(tmp_path: Path) -> None:
+    with cloud(tmp_path / "data", stream_buffer_kb="16") as live:
+        token = live.user("ann")
+        with _connect(live, token) as slow:
+            count = _fill(live, token, slow)
+            got = b""
+            with suppress(ConnectionError):
+                while part := slow.recv(65536):
+                    got += part
+        # Only what ends with its empty line is an event; the last one may be cut in the middle.
+        whole = re.findall(rb"id: (\d+)\nevent: (\w+)\ndata: [^\n]*\n\n", got)
+        assert 0 < len(whole) < count
+        with stream(live.client(token), Last_Event_ID=whole[-1][0].decode()) as source:
+            names = [name.decode() for _, name in whole] + [seen.name for seen in take(source, count - len(whole))]
+        assert names == [f"n{number}" for number in range(count)]
+
+
+def test_who_does_not_read_holds_no_stop_up(tmp_path: Path) -> None:
+    # More waits for it than the kernel takes, and not so much that it is let go.
+    with cloud(tmp_path / "data", stream_buffer_kb=str(1024 * 64), shutdown_grace="1") as live:
+        token = live.user("ann")
+        with _connect(live, token) as stuck, stream(live.client(token)) as source:
+            assert b"200 OK" in stuck.recv(1000)
+            publisher = live.client(token)
+            for _ in range(500):
+                publisher.post("/v1/devices/events", json={"name": "n", "data": "x" * 16_000})
+            take(source, 500)
+            assert live.stop() == 0
+            # The one that reads gets its last chunk: httpx would raise otherwise. The other one is cut.
+            assert take(source, 1) == []
+            assert _is_broken_off(stuck)
+
+
+def test_a_position_from_another_log_is_a_gap_and_the_stream_goes_on(live: Cloud) -> None:
+    client = live.client(live.user("ann"))
+    client.post("/v1/devices/events", json={"name": "old"})
+    with stream(client, "/v1/devices/events?last_event_id=0") as source:
+        (old,) = take(source, 1)
+    ahead = str(int(old.cursor) + 1_000)
+    with client.stream("GET", "/v1/devices/events", headers={"Last-Event-ID": ahead}) as response:
+        lines = response.iter_lines()
+        assert [next(lines) for _ in range(5)] == [
+            ":ok",
+            "",
+            f"id: {old.cursor}",
+            "event: wirechamber/gap",
+            f'data: {{"first":"{int(old.cursor) + 1}","last":"{ahead}"}}',
+        ]
+        client.post("/v1/devices/events", json={"name": "new"})
+        assert next(line for line in lines if line.startswith("event: ")) == "event: new"
+    # The gap's own position is one to go on from.
+    with stream(client, Last_Event_ID=old.cursor) as source:
+        assert [event.name for event in take(source, 1)] == ["new"]
