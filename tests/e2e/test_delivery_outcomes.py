@@ -249,3 +249,97 @@ def test_bodies_of_successes_are_kept_for_the_newest(tmp_path: Path, target: Tar
         with live.client(token) as client:
             found = eventually(lambda: (logs := attempts(client, made)) and logs[-1].get("request") is None and logs)
             assert [each.get("request") is not None for each in found] == [True, True, False, False, False]
+
+
+def test_a_sample_publishes_nothing_and_is_not_repeated(live: Cloud, target: Target) -> None:
+    target.answer = lambda method, path, body: (503, {}, b"busy")
+    with live.client(live.user("ann")) as client:
+        made = hook(client, target, "sample", responseTopic="sampled")
+        with stream(client) as source:
+            said = client.post(f"/v1/integrations/{made}/test", json={}).json()
+            assert (said["ok"], said["status_code"], said["error"]) == (False, 503, "error status 503 from 127.0.0.1")
+            assert "event=sample&data=test-event&" in said["request"]["body"]
+            (found,) = eventually(lambda: attempts(client, made))
+            # Recorded and counted like any other, and final: nothing waits.
+            assert (found["attempt"], found["final"], found["event"]) == (1, True, "sample")
+            shown = client.get(f"/v1/integrations/{made}").json()["integration"]
+            assert (shown["todayCounters"], shown["waiting"]) == ({"success": 0, "error": 1}, 0)
+            target.answer = lambda method, path, body: (200, {}, b"fine")
+            assert client.post(f"/v1/integrations/{made}/test").json()["ok"] is True
+            # What is published afterwards is the first that the stream shows, and its delivery only the third request.
+            publish(client, "sample")
+            assert [event.name for event in take(source, 3)] == ["sample", "hook-sent/sample", "sampled/0"]
+        assert len(target.requests) == 3
+
+
+def test_the_device_is_told_once_though_the_server_is_killed_after_it(tmp_path: Path, target: Target) -> None:
+    target.answer = lambda method, path, body: (500, {}, b"")
+    settings = {"retry_schedule": "0,0.1,1.5,0.2", "answer_deadline": "0.3"}
+    with cloud(tmp_path / "data", **settings) as live:
+        token = live.user("ann")
+        with live.client(token) as client:
+            made = hook(client, target)
+            with stream(client, "/v1/devices/events/hook-") as source:
+                publish(client)
+                (error,) = take(source, 1)
+                assert error.name == "hook-error/temp/0"
+            eventually(lambda: len(attempts(client, made)) == 2)
+        live.kill()
+        live.start()
+        with live.client(token) as client:
+            found = eventually(lambda: (logs := attempts(client, made)) and logs[0]["final"] and logs)
+            assert [each["attempt"] for each in found] == [4, 3, 2, 1]
+            # The final failure would tell the device, had it not been told.
+            with stream(client, "/v1/devices/events/hook-", Last_Event_ID="0") as source:
+                publish(client, "other")
+                target.answer = lambda method, path, body: (200, {}, b"")
+                hook(client, target, "end")
+                publish(client, "end")
+                assert [event.name for event in take(source, 2)] == ["hook-error/temp/0", "hook-sent/end"]
+
+
+def test_a_secret_that_the_target_echoes_stays_out_of_the_log(live: Cloud, target: Target) -> None:
+    def echo(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        sent = target.requests[-1][2]
+        return 400, {"X-Echo": sent["Authorization"]}, f"bad key {sent['X-Api-Key']}, {path}".encode()
+
+    target.answer = echo
+    with live.client(live.user("ann")) as client:
+        made = hook(
+            client, target, secretHeaders="X-Api-Key", headers={"X-Api-Key": "pink elephants"},
+            auth={"username": "u", "password": "s3cr3t-word"},
+        )  # fmt: skip
+        publish(client)
+        (found,) = eventually(lambda: attempts(client, made))
+        assert found["response"]["body"] == "bad key [[SENSITIVE]], /"
+        assert ["X-Echo", "Basic [[SENSITIVE]]"] in [list(pair) for pair in found["response"]["headers"]]
+        tried = client.post(f"/v1/integrations/{made}/test").json()
+        text = json.dumps([found, tried, client.get("/v1/integrations").json()])
+        for secret in ("pink elephants", "s3cr3t-word", target.requests[0][2]["Authorization"].split()[1]):
+            assert secret not in text
+
+
+def test_the_log_is_paged_and_filtered(live: Cloud, target: Target) -> None:
+    target.answer = lambda method, path, body: (200 if int(body) % 2 else 400, {}, b"")
+    with live.client(live.user("ann")) as client:
+        made = hook(client, target, body="{{{PARTICLE_EVENT_VALUE}}}")
+        for number in range(7):
+            publish(client, data=str(number))
+        eventually(lambda: len(attempts(client, made)) == 7)
+        path = f"/v1/integrations/{made}/logs"
+        pages: list[list[str]] = []
+        before = ""
+        while True:
+            page = client.get(path, params={"per_page": "3", "before": before}).json()
+            pages.append([each["id"] for each in page["logs"]])
+            before = page["meta"]["before"]
+            if before is None:
+                break
+            assert before == pages[-1][-1]
+        assert [len(page) for page in pages] == [3, 3, 1]
+        # Newest first, each once.
+        assert [each for page in pages for each in page] == [each["id"] for each in attempts(client, made)]
+        for status, count in (("success", 3), ("error", 4)):
+            found = client.get(path, params={"status": status}).json()["logs"]
+            assert [each["ok"] for each in found] == [status == "success"] * count
+        assert client.get(path, params={"device": "0" * 24}).json()["logs"] == []
