@@ -150,6 +150,7 @@ class Outbound:
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._poll = select.epoll()
+        self._watched: set[int] = set()
         self._loop.add_reader(self._poll.fileno(), self._act)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE_CONNECTIONS)
@@ -262,6 +263,7 @@ class Outbound:
 
     def _watch(self, what: int, descriptor: int, _multi: Any, _data: Any) -> None:
         if what == pycurl.POLL_REMOVE:
+            self._watched.discard(descriptor)
             with suppress(OSError, ValueError):
                 self._poll.unregister(descriptor)
             return
@@ -270,10 +272,11 @@ class Outbound:
             mask |= select.EPOLLIN
         if what & pycurl.POLL_OUT:
             mask |= select.EPOLLOUT
-        try:
+        if descriptor in self._watched:
             self._poll.modify(descriptor, mask)
-        except FileNotFoundError:
+        else:
             self._poll.register(descriptor, mask)
+            self._watched.add(descriptor)
 
     # --- one request ---
 

@@ -17,14 +17,15 @@ create unique index event_id on event (id);
 -- A reader's scope names an owner; the position is the row id and so part of the index.
 create index event_owner on event (owner, position);
 
--- What each owner's events take, and up to where they were removed: for the quota and for gaps.
+-- What each owner's events up to `state.newest` take, and up to where they were removed: for the quota and for gaps.
 create table usage (
     owner text primary key,
     bytes integer not null,
     trimmed_to integer not null default 0
 ) without rowid;
 
--- One row. `newest` is the highest position ever given; `clean` says that the last run closed the log.
+-- One row. `newest` is the highest position given when usage was last counted; `clean` says that the last run closed the
+-- log.
 create table state (
     one integer primary key check (one = 1),
     newest integer not null,

@@ -11,10 +11,11 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,9 @@ Durability = Literal["full", "normal"]
 MAX_BATCH = 2_000
 # Beyond this the sender is told to come back, instead of memory filling up.
 MAX_WAITING = 50_000
+# A commit costs as much as ten events. Where several wait at a time, the next batch begins this long after the last one
+# at the earliest; a lone event, and one sender after the other, is stored at once.
+GATHER_S = 0.002
 # Rows that one page may look at: a rare prefix must not turn a read into a scan of the whole log.
 MAX_SCAN = 5_000
 # Rows that one step of trimming removes; appends go in between.
@@ -61,7 +65,13 @@ USED = """
 insert into usage (owner, bytes) select value ->> 0, value ->> 1 from json_each(?) where true
 on conflict (owner) do update set bytes = bytes + excluded.bytes
 """
-MOVED = "update state set newest = ?"
+RECOUNT = """
+insert into usage (owner, bytes) select owner, sum(size) from event where position > ? group by owner
+on conflict (owner) do update set bytes = bytes + excluded.bytes
+"""
+COUNTED = "update state set newest = ?"
+# Usage and the newest position are written down after so many events; after an unclean end the rest is counted again.
+COUNT_EVERY = 10_000
 
 
 class LogTooNew(CloudError):
@@ -96,11 +106,15 @@ class SqliteEventLog:
         self._file = file
         self._writer = writer
         self._newest = newest
+        # What owners used since it was last written down, and by how many events.
+        self._used: dict[str, int] = {}
+        self._uncounted = 0
         self._loop = asyncio.get_running_loop()
         self._tail = Tail(Cursor(str(newest)), int)
         self._waiting: deque[_Append | _Task] = deque()
         self._events_waiting = 0
         self._wake = threading.Condition()
+        self._stop = threading.Event()
         self._closing = False
         self._readers = ThreadPoolExecutor(READERS, "eventlog-reader")
         self._local = threading.local()
@@ -177,6 +191,7 @@ class SqliteEventLog:
         with self._wake:
             self._closing = True
             self._wake.notify()
+        self._stop.set()
         await self._loop.run_in_executor(None, self._thread.join)
         self._readers.shutdown()
         for connection in self._connections:
@@ -235,18 +250,26 @@ class SqliteEventLog:
         return await item.done
 
     def _write_for_ever(self) -> None:
+        next_at = 0.0
         while True:
             with self._wake:
                 while not self._waiting and not self._closing:
                     self._wake.wait()
+            pause = next_at - time.monotonic()
+            if pause > 0 and self._events_waiting < MAX_BATCH:
+                self._stop.wait(pause)
+            began = time.monotonic()
+            with self._wake:
                 if not self._waiting:
                     break
                 batch = self._next_batch()
+            next_at = began + GATHER_S if isinstance(batch, list) and len(batch) > 1 else 0.0
             if isinstance(batch, _Task):
                 self._perform(batch)
             else:
                 self._store(batch)
-        with self._writer as db:
+        with _transaction(self._writer) as db:
+            self._count(db)
             db.execute("update state set clean = 1")
         self._writer.execute("pragma wal_checkpoint(truncate)")
         self._writer.close()
@@ -268,7 +291,8 @@ class SqliteEventLog:
 
     def _perform(self, task: _Task) -> None:
         try:
-            with self._writer as db:
+            with _transaction(self._writer) as db:
+                self._count(db)
                 result = task.work(db)
         except sqlite3.Error as problem:
             error = Unavailable(f"the event log can't be written: {problem}")
@@ -298,15 +322,19 @@ class SqliteEventLog:
             )
             used[event.owner] = used.get(event.owner, 0) + size
         newest = first + len(events) - 1
-        with self._writer as db:
-            stored = db.execute(INSERT, (_encode(rows).decode(),)).rowcount
-            known: dict[str, int] = {}
-            if stored != len(rows):
-                known = _positions(db, [event.id for event in events])
-                used = _sizes_of_new(rows, known)
-            db.execute(USED, (_encode(list(used.items())).decode(),))
-            db.execute(MOVED, (newest,))
+        # A transaction of its own, begun and committed within the statement: each further one would wait for the GIL.
+        stored = self._writer.execute(INSERT, (_encode(rows).decode(),)).rowcount
+        known: dict[str, int] = {}
+        if stored != len(rows):
+            known = _positions(self._writer, [event.id for event in events])
+            used = _sizes_of_new(rows, known)
+        for owner, size in used.items():
+            self._used[owner] = self._used.get(owner, 0) + size
+        self._uncounted += stored
         self._newest = newest
+        if self._uncounted >= COUNT_EVERY:
+            with suppress(sqlite3.Error), _transaction(self._writer) as db:
+                self._count(db)
         entries: list[Entry] = []
         position = first
         for item in batch:
@@ -320,6 +348,13 @@ class SqliteEventLog:
                 position += 1
             item.cursors = cursors
         return entries
+
+    def _count(self, db: sqlite3.Connection) -> None:
+        """Writes down what owners used and the newest position."""
+        db.execute(USED, (_encode(list(self._used.items())).decode(),))
+        db.execute(COUNTED, (self._newest,))
+        self._used.clear()
+        self._uncounted = 0
 
     def _stored(self, batch: list[_Append], entries: list[Entry]) -> None:
         self._tail.extend(entries)
@@ -369,16 +404,30 @@ def _open(file: Path, durability: Durability) -> tuple[sqlite3.Connection, int]:
     if version == 0:
         schema = (Path(__file__).parent / "schema.sql").read_text()
         writer.executescript(f"begin; {schema}; pragma user_version = {SCHEMA_VERSION}; commit;")
-    newest, clean = writer.execute("select newest, clean from state").fetchone()
-    if not clean:
-        newest += SKIP
-    with writer as db:
+    with _transaction(writer) as db:
+        counted, clean = db.execute("select newest, clean from state").fetchone()
+        db.execute(RECOUNT, (counted,))
+        (last,) = db.execute("select max(position) from event").fetchone()
+        newest = max(counted, last or 0) + (0 if clean else SKIP)
         db.execute("update state set clean = 0, newest = ?", (newest,))
     return writer, newest
 
 
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("begin immediate")
+    try:
+        yield db
+        db.execute("commit")
+    except BaseException:
+        # Some errors, such as a full disk, have rolled back already.
+        if db.in_transaction:
+            db.execute("rollback")
+        raise
+
+
 def _connect(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(file, check_same_thread=False, timeout=10, cached_statements=64)
+    connection = sqlite3.connect(file, check_same_thread=False, timeout=10, cached_statements=64, isolation_level=None)
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma cache_size = -16000")
     connection.execute("pragma mmap_size = 268435456")

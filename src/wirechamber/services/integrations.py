@@ -18,7 +18,7 @@ from wirechamber.model.deliveries import Attempt, DayCount
 from wirechamber.model.events import BY_API, Event
 from wirechamber.model.ids import new_id
 from wirechamber.model.integrations import IntegrationRecord
-from wirechamber.model.names import DEFAULT_TTL
+from wirechamber.model.names import DEFAULT_TTL, check_name
 from wirechamber.model.times import DAY_MS, day, iso
 from wirechamber.settings import Settings
 from wirechamber.store.base import AttemptFilter, Store
@@ -70,7 +70,7 @@ class Integrations:
         record = IntegrationRecord(
             id=new_id(now)[:24],
             owner=owner,
-            kind=self._registry.named(kind or shared.kind or "Webhook").kind,
+            kind=self._registry.named(kind or ("Webhook" if shared.kind is None else shared.kind)).kind,
             event=shared.event,
             created_at=now,
             updated_at=now,
@@ -87,8 +87,7 @@ class Integrations:
             # What a switch sends: everything else stays.
             sent = dict(record.settings) | _common_of(record) | {"disabled": sent["disabled"]}
         shared = self._read_common(sent)
-        named = shared.kind and self._registry.named(shared.kind).kind
-        if named and named != record.kind:
+        if shared.kind is not None and self._registry.named(shared.kind).kind != record.kind:
             raise InvalidConfig("integration_type", f"can't be changed: it is {record.kind}")
         changed, warnings = self._configure(record, shared)
         # While it was active it keeps its place: events that are accepted and wait for dispatch go to what it is now.
@@ -149,11 +148,13 @@ class Integrations:
     async def test(self, owner: str, integration_id: str, name: Any = None, data: Any = None) -> dict[str, Any]:
         """Sends a sample event through it and tells what came of it; publishes nothing."""
         record = await self.get(owner, integration_id)
+        if data is not None and not isinstance(data, str):
+            raise BadInput("data must be a text")
         now = self._clock.now()
         event = Event(
             id=new_id(now),
-            name=name if isinstance(name, str) and name else record.event,
-            data=data if isinstance(data, str) else TEST_DATA,
+            name=record.event if name in (None, "") else check_name(name),
+            data=TEST_DATA if data is None else data,
             published_at=now,
             received_at=now,
             owner=owner,

@@ -58,6 +58,7 @@ class Database:
                 f"{file} can't be used: {problem}; put it back from your backup if it is damaged"
             ) from None
         self._writer = writer
+        self._durable: bool | None = None
         self._write_thread = ThreadPoolExecutor(1, "store-writer")
         self._read_threads = ThreadPoolExecutor(READERS, "store-reader")
         self._local = threading.local()
@@ -119,7 +120,9 @@ class Database:
             raise Unavailable(f"the store can't be used: {problem}") from problem
 
     def _transact(self, work: Callable[[sqlite3.Connection], Result], durable: bool) -> Result:
-        self._writer.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+        if durable != self._durable:
+            self._writer.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+            self._durable = durable
         with transaction(self._writer) as db:
             result = work(db)
             (revision,) = db.execute("select value from revision").fetchone() if durable else (self._revision,)
@@ -156,10 +159,12 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     db.execute("begin immediate")
     try:
         yield db
+        db.execute("commit")
     except BaseException:
-        db.execute("rollback")
+        # Some errors, such as a full disk, have rolled back already.
+        if db.in_transaction:
+            db.execute("rollback")
         raise
-    db.execute("commit")
 
 
 def migrate(db: sqlite3.Connection, file: Path, upto: int | None = None) -> None:

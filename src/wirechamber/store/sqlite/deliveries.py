@@ -268,12 +268,17 @@ def _writes_of(settlement: Settlement) -> Any:
 
 
 def _store_attempts(db: sqlite3.Connection, attempts: Sequence[Attempt], parameters: str, ids: str) -> None:
-    # Asked first, so that an attempt that is settled again after a crash is counted once.
-    fresh = {row[0] for row in db.execute(FRESH, (ids,))}
-    db.execute(ATTEMPTS, (parameters,))
+    fresh: set[str] | None = None
+    if db.execute(ATTEMPTS, (parameters,)).rowcount != len(attempts):
+        # Some were settled before a crash, or their integration is gone: only new ones are counted. This is the first
+        # statement of the transaction, so beginning again loses nothing.
+        db.execute("rollback")
+        db.execute("begin immediate")
+        fresh = {row[0] for row in db.execute(FRESH, (ids,))}
+        db.execute(ATTEMPTS, (parameters,))
     counts: dict[tuple[str, int], list[int]] = {}
     for attempt in attempts:
-        if attempt.id in fresh:
+        if fresh is None or attempt.id in fresh:
             numbers = counts.setdefault((attempt.integration, day(attempt.started_at)), [0, 0, 0])
             numbers[0 if attempt.ok else 1 if attempt.final else 2] += 1
     if counts:
