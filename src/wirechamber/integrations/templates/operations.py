@@ -51,12 +51,6 @@ class Room(Struct, gc=False):
     left: int = MAX_OUTPUT
     steps: int = MAX_STEPS
 
-    def too_large(self) -> OutputTooLarge:
-        """Which bound was passed."""
-        if self.left < 0:
-            return OutputTooLarge("more characters are printed than is allowed")
-        return OutputTooLarge(f"it takes more than {MAX_STEPS} steps")
-
 
 class Rendering(Struct, gc=False):
     """One rendering under way.
@@ -65,26 +59,34 @@ class Rendering(Struct, gc=False):
         over: Names that go before all others, at any depth.
         data: What `.` is outside of every section.
         top: The innermost frame outside of every section.
-        room: What may still be printed and done.
+        out: What has been printed.
+        left: Characters that may still be printed.
+        steps: Operations that may still be performed.
         levels: Sections and partials that may still be entered.
     """
 
     over: dict[str, Any] | None
     data: Any
     top: Any
-    room: Room
     out: list[str]
+    left: int = MAX_OUTPUT
+    steps: int = MAX_STEPS
     levels: int = MAX_LEVELS
+
+    def too_large(self) -> OutputTooLarge:
+        """Which bound was passed."""
+        if self.left < 0:
+            return OutputTooLarge("more characters are printed than is allowed")
+        return OutputTooLarge(f"it takes more than {MAX_STEPS} steps")
 
     def enter(self, steps: int) -> None:
         """A section or partial begins."""
         self.levels -= 1
         if self.levels < 0:
             raise OutputTooLarge(f"sections and partials are more than {MAX_LEVELS} deep")
-        room = self.room
-        room.steps -= steps
-        if room.steps < 0:
-            raise room.too_large()
+        self.steps -= steps
+        if self.steps < 0:
+            raise self.too_large()
 
 
 def compiled(nodes: Sequence[Node], partials: Partials) -> Operation:
@@ -150,10 +152,9 @@ def _run(parts: Sequence[str | Variable]) -> Operation:
             values = tuple([escape(value) if special else value for value, special in pairs])
         text = form % values
         rendering.out.append(text)
-        room = rendering.room
-        room.left -= len(text)
-        if room.left < 0:
-            raise room.too_large()
+        rendering.left -= len(text)
+        if rendering.left < 0:
+            raise rendering.too_large()
 
     return perform
 
@@ -163,10 +164,9 @@ def _constant(text: str) -> Operation:
 
     def perform(rendering: Rendering, _inner: Any, _outer: Outer) -> None:
         rendering.out.append(text)
-        room = rendering.room
-        room.left -= length
-        if room.left < 0:
-            raise room.too_large()
+        rendering.left -= length
+        if rendering.left < 0:
+            raise rendering.too_large()
 
     return perform
 

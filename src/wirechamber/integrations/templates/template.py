@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wirechamber.integrations.templates.operations import Operation, Outer, Rendering, Room, compiled
+from wirechamber.integrations.templates.errors import OutputTooLarge
+from wirechamber.integrations.templates.operations import (
+    MAX_OUTPUT,
+    Operation,
+    Outer,
+    Rendering,
+    Room,
+    compiled,
+)
 from wirechamber.integrations.templates.parser import Node, indented, names, parse
 
 # Data of at most so many keys is merged with the names that go before it: one look-up finds both.
@@ -47,12 +55,11 @@ class Template:
         Raises:
             OutputTooLarge: There is not that much room.
         """
-        if room is None:
-            room = Room()
         if self.constant:
-            room.left -= len(self._text)
-            if room.left < 0:
-                raise room.too_large()
+            if len(self._text) > (MAX_OUTPUT if room is None else room.left):
+                raise OutputTooLarge("more characters are printed than is allowed")
+            if room is not None:
+                room.left -= len(self._text)
             return self._text
         over: dict[str, Any] | None = None
         if len(frames) > 1 and isinstance(frames[-1], Mapping):
@@ -69,8 +76,13 @@ class Template:
                 top = {**top, **over}
             else:
                 top, outer = over, (top, outer)
-        rendering = Rendering(over, data, top, room, [])
+        if room is None:
+            rendering = Rendering(over, data, top, [])
+        else:
+            rendering = Rendering(over, data, top, [], room.left, room.steps)
         (self._operation or self.operation())(rendering, top, outer)
+        if room is not None:
+            room.left, room.steps = rendering.left, rendering.steps
         out = rendering.out
         return out[0] if len(out) == 1 else "".join(out)
 
