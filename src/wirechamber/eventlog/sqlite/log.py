@@ -8,32 +8,31 @@ each row of an `executemany`.
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import structlog
 
 from wirechamber.clock import Clock
-from wirechamber.errors import CloudError, Unavailable
+from wirechamber.errors import Unavailable
 from wirechamber.eventlog.base import MAX_PAGE, Cursor, Entry, Gap, NotACursor, Page, Scope
+from wirechamber.eventlog.sqlite.file import FILE, Durability, connect, open_file, transaction
+from wirechamber.eventlog.sqlite.reading import page_query, trimmed_to
+from wirechamber.eventlog.sqlite.trimming import over_quota, trim_age, trim_owner
 from wirechamber.eventlog.tail import Tail
 from wirechamber.model.events import Event
 
 _log = structlog.get_logger("wirechamber.eventlog")
 
-FILE = "events.db"
-SCHEMA_VERSION = 1
-Durability = Literal["full", "normal"]
 
 # Enough to share an fsync many times over, and short enough that a reader of the WAL never waits long.
 MAX_BATCH = 2_000
@@ -42,16 +41,8 @@ MAX_WAITING = 50_000
 # A commit costs as much as ten events. Where several wait at a time, the next batch begins this long after the last one
 # at the earliest; a lone event, and one sender after the other, is stored at once.
 GATHER_S = 0.002
-# Rows that one page may look at: a rare prefix must not turn a read into a scan of the whole log.
-MAX_SCAN = 5_000
-# Rows that one step of trimming removes; appends go in between.
-TRIM_ROWS = 2_000
 READERS = 3
-# After an unclean end, positions that a reader may have seen but that a power loss took away are jumped over.
-SKIP = 1 << 24
 MAX_POSITION = (1 << 63) - 1
-# 1,000 pages is the default and costs an fsync of the database file every 4 MB; this is about 64 MB.
-CHECKPOINT_PAGES = 16_000
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Event).decode
@@ -65,17 +56,9 @@ USED = """
 insert into usage (owner, bytes) select value ->> 0, value ->> 1 from json_each(?) where true
 on conflict (owner) do update set bytes = bytes + excluded.bytes
 """
-RECOUNT = """
-insert into usage (owner, bytes) select owner, sum(size) from event where position > ? group by owner
-on conflict (owner) do update set bytes = bytes + excluded.bytes
-"""
 COUNTED = "update state set newest = ?"
 # Usage and the newest position are written down after so many events; after an unclean end the rest is counted again.
 COUNT_EVERY = 10_000
-
-
-class LogTooNew(CloudError):
-    """The file was written by a newer version of Wirechamber; install that version."""
 
 
 class _Append:
@@ -177,11 +160,11 @@ class SqliteEventLog:
         """Removes old events in small steps, appends going in between."""
         removed = 0
         bound = int(not_after)
-        while step := await self._on_writer(lambda db: _trim_age(db, before_time, bound)):
+        while step := await self._on_writer(lambda db: trim_age(db, before_time, bound)):
             removed += step
         if owner_bytes is not None:
-            for owner in await self._on_writer(lambda db: _over_quota(db, owner_bytes)):
-                trim = partial(_trim_owner, owner=owner, owner_bytes=owner_bytes, not_after=bound)
+            for owner in await self._on_writer(lambda db: over_quota(db, owner_bytes)):
+                trim = partial(trim_owner, owner=owner, owner_bytes=owner_bytes, not_after=bound)
                 while step := await self._on_writer(trim):
                     removed += step
         return removed
@@ -202,7 +185,7 @@ class SqliteEventLog:
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = _connect(self._file)
+            connection = self._local.connection = connect(self._file)
             connection.execute("pragma query_only = on")
             self._connections.append(connection)
         return connection
@@ -218,9 +201,9 @@ class SqliteEventLog:
         db = self._connection()
         try:
             # One statement each, so no transaction stays open; trimming only ever raises the marks.
-            query, values, scanned = _page_query(scope, after, limit)
+            query, values, scanned = page_query(scope, after, limit)
             rows = db.execute(query, values).fetchall()
-            trimmed = _trimmed_to(db, scope.owner)
+            trimmed = trimmed_to(db, scope.owner)
         except sqlite3.Error as problem:
             raise Unavailable(f"the event log can't be read: {problem}") from problem
         entries: list[Entry] = []
@@ -268,7 +251,7 @@ class SqliteEventLog:
                 self._perform(batch)
             else:
                 self._store(batch)
-        with _transaction(self._writer) as db:
+        with transaction(self._writer) as db:
             self._count(db)
             db.execute("update state set clean = 1")
         self._writer.execute("pragma wal_checkpoint(truncate)")
@@ -291,7 +274,7 @@ class SqliteEventLog:
 
     def _perform(self, task: _Task) -> None:
         try:
-            with _transaction(self._writer) as db:
+            with transaction(self._writer) as db:
                 self._count(db)
                 result = task.work(db)
         except sqlite3.Error as problem:
@@ -333,7 +316,7 @@ class SqliteEventLog:
         self._uncounted += stored
         self._newest = newest
         if self._uncounted >= COUNT_EVERY:
-            with suppress(sqlite3.Error), _transaction(self._writer) as db:
+            with suppress(sqlite3.Error), transaction(self._writer) as db:
                 self._count(db)
         entries: list[Entry] = []
         position = first
@@ -382,7 +365,7 @@ async def open_sqlite_log(folder: Path, *, durability: Durability, clock: Clock)
     """
     file = folder / FILE
     try:
-        writer, newest = await asyncio.get_running_loop().run_in_executor(None, _open, file, durability)
+        writer, newest = await asyncio.get_running_loop().run_in_executor(None, open_file, file, durability)
     except sqlite3.Error as problem:
         raise Unavailable(f"{file} can't be used: {problem}; put it back from your backup if it is damaged") from None
     log = SqliteEventLog(file, writer, newest)
@@ -390,85 +373,6 @@ async def open_sqlite_log(folder: Path, *, durability: Durability, clock: Clock)
         yield log
     finally:
         await log.close()
-
-
-def _open(file: Path, durability: Durability) -> tuple[sqlite3.Connection, int]:
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-    writer = _connect(file)
-    writer.execute(f"pragma synchronous = {durability}")
-    writer.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    (version,) = writer.execute("pragma user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        writer.close()
-        raise LogTooNew(f"{file} was written by a newer version of Wirechamber; run that version or a later one")
-    if version == 0:
-        schema = (Path(__file__).parent / "schema.sql").read_text()
-        writer.executescript(f"begin; {schema}; pragma user_version = {SCHEMA_VERSION}; commit;")
-    with _transaction(writer) as db:
-        counted, clean = db.execute("select newest, clean from state").fetchone()
-        db.execute(RECOUNT, (counted,))
-        (last,) = db.execute("select max(position) from event").fetchone()
-        newest = max(counted, last or 0) + (0 if clean else SKIP)
-        db.execute("update state set clean = 0, newest = ?", (newest,))
-    return writer, newest
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    db.execute("begin immediate")
-    try:
-        yield db
-        db.execute("commit")
-    except BaseException:
-        # Some errors, such as a full disk, have rolled back already.
-        if db.in_transaction:
-            db.execute("rollback")
-        raise
-
-
-def _connect(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(file, check_same_thread=False, timeout=10, cached_statements=64, isolation_level=None)
-    connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma cache_size = -16000")
-    connection.execute("pragma mmap_size = 268435456")
-    return connection
-
-
-def _page_query(scope: Scope, after: int, limit: int) -> tuple[str, list[Any], int]:
-    """Looks at a bounded number of rows, and says of each whether the rest of the scope holds.
-
-    Returns the query, its values, and how many rows it looks at.
-    """
-    where: list[str] = ["position > ?"]
-    values: list[Any] = [after]
-    if scope.owner is not None:
-        where.append("owner = ?")
-        values.append(scope.owner)
-    matches: list[str] = ["1"]
-    tested: list[Any] = []
-    if scope.coreid is not None:
-        matches.append("coreid = ?")
-        tested.append(scope.coreid)
-    if scope.prefix:
-        # Not LIKE: that ignores case.
-        matches.append("substr(name, 1, ?) = ?")
-        tested += [len(scope.prefix), scope.prefix]
-    test = " and ".join(matches)
-    scanned = MAX_SCAN if tested else limit
-    return (
-        f"select position, {test}, iif({test}, record, null) from event where {' and '.join(where)}"
-        f" order by position limit {scanned}",
-        [*tested, *tested, *values],
-        scanned,
-    )
-
-
-def _trimmed_to(db: sqlite3.Connection, owner: str | None) -> int:
-    if owner is None:
-        (position,) = db.execute("select trimmed_to from state").fetchone()
-        return int(position)
-    row = db.execute("select trimmed_to from usage where owner = ?", (owner,)).fetchone()
-    return 0 if row is None else int(row[0])
 
 
 def _positions(db: sqlite3.Connection, ids: list[str]) -> dict[str, int]:
@@ -484,59 +388,6 @@ def _sizes_of_new(rows: list[tuple[Any, ...]], known: dict[str, int]) -> dict[st
         if known.get(event_id) == position:
             used[owner] = used.get(owner, 0) + size
     return used
-
-
-def _trim_age(db: sqlite3.Connection, before_time: int, not_after: int) -> int:
-    # In order of position, which is nearly that of time: the first young event ends a step.
-    rows = db.execute(
-        "select position, owner, size, received_at < ? from event where position <= ? order by position limit ?",
-        (before_time, not_after, TRIM_ROWS),
-    ).fetchall()
-    old = []
-    for row in rows:
-        if not row[3]:
-            break
-        old.append(row)
-    return _remove(db, [(position, owner, size) for position, owner, size, _ in old], everybody=True)
-
-
-def _over_quota(db: sqlite3.Connection, owner_bytes: int) -> list[str]:
-    return [owner for (owner,) in db.execute("select owner from usage where bytes > ?", (owner_bytes,))]
-
-
-def _trim_owner(db: sqlite3.Connection, owner: str, owner_bytes: int, not_after: int) -> int:
-    (used,) = db.execute("select bytes from usage where owner = ?", (owner,)).fetchone()
-    rows = db.execute(
-        "select position, owner, size from event where owner = ? and position <= ? order by position limit ?",
-        (owner, not_after, TRIM_ROWS),
-    ).fetchall()
-    over = []
-    for row in rows:
-        if used <= owner_bytes:
-            break
-        over.append(row)
-        used -= row[2]
-    return _remove(db, over, everybody=False)
-
-
-def _remove(db: sqlite3.Connection, rows: list[tuple[int, str, int]], *, everybody: bool) -> int:
-    if not rows:
-        return 0
-    positions = [position for position, _, _ in rows]
-    db.execute("delete from event where position in (select value from json_each(?))", (_encode(positions).decode(),))
-    freed: dict[str, tuple[int, int]] = {}
-    for position, owner, size in rows:
-        before, upto = freed.get(owner, (0, 0))
-        freed[owner] = (before + size, max(upto, position))
-    db.execute(
-        "update usage set bytes = bytes - (select value ->> 1 from json_each(?1) where value ->> 0 = owner),"
-        " trimmed_to = max(trimmed_to, (select value ->> 2 from json_each(?1) where value ->> 0 = owner))"
-        " where owner in (select value ->> 0 from json_each(?1))",
-        (_encode([(owner, size, upto) for owner, (size, upto) in freed.items()]).decode(),),
-    )
-    if everybody:
-        db.execute("update state set trimmed_to = max(trimmed_to, ?)", (positions[-1],))
-    return len(rows)
 
 
 def _succeed(future: asyncio.Future[Any], result: Any) -> None:

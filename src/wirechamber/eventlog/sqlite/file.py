@@ -1,0 +1,79 @@
+"""The log's file: opening it, and where positions go on."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from wirechamber.errors import CloudError
+
+FILE = "events.db"
+SCHEMA_VERSION = 1
+Durability = Literal["full", "normal"]
+
+# After an unclean end, positions that a reader may have seen but that a power loss took away are jumped over.
+SKIP = 1 << 24
+# 1,000 pages is the default and costs an fsync of the database file every 4 MB; this is about 64 MB.
+CHECKPOINT_PAGES = 16_000
+RECOUNT = """
+insert into usage (owner, bytes) select owner, sum(size) from event where position > ? group by owner
+on conflict (owner) do update set bytes = bytes + excluded.bytes
+"""
+
+
+class LogTooNew(CloudError):
+    """The file was written by a newer version of Wirechamber; install that version."""
+
+
+def open_file(file: Path, durability: Durability) -> tuple[sqlite3.Connection, int]:
+    """The writer's connection, its schema made if need be, and the newest position ever given.
+
+    Raises:
+        LogTooNew: A newer version wrote it.
+        sqlite3.Error: It is damaged.
+    """
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    writer = connect(file)
+    writer.execute(f"pragma synchronous = {durability}")
+    writer.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    (version,) = writer.execute("pragma user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        writer.close()
+        raise LogTooNew(f"{file} was written by a newer version of Wirechamber; run that version or a later one")
+    if version == 0:
+        schema = (Path(__file__).parent / "schema.sql").read_text()
+        writer.executescript(f"begin; {schema}; pragma user_version = {SCHEMA_VERSION}; commit;")
+    with transaction(writer) as db:
+        counted, clean = db.execute("select newest, clean from state").fetchone()
+        db.execute(RECOUNT, (counted,))
+        (last,) = db.execute("select max(position) from event").fetchone()
+        newest = max(counted, last or 0) + (0 if clean else SKIP)
+        db.execute("update state set clean = 0, newest = ?", (newest,))
+    return writer, newest
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """A write transaction, committed at the end or rolled back."""
+    db.execute("begin immediate")
+    try:
+        yield db
+        db.execute("commit")
+    except BaseException:
+        # Some errors, such as a full disk, have rolled back already.
+        if db.in_transaction:
+            db.execute("rollback")
+        raise
+
+
+def connect(file: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode; transactions are opened by `transaction`."""
+    connection = sqlite3.connect(file, check_same_thread=False, timeout=10, cached_statements=64, isolation_level=None)
+    connection.execute("pragma journal_mode = wal")
+    connection.execute("pragma cache_size = -16000")
+    connection.execute("pragma mmap_size = 268435456")
+    return connection

@@ -1,0 +1,68 @@
+"""Removing the past: each function is one short step on the writer's connection."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import msgspec
+
+# Rows that one step removes; appends go in between.
+TRIM_ROWS = 2_000
+
+_encode = msgspec.json.Encoder().encode
+
+
+def trim_age(db: sqlite3.Connection, before_time: int, not_after: int) -> int:
+    """Removes a few of the events received before a time (milliseconds since 1970); returns how many."""
+    # In order of position, which is nearly that of time: the first young event ends a step.
+    rows = db.execute(
+        "select position, owner, size, received_at < ? from event where position <= ? order by position limit ?",
+        (before_time, not_after, TRIM_ROWS),
+    ).fetchall()
+    old = []
+    for row in rows:
+        if not row[3]:
+            break
+        old.append(row)
+    return _remove(db, [(position, owner, size) for position, owner, size, _ in old], everybody=True)
+
+
+def over_quota(db: sqlite3.Connection, owner_bytes: int) -> list[str]:
+    """The owners whose events take more than so many bytes."""
+    return [owner for (owner,) in db.execute("select owner from usage where bytes > ?", (owner_bytes,))]
+
+
+def trim_owner(db: sqlite3.Connection, owner: str, owner_bytes: int, not_after: int) -> int:
+    """Removes a few of the owner's oldest events while they take more than so many bytes; returns how many."""
+    (used,) = db.execute("select bytes from usage where owner = ?", (owner,)).fetchone()
+    rows = db.execute(
+        "select position, owner, size from event where owner = ? and position <= ? order by position limit ?",
+        (owner, not_after, TRIM_ROWS),
+    ).fetchall()
+    over = []
+    for row in rows:
+        if used <= owner_bytes:
+            break
+        over.append(row)
+        used -= row[2]
+    return _remove(db, over, everybody=False)
+
+
+def _remove(db: sqlite3.Connection, rows: list[tuple[int, str, int]], *, everybody: bool) -> int:
+    if not rows:
+        return 0
+    positions = [position for position, _, _ in rows]
+    db.execute("delete from event where position in (select value from json_each(?))", (_encode(positions).decode(),))
+    freed: dict[str, tuple[int, int]] = {}
+    for position, owner, size in rows:
+        before, upto = freed.get(owner, (0, 0))
+        freed[owner] = (before + size, max(upto, position))
+    db.execute(
+        "update usage set bytes = bytes - (select value ->> 1 from json_each(?1) where value ->> 0 = owner),"
+        " trimmed_to = max(trimmed_to, (select value ->> 2 from json_each(?1) where value ->> 0 = owner))"
+        " where owner in (select value ->> 0 from json_each(?1))",
+        (_encode([(owner, size, upto) for owner, (size, upto) in freed.items()]).decode(),),
+    )
+    if everybody:
+        db.execute("update state set trimmed_to = max(trimmed_to, ?)", (positions[-1],))
+    return len(rows)
