@@ -38,33 +38,59 @@ class NotListening(CloudError):
     """The address can't be listened on."""
 
 
+class Young:
+    """Connections that may not have sent a request yet, the oldest first; one timer for all of them."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadlines: dict[_Protocol, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, connection: _Protocol) -> None:
+        """From now on it has a while to send its headers."""
+        self._deadlines[connection] = self._loop.time() + HEADERS_TIMEOUT_S
+        if self._timer is None:
+            self._timer = self._loop.call_later(HEADERS_TIMEOUT_S, self._look)
+
+    def discard(self, connection: _Protocol) -> None:
+        """It has gone."""
+        self._deadlines.pop(connection, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self._deadlines:
+            connection, deadline = next(iter(self._deadlines.items()))
+            if deadline > now:
+                self._timer = self._loop.call_later(deadline - now, self._look)
+                return
+            del self._deadlines[connection]
+            connection.headers_overdue()
+
+
 class _Protocol(web.RequestHandler):
     """aiohttp's connection, with JSON for what it refuses by itself, and a bound on how long headers may take.
 
     Attributes:
+        young: Watches over it until its first request has come.
         refused: Counts input that was refused, by its reason.
     """
 
-    __slots__ = ("_headers_timer", "refused")
+    __slots__ = ("refused", "young")
 
+    young: Young
     refused: Callable[[str], None]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._headers_timer: asyncio.TimerHandle | None = None
-        self._await_headers()
+        self.young.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._headers_timer is not None:
-            self._headers_timer.cancel()
+        self.young.discard(self)
         super().connection_lost(exc)
 
-    def _await_headers(self) -> None:
-        self._headers_timer = self._loop.call_later(HEADERS_TIMEOUT_S, self._headers_overdue)
-
-    def _headers_overdue(self) -> None:
-        self._headers_timer = None
-        # A first request has come: from then on the bound on connections at rest holds.
+    def headers_overdue(self) -> None:
+        """Closes the connection if no request has come yet; from then on the bound on connections at rest holds."""
         if not self._request_count and self.transport is not None:
             self.transport.close()
 
@@ -105,10 +131,12 @@ class _Protocol(web.RequestHandler):
 
 
 class _Server(web.Server):
+    young: Young
     refused: Callable[[str], None]
 
     def __call__(self) -> web.RequestHandler:
         protocol = _Protocol(self, loop=self._loop, **self._kwargs)
+        protocol.young = self.young
         protocol.refused = self.refused
         return protocol
 
@@ -120,6 +148,7 @@ class _Runner(web.AppRunner):
         server = await super()._make_server()
         server.__class__ = _Server
         assert isinstance(server, _Server)
+        server.young = Young()
         server.refused = self.refused
         return server
 
