@@ -357,14 +357,21 @@ def test_broken_bodies_are_no_fault_of_ours(ann: Ann) -> None:
     assert [line for line in lines if line["level"] in ("error", "critical")] == []
 
 
-def flood(connection: socket.socket, piece: bytes, most: int) -> int:
-    """Sends until an answer comes; returns how much was sent."""
+def flood(connection: socket.socket, piece: bytes, most: int) -> tuple[int, dict[str, Any]] | None:
+    """Sends until an answer comes, and returns it.
+
+    None when the connection was reset instead: who closes with unread data before him resets it, and that may overtake
+    the answer (RFC 9112, section 9.6).
+    """
     sent = 0
-    while not select.select([connection], [], [], 0)[0]:
-        assert sent < most, "there was no answer"
-        connection.sendall(piece)
-        sent += len(piece)
-    return sent
+    try:
+        while not select.select([connection], [], [], 0)[0]:
+            assert sent < most, "there was no answer"
+            connection.sendall(piece)
+            sent += len(piece)
+        return answer_of(connection)
+    except ConnectionError:
+        return None
 
 
 def test_a_body_without_end_is_cut_off(ann: Ann) -> None:
@@ -372,10 +379,10 @@ def test_a_body_without_end_is_cut_off(ann: Ann) -> None:
     token = ann.client.headers["Authorization"].encode()
     head = POST + b"Authorization: " + token + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
     with connect(ann.live, head) as connection:
-        flood(connection, b"4000\r\n" + b"x" * 0x4000 + b"\r\n", 64 * 2**20)
-        status, said = answer_of(connection)
-    assert status == 413
-    check_body(said, "too_large")
+        answered = flood(connection, b"4000\r\n" + b"x" * 0x4000 + b"\r\n", 64 * 2**20)
+    if answered is not None:
+        assert answered[0] == 413
+        check_body(answered[1], "too_large")
     assert refusals(ann.live)["too_large"] == before.get("too_large", 0) + 1
 
 
@@ -383,10 +390,10 @@ def test_a_body_without_end_is_cut_off(ann: Ann) -> None:
 def test_headers_without_end_are_cut_off(ann: Ann, piece: bytes) -> None:
     before = refusals(ann.live)
     with connect(ann.live, POST + (b"X-Long: " if piece[:1] == b"z" else b"")) as connection:
-        flood(connection, piece, 16 * 2**20)
-        status, said = answer_of(connection)
-    assert status in (400, 431)
-    check_body(said, INVALID)
+        answered = flood(connection, piece, 16 * 2**20)
+    if answered is not None:
+        assert answered[0] in (400, 431)
+        check_body(answered[1], INVALID)
     assert refusals(ann.live)[INVALID] == before.get(INVALID, 0) + 1
 
 
