@@ -15,7 +15,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +24,7 @@ import structlog
 from msgspec import Struct
 
 from wirechamber.clock import Clock
+from wirechamber.delivery.curl import header_lines, problem_of, set_shape, unsendable
 from wirechamber.delivery.guard import Guard
 from wirechamber.integrations.base import MAX_ANSWER_BYTES, NoResponse, Request, Response
 
@@ -34,18 +35,11 @@ CONNECT_TIMEOUT_S = 10.0
 # A target that sends headers for ever.
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 256
-MAX_URL_BYTES = 16 * 1024
 # Connections kept open for the next request.
 MAX_IDLE_CONNECTIONS = 512
 # Easy handles kept for the next request: each holds some 30 KB.
 MAX_IDLE_HANDLES = 512
-METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"})
 CLOSED = "closed"
-
-# libcurl adds these unless told otherwise; a request has what its integration says.
-_UNWANTED = ("Accept", "Expect", "User-Agent")
-_OWN = frozenset({"content-length", "transfer-encoding", "connection"})
-_CERTIFICATE_ERRORS = {pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_ISSUER_ERROR}
 
 
 class Exchange(Struct, frozen=True):
@@ -281,7 +275,7 @@ class Outbound:
     # --- one request ---
 
     def _launch(self, request: Request, done: Done, started_at: int) -> None:
-        problem = _unsendable(request)
+        problem = unsendable(request)
         if problem is not None:
             self._end(request, done, NoResponse(problem, final=True))
             return
@@ -325,11 +319,11 @@ class Outbound:
             set_option(pycurl.URL, request.url)
             flight.set_url = request.url
         if request.headers != flight.set_headers:
-            set_option(pycurl.HTTPHEADER, _header_lines(request.headers))
+            set_option(pycurl.HTTPHEADER, header_lines(request.headers))
             flight.set_headers = request.headers
         shape = request.method, request.verify_tls, request.body is None
         if shape != flight.set_shape:
-            _set_shape(set_option, *shape)
+            set_shape(set_option, *shape)
             flight.set_shape = shape
         if request.body is not None:
             set_option(pycurl.POSTFIELDS, request.body)
@@ -363,7 +357,7 @@ class Outbound:
             status = handle.getinfo(pycurl.RESPONSE_CODE)
             reply = Response(status, tuple(flight.headers), b"".join(flight.body), flight.length)
         else:
-            reply = _problem(flight, *error)
+            reply = problem_of(flight.handle, flight.forbidden, *error)
         self._end(flight.request, flight.done, reply, flight, address)
         if len(self._idle) < MAX_IDLE_HANDLES:
             self._idle.append(flight)
@@ -395,78 +389,3 @@ class Outbound:
                 done(exchange)
             except Exception:
                 _log.exception("reply_not_taken")
-
-
-def _set_shape(set_option: Callable[..., None], method: str, verify_tls: bool, bare: bool) -> None:
-    set_option(pycurl.NOBODY, 0)
-    if bare and method not in ("POST", "PUT", "PATCH"):
-        set_option(pycurl.HTTPGET, 1)
-        if method == "HEAD":
-            set_option(pycurl.NOBODY, 1)
-    else:
-        set_option(pycurl.POST, 1)
-        if bare:
-            set_option(pycurl.POSTFIELDS, b"")
-    set_option(pycurl.CUSTOMREQUEST, method)
-    set_option(pycurl.SSL_VERIFYPEER, int(verify_tls))
-    set_option(pycurl.SSL_VERIFYHOST, 2 if verify_tls else 0)
-
-
-def _unsendable(request: Request) -> str | None:
-    """Why a request can't be sent at all, if so."""
-    if request.method not in METHODS:
-        return f"EINVAL: the method {request.method[:20]!r} is not supported"
-    if not request.url.isascii() or len(request.url) > MAX_URL_BYTES:
-        return "EINVAL: the URL is too long or not percent-encoded"
-    if request.url[:8].lower() != "https://" and request.url[:7].lower() != "http://":
-        return "EINVAL: the URL doesn't begin with http:// or https://"
-    if any(character <= " " or character == "\x7f" for character in request.url):
-        return "EINVAL: the URL holds blanks or control characters"
-    for name, value in request.headers:
-        if not name or any(character in name + value for character in "\r\n\0"):
-            return f"EINVAL: the header {name[:40]!r} is empty or holds a line break"
-    return None
-
-
-def _header_lines(headers: Sequence[tuple[str, str]]) -> list[bytes]:
-    lines: list[bytes] = []
-    given: set[str] = set()
-    for name, value in headers:
-        lower = name.lower()
-        given.add(lower)
-        if lower in _OWN:
-            continue
-        # `Name;` is libcurl's way to send an empty header.
-        lines.append((f"{name}: {value}" if value else f"{name};").encode("utf-8"))
-    lines += [f"{name}:".encode() for name in _UNWANTED if name.lower() not in given]
-    if "content-type" not in given:
-        lines.append(b"Content-Type:")
-    return lines
-
-
-def _problem(flight: _Flight, code: int, text: str) -> NoResponse:
-    if flight.forbidden is not None:
-        return NoResponse(f"EFORBIDDEN: the address {flight.forbidden} is not allowed; see outbound_allow", final=True)
-    handle = flight.handle
-    connected = handle.getinfo(pycurl.CONNECT_TIME) > 0
-    match code:
-        case pycurl.E_OPERATION_TIMEDOUT:
-            return NoResponse("ESOCKETTIMEDOUT" if connected else "ETIMEDOUT")
-        case pycurl.E_COULDNT_RESOLVE_HOST:
-            return NoResponse("ENOTFOUND")
-        case pycurl.E_COULDNT_CONNECT:
-            number = handle.getinfo(pycurl.OS_ERRNO)
-            return NoResponse(_ERRNO.get(number, "ECONNREFUSED"))
-        case pycurl.E_RECV_ERROR | pycurl.E_SEND_ERROR | pycurl.E_GOT_NOTHING | pycurl.E_PARTIAL_FILE:
-            return NoResponse("read ECONNRESET")
-        case pycurl.E_URL_MALFORMAT:
-            return NoResponse("EINVAL: the URL can't be used", final=True)
-        case pycurl.E_WRITE_ERROR:
-            return NoResponse("EPROTO: too many or too long headers")
-        case _ if code in _CERTIFICATE_ERRORS:
-            return NoResponse(f"certificate: {text}")
-        case _:
-            return NoResponse(f"EPROTO: {text}")
-
-
-_ERRNO = {101: "ENETUNREACH", 110: "ETIMEDOUT", 111: "ECONNREFUSED", 113: "EHOSTUNREACH"}

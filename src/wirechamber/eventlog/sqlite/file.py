@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from wirechamber.errors import CloudError
+from wirechamber.sqlite import transaction
 
 FILE = "events.db"
 SCHEMA_VERSION = 1
@@ -54,20 +53,6 @@ def open_file(file: Path, durability: Durability) -> tuple[sqlite3.Connection, i
         newest = max(counted, last or 0) + (0 if clean else SKIP)
         db.execute("update state set clean = 0, newest = ?", (newest,))
     return writer, newest
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """A write transaction, committed at the end or rolled back."""
-    db.execute("begin immediate")
-    try:
-        yield db
-        db.execute("commit")
-    except BaseException:
-        # Some errors, such as a full disk, have rolled back already.
-        if db.in_transaction:
-            db.execute("rollback")
-        raise
 
 
 def connect(file: Path) -> sqlite3.Connection:

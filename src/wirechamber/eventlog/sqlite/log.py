@@ -25,11 +25,12 @@ import structlog
 from wirechamber.clock import Clock
 from wirechamber.errors import Unavailable
 from wirechamber.eventlog.base import MAX_PAGE, Cursor, Entry, Gap, NotACursor, Page, Scope
-from wirechamber.eventlog.sqlite.file import FILE, Durability, connect, open_file, transaction
+from wirechamber.eventlog.sqlite.file import FILE, Durability, connect, open_file
 from wirechamber.eventlog.sqlite.reading import page_query, trimmed_to
 from wirechamber.eventlog.sqlite.trimming import over_quota, trim_age, trim_owner
 from wirechamber.eventlog.tail import Tail
 from wirechamber.model.events import Event
+from wirechamber.sqlite import transaction
 
 _log = structlog.get_logger("wirechamber.eventlog")
 

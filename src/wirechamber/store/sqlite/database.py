@@ -15,11 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from wirechamber.errors import CloudError, Unavailable
+from wirechamber.sqlite import transaction
 
 FILE = "state.db"
 READERS = 2
@@ -151,20 +151,6 @@ def connect(file: Path) -> sqlite3.Connection:
     connection.execute("pragma foreign_keys = on")
     connection.execute("pragma recursive_triggers = off")
     return connection
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """A write transaction, committed at the end or rolled back."""
-    db.execute("begin immediate")
-    try:
-        yield db
-        db.execute("commit")
-    except BaseException:
-        # Some errors, such as a full disk, have rolled back already.
-        if db.in_transaction:
-            db.execute("rollback")
-        raise
 
 
 def migrate(db: sqlite3.Connection, file: Path, upto: int | None = None) -> None:
