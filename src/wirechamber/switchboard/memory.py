@@ -1,0 +1,1 @@
+"""The switchboard of one process: the gateway is in it."""
