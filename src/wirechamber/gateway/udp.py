@@ -1,0 +1,473 @@
+"""The UDP side of the gateway: one socket, datagrams in, datagrams out.
+
+A datagram belongs to a session by the connection id in its record or, where there is none, by the address it came from.
+Whatever a datagram holds, it causes bounded work: mostly a look-up and a decryption. A ClientHello without a good cookie
+is answered by no more bytes than it had, and forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import structlog
+
+from wirechamber.clock import Clock
+from wirechamber.gateway.accounting import BLOCK, LOW, Accounting
+from wirechamber.gateway.link import Link
+from wirechamber.gateway.meter import Meter, Purpose, overhead
+from wirechamber.gateway.mids import Mids
+from wirechamber.model.ids import new_id
+from wirechamber.model.links import Checkpoint, Reservation
+from wirechamber.observe.logs import Seldom
+from wirechamber.protocols.dtls import (
+    ALERT,
+    APPLICATION_DATA,
+    CID_LENGTH,
+    HANDSHAKE,
+    MOVED,
+    TLS12_CID,
+    Alert,
+    AlertLevel,
+    Answer,
+    Arrived,
+    Established,
+    Failed,
+    Listener,
+    NeedsPsk,
+    Over,
+    Received,
+    Refusal,
+    SequenceExhausted,
+    ServerHandshake,
+    Session,
+    split_records,
+)
+
+_log = structlog.get_logger("wirechamber.gateway")
+_seldom = Seldom(_log)
+
+Address = tuple[Any, ...]
+
+# Handshakes under way, half-open ones too: each is some kilobytes and 0.2 ms of work. A spoofed address can't begin one.
+MAX_HANDSHAKES = 4096
+# A peer that does not go on is forgotten; Device OS gives up after 45 s (device-protocol.md, section 3.4).
+HANDSHAKE_S = 60.0
+# A device says Hello in the first moment; one that does not, is none.
+HELLO_S = 90.0
+# Datagrams that wait while a session is fetched from the store; the device repeats what is dropped.
+MAX_WAITING = 16
+# The socket's buffers: a fleet that lost power together comes back together.
+SOCKET_BUFFER = 4 * 1024 * 1024
+# The first two bytes of a connection id say which process holds it; there is one.
+SLOT = b"\0\0"
+
+
+class Handler(Protocol):
+    """What becomes of what arrives: the gateway above the socket."""
+
+    def established(self, link: UdpLink) -> None:
+        """A handshake is done; the device has not said yet who it is, unless a pre-shared key did."""
+
+    def received(self, link: UdpLink, received: Received, size: int, address: Address) -> None:
+        """An authentic record of application data; `size` in bytes on the wire."""
+
+    def ended(self, link: UdpLink, why: str) -> None:
+        """The peer ended the session."""
+
+    def wake(self, link: UdpLink) -> None:
+        """Something came for a session that is in the store only; `UdpLink.open` is called, or `Udp.forget`."""
+
+    def find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
+        """Looks a pre-shared key up and calls `found` with it, or with None."""
+
+
+class UdpLink(Link):
+    """A session over UDP. Dormant ones, which this process only knows to exist, have no `session`.
+
+    Attributes:
+        cid: The connection id in the device's records; empty: they are told by their address.
+        address: Where the device was last.
+        mids: Message ids of its stored events, for after a restart.
+        stored: The session is in the store, so what it does is accounted for.
+        handshake: Bytes and datagrams of its handshake, up and down, until the device is known.
+    """
+
+    __slots__ = (
+        "_accounting", "_asked", "_meter", "_overhead", "_udp", "address", "cid", "handshake", "identity", "mids",
+        "restored", "session", "stored", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, udp: Udp, session_id: str, cid: bytes, *, deviceos: bool) -> None:
+        super().__init__(session_id, deviceos=deviceos)
+        self._udp = udp
+        self._meter = udp.meter
+        self._accounting = udp.accounting
+        self._asked = 0
+        self._overhead = 0
+        self.cid = cid
+        self.session: Session | None = None
+        self.address: Address = ()
+        self.mids = Mids()
+        # What a restart restored; a repeated message may be known from there only.
+        self.restored = False
+        self.stored = False
+        self.identity: bytes | None = None
+        self.handshake: list[int] | None = None
+        self.waiting: list[tuple[bytes, Address]] | None = None
+
+    # --- what comes in ---
+
+    def arrived(self, datagram: bytes, address: Address) -> None:
+        """Takes a datagram that names this session."""
+        session = self.session
+        if session is None:
+            self._wait(datagram, address)
+            return
+        received = session.unprotect(datagram)
+        if received is not None:
+            self.take(received, len(datagram), address)
+            return
+        why = session.refused
+        # Mostly a datagram holds one record; where it holds more, they are told by their lengths.
+        records = split_records(datagram, len(self.cid)) if why is Refusal.LENGTH else []
+        if len(records) < 2:
+            self._udp.refused[f"record_{why}"] += 1
+            return
+        for record in records:
+            received = session.unprotect(record)
+            if received is None:
+                self._udp.refused[f"record_{session.refused}"] += 1
+            else:
+                self.take(received, len(record), address)
+
+    def take(self, received: Received, size: int, address: Address) -> None:
+        """Takes a record that proved to be the device's."""
+        self.heard = self._udp.clock.monotonic()
+        if received.content_type == APPLICATION_DATA:
+            self._udp.handler.received(self, received, size, address)
+        elif received.content_type == HANDSHAKE:
+            self._udp.repeated(address, received)
+        elif received.content_type == ALERT:
+            data = received.data
+            if len(data) == 2 and (data[0] == AlertLevel.FATAL or data[1] == Alert.CLOSE_NOTIFY):
+                self._udp.handler.ended(self, f"alert {data[1]}")
+
+    def adopt(self, address: Address) -> None:
+        """The device is at this address now."""
+        self.address = address
+        self._overhead = overhead(address[0])
+
+    def _wait(self, datagram: bytes, address: Address) -> None:
+        if self.waiting is None:
+            self.waiting = [(datagram, address)]
+            self._udp.handler.wake(self)
+        elif len(self.waiting) < MAX_WAITING:
+            self.waiting.append((datagram, address))
+        else:
+            self._udp.refused["waiting"] += 1
+
+    def open(self, session: Session) -> None:
+        """From now on records are read; those that waited are first."""
+        self.session = session
+        waiting, self.waiting = self.waiting, None
+        for datagram, address in waiting or ():
+            self.arrived(datagram, address)
+
+    # --- what goes out ---
+
+    def send(self, message: bytes, purpose: Purpose) -> None:
+        """Sends one CoAP message to where the device was last."""
+        self._send(APPLICATION_DATA, message, purpose)
+
+    def alert(self, description: Alert, level: AlertLevel = AlertLevel.FATAL) -> None:
+        """Tells the device that its session is over."""
+        self._send(ALERT, bytes((level, description)), Purpose.OTHER)
+
+    def _send(self, content_type: int, data: bytes, purpose: Purpose) -> None:
+        session = self.session
+        if session is None or self.closed or not self.address:
+            return
+        try:
+            record = session.protect(content_type, data)
+        except SequenceExhausted:
+            # The next block is on its way; whatever this was is sent again by whoever needs it.
+            self._udp.refused["send_limit"] += 1
+            self._reserve(session)
+            return
+        if session.send_limit - session.next_sequence < LOW:
+            self._reserve(session)
+        self._udp.transmit(record, self.address)
+        size = len(record) + self._overhead
+        if self.device is None:
+            self.count_handshake(0, 0, size, 1)
+        else:
+            self._meter.down(self.device.id, purpose, size)
+
+    def _reserve(self, session: Session) -> None:
+        # A session that is not stored yet has its first block only, and its keys die with the process.
+        if self.stored and self._asked <= session.send_limit:
+            self._asked = session.send_limit + BLOCK
+            self._accounting.reserve(self, self._asked)
+
+    def reserved(self, send_limit: int) -> None:
+        """Sequence numbers below this may be sent."""
+        if self.session is not None:
+            self.session.send_limit = max(self.session.send_limit, send_limit)
+
+    def next_id(self) -> int:
+        """From the record's number, so that none repeats for 65,536 records."""
+        return 0 if self.session is None else self.session.next_sequence & 0xFFFF
+
+    # --- what is kept ---
+
+    def after_accounting(self, then: Callable[[], Any]) -> None:
+        """Calls `then` once what was received so far is on disk."""
+        if self.stored:
+            self._accounting.after(self, then)
+        else:
+            then()
+
+    def checkpoint(self) -> Checkpoint:
+        """The session's state as of now."""
+        session = self.session
+        return Checkpoint(
+            session=self.id,
+            top=-1 if session is None else session.top,
+            mids=self.mids.to_bytes(),
+            address=format_address(self.address),
+        )
+
+    def count_handshake(self, up: int, up_datagrams: int, down: int, down_datagrams: int) -> None:
+        """Adds to what the handshake took, before it is known whose it is."""
+        counts = self.handshake
+        if counts is None:
+            counts = self.handshake = [0, 0, 0, 0]
+        counts[0] += up
+        counts[1] += up_datagrams
+        counts[2] += down
+        counts[3] += down_datagrams
+
+
+class Handshaking:
+    """A handshake at an address, and what it has taken so far."""
+
+    __slots__ = ("address", "began", "core", "counts", "due", "link", "overhead")
+
+    def __init__(self, core: ServerHandshake, address: Address, began: float) -> None:
+        self.core = core
+        self.address = address
+        self.began = began
+        self.due: float | None = None
+        self.link: UdpLink | None = None
+        self.overhead = overhead(address[0])
+        self.counts = [0, 0, 0, 0]
+
+
+class Udp(asyncio.DatagramProtocol):
+    """The socket, its sessions and its handshakes.
+
+    Attributes:
+        refused: Datagrams and records that were dropped, by reason.
+        handshakes_done: How many were completed.
+        datagrams: How many came.
+    """
+
+    def __init__(self, listener: Listener, handler: Handler, accounting: Accounting, meter: Meter, clock: Clock) -> None:
+        self._listener = listener
+        self.handler = handler
+        self.accounting = accounting
+        self.meter = meter
+        self.clock = clock
+        self.refused: Counter[str] = Counter()
+        self.handshakes_done = 0
+        self.datagrams = 0
+        self._by_cid: dict[bytes, UdpLink] = {}
+        self._by_address: dict[Address, UdpLink] = {}
+        self._handshakes: dict[Address, Handshaking] = {}
+        self._transport: asyncio.DatagramTransport | None = None
+
+    # --- the socket ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open."""
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        """Finds whom a datagram is for."""
+        self.datagrams += 1
+        kind = data[0] if data else 0
+        if kind == TLS12_CID or kind == MOVED:
+            cid = data[11 : 11 + CID_LENGTH]
+            link = self._by_cid.get(cid)
+            if link is not None:
+                link.arrived(data, addr)
+            elif (handshaking := self._handshakes.get(addr)) is not None:
+                # The end of a flight that came in several datagrams.
+                self._feed(handshaking, data)
+            else:
+                # Nothing can be said that the device would believe (device-protocol.md, section 3.6).
+                self.refused["unknown_cid"] += 1
+            return
+        handshaking = self._handshakes.get(addr)
+        if handshaking is not None and (kind == HANDSHAKE or addr not in self._by_address):
+            if handshaking.core.continues(data):
+                self._feed(handshaking, data)
+                return
+        elif kind != HANDSHAKE or data[3:5] != b"\0\0":
+            link = self._by_address.get(addr)
+            if link is not None:
+                link.arrived(data, addr)
+                return
+        self._greet(data, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        """The network told that somebody is not there; time-outs take care of it."""
+        self.refused["network_error"] += 1
+
+    def transmit(self, datagram: bytes, address: Address) -> None:
+        """Sends a datagram; the network may lose it, and so may a full buffer."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.sendto(datagram, address)
+
+    # --- sessions ---
+
+    def bind(self, link: UdpLink) -> None:
+        """Records of this session are given to it from now on."""
+        if link.cid:
+            self._by_cid[link.cid] = link
+        elif link.address:
+            self._by_address[link.address] = link
+
+    def forget(self, link: UdpLink) -> None:
+        """The session is no more."""
+        link.closed = True
+        link.waiting = None
+        if self._by_cid.get(link.cid) is link:
+            del self._by_cid[link.cid]
+        if self._by_address.get(link.address) is link:
+            del self._by_address[link.address]
+
+    def new_cid(self) -> bytes:
+        """A connection id that nobody has."""
+        while True:
+            cid = SLOT + os.urandom(CID_LENGTH - len(SLOT))
+            if cid not in self._by_cid:
+                return cid
+
+    # --- handshakes ---
+
+    @property
+    def handshakes(self) -> int:
+        """How many are under way."""
+        return len(self._handshakes)
+
+    def repeated(self, address: Address, received: Received) -> None:
+        """A device that has a session repeats the end of its handshake."""
+        handshaking = self._handshakes.get(address)
+        if handshaking is not None:
+            handshaking.core.repeated(received, self.clock.monotonic())
+            self._drain(handshaking)
+
+    def tick(self) -> None:
+        """Sends what is due again, and forgets handshakes that do not go on."""
+        now = self.clock.monotonic()
+        for handshaking in list(self._handshakes.values()):
+            if handshaking.due is not None and handshaking.due <= now:
+                handshaking.core.tick(now)
+                self._drain(handshaking)
+            elif now - handshaking.began > HANDSHAKE_S:
+                self._drop(handshaking)
+
+    def _greet(self, data: bytes, addr: Address) -> None:
+        now = self.clock.monotonic()
+        answer = self._listener.greet(data, repr(addr[:2]).encode(), now)
+        if isinstance(answer, Answer):
+            self.transmit(answer.datagram, addr)
+        elif answer is not None:
+            old = self._handshakes.pop(addr, None)
+            if old is not None:
+                self._drop(old)
+            if len(self._handshakes) >= MAX_HANDSHAKES:
+                self.refused["handshakes"] += 1
+                return
+            handshaking = self._handshakes[addr] = Handshaking(answer, addr, now)
+            handshaking.counts[0] += len(data) + handshaking.overhead
+            handshaking.counts[1] += 1
+            self._drain(handshaking)
+
+    def _feed(self, handshaking: Handshaking, data: bytes) -> None:
+        handshaking.counts[0] += len(data) + handshaking.overhead
+        handshaking.counts[1] += 1
+        handshaking.core.receive(data, self.clock.monotonic())
+        self._drain(handshaking)
+
+    def _drain(self, handshaking: Handshaking) -> None:
+        """Sends what a handshake has to say, and does what it tells."""
+        core = handshaking.core
+        for datagram in core.datagrams(self.clock.monotonic()):
+            self.transmit(datagram, handshaking.address)
+            handshaking.counts[2] += len(datagram) + handshaking.overhead
+            handshaking.counts[3] += 1
+        for event in core.events():
+            match event:
+                case NeedsPsk(identity):
+                    self.handler.find_psk(identity, lambda psk: self._provide(handshaking, psk))
+                case Established(session):
+                    self._established(handshaking, session)
+                case Arrived(received):
+                    if handshaking.link is not None:
+                        handshaking.link.take(received, len(received.data), handshaking.address)
+                case Failed(why, alert, by_peer):
+                    self.refused["handshake_failed"] += 1
+                    _seldom.warning(
+                        "handshake_failed", why=why, alert=alert, by_device=by_peer, address=handshaking.address[0]
+                    )
+                    self._drop(handshaking)
+                    return
+                case Over():
+                    self._drop(handshaking)
+                    return
+        handshaking.due = core.deadline()
+
+    def _provide(self, handshaking: Handshaking, psk: bytes | None) -> None:
+        if self._handshakes.get(handshaking.address) is handshaking:
+            handshaking.core.provide_psk(psk, self.clock.monotonic())
+            self._drain(handshaking)
+
+    def _established(self, handshaking: Handshaking, session: Session) -> None:
+        state = session.state
+        session.send_limit = BLOCK
+        link = UdpLink(self, new_id(self.clock.now()), state.local_cid, deviceos=state.profile == "deviceos")
+        link.session = session
+        link.identity = state.psk_identity
+        link.heard = self.clock.monotonic()
+        link.handshake = handshaking.counts
+        link.adopt(handshaking.address)
+        handshaking.link = link
+        replaced = None if link.cid else self._by_address.get(link.address)
+        if replaced is not None:
+            self.handler.ended(replaced, "a new handshake from its address")
+        self.bind(link)
+        self.handshakes_done += 1
+        self.handler.established(link)
+
+    def _drop(self, handshaking: Handshaking) -> None:
+        if self._handshakes.get(handshaking.address) is handshaking:
+            del self._handshakes[handshaking.address]
+
+
+def format_address(address: Address) -> str:
+    """As it is kept: `host port`."""
+    return f"{address[0]} {address[1]}" if address else ""
+
+
+def parse_address(text: str) -> Address:
+    """What `format_address` made; empty when there is none."""
+    host, _, port = text.rpartition(" ")
+    return (host, int(port)) if host and port.isdigit() else ()
