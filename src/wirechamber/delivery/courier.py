@@ -252,7 +252,7 @@ class Courier:
             case policy.Done():
                 assert isinstance(outcome, Delivered)
                 settled.events = results.of_success(
-                    job.event, job.integration, job.delivery, self.topics(job), outcome.answer, now
+                    job.event, job.integration, job.delivery, self.topics(job), outcome.answer, now, late=job.error_told
                 )
                 settled.remove = job.delivery if job.stored else None
             case policy.Again(at):

@@ -20,18 +20,22 @@ RESULT_TTL = 60
 
 
 def of_success(
-    event: Event, integration: str, delivery: str, topics: Topics, answer: Answer | None, now: int
+    event: Event, integration: str, delivery: str, topics: Topics, answer: Answer | None, now: int, *, late: bool
 ) -> list[Event]:
-    """hook-sent, and the answer in chunks if there is one."""
-    made = [_result(event, integration, delivery, topics.sent, "", now, "sent")]
+    """hook-sent, and the answer in chunks if there is one.
+
+    Args:
+        late: The device was told already that there is no answer; it does not get this one.
+    """
+    made = [_result(event, integration, delivery, topics.sent, "", now, "sent", late)]
     if answer is None:
         return made
     if not answer.chunked:
-        made.append(_result(event, integration, delivery, topics.response, answer.data, now, "response"))
+        made.append(_result(event, integration, delivery, topics.response, answer.data, now, "response", late))
         return made
     for index, chunk in enumerate(chunks(answer.data)):
         name = f"{topics.response}/{index}"
-        made.append(_result(event, integration, delivery, name, chunk, now, f"response/{index}"))
+        made.append(_result(event, integration, delivery, name, chunk, now, f"response/{index}", late))
     return made
 
 
@@ -61,7 +65,9 @@ def chunks(text: str) -> Iterator[str]:
         start = end
 
 
-def _result(event: Event, integration: str, delivery: str, name: str, data: str, now: int, part: str) -> Event:
+def _result(
+    event: Event, integration: str, delivery: str, name: str, data: str, now: int, part: str, late: bool = False
+) -> Event:
     return Event(
         id=derived_id(delivery, part),
         name=result_name(name),
@@ -78,4 +84,5 @@ def _result(event: Event, integration: str, delivery: str, name: str, data: str,
         depth=event.depth + 1,
         about=integration,
         ttl=RESULT_TTL,
+        late=late,
     )

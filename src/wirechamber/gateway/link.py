@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from wirechamber.gateway.allowance import Allowance
 from wirechamber.gateway.meter import Purpose
+from wirechamber.gateway.mids import Mids
 from wirechamber.model.devices import Device
 from wirechamber.protocols.coap.exchange import Endpoint
 
 if TYPE_CHECKING:
     from wirechamber.gateway.outbox import Outbox
-    from wirechamber.model.links import Subscription
+    from wirechamber.model.links import Session, Subscription
+    from wirechamber.protocols.coap.blockwise import Assembly
 
 
 class Link(ABC):
@@ -24,41 +26,72 @@ class Link(ABC):
         device: The registry's record; None until the device has said who it is.
         endpoint: Its CoAP exchanges; None while nothing of the device was heard since this process started.
         deviceos: It speaks Device OS; otherwise plain CoAP.
+        reliable: What carries it loses nothing (TCP): nothing is sent again.
         online: Its owner was told that it is.
         heard: When something authentic came last, seconds, monotonic.
         idle_limit: Seconds of silence after which it is taken to be gone.
-        accepts_types: It understands content formats of events (Device OS 6.2 and later).
+        formats: It understands content formats of events (Device OS 6.2 and later).
         max_message: The largest CoAP message that it takes, bytes.
         closed: Nothing more will be sent or received.
+        mids: Message ids of its stored events, for after a restart.
+        storing: Message ids of events that are on their way to the log.
+        parts: Blocks of a message that is not complete yet.
+        timer: When the exchanges must be looked at next, as far as the timers know.
     """
 
     __slots__ = (
-        "accepts_types", "allowance", "closed", "deviceos", "device", "endpoint", "heard", "id", "idle_limit",
-        "max_message", "online", "outbox", "subscriptions", "system_allowance", "timer",
+        "address", "allowance", "closed", "device", "deviceos", "endpoint", "formats", "heard", "id", "idle_limit",
+        "max_message", "mids", "online", "outbox", "parts", "reliable", "storing", "subscriptions",
+        "system_allowance", "timer", "told",
     )  # fmt: skip
 
-    def __init__(self, session_id: str, *, deviceos: bool) -> None:
+    def __init__(self, session_id: str, *, deviceos: bool, reliable: bool = False) -> None:
         self.id = session_id
         self.deviceos = deviceos
+        self.reliable = reliable
         self.device: Device | None = None
         self.endpoint: Endpoint | None = None
         self.online = False
         self.heard = 0.0
         self.idle_limit = 0.0
-        self.accepts_types = True
+        self.formats = True
         self.max_message = 1152
         self.closed = False
+        self.address: tuple[Any, ...] = ()
+        self.mids = Mids()
+        self.storing: set[int] = set()
+        self.parts: Assembly | None = None
         self.allowance: Allowance | None = None
         self.system_allowance: Allowance | None = None
         self.subscriptions: tuple[Subscription, ...] = ()
         self.outbox: Outbox | None = None
-        # When the exchanges must be looked at next, as far as the timers know.
         self.timer: float | None = None
+        # When its being heard was last noted for the store.
+        self.told = 0.0
 
     @property
     def alive(self) -> bool:
         """Whether it is not closed."""
         return not self.closed
+
+    @property
+    def host(self) -> str:
+        """The address that the device comes from."""
+        return str(self.address[0]) if self.address else ""
+
+    @property
+    @abstractmethod
+    def public_key(self) -> bytes | None:
+        """The key that the device proved to hold, DER; None where a pre-shared key did that."""
+
+    @property
+    @abstractmethod
+    def psk_identity(self) -> bytes | None:
+        """The identity whose pre-shared key the device proved to hold."""
+
+    @abstractmethod
+    def record(self, device: str, now: int) -> Session | None:
+        """What the store keeps of it, so that it outlives this process; None when it ends with it."""
 
     @abstractmethod
     def send(self, message: bytes, purpose: Purpose) -> None:
@@ -71,3 +104,15 @@ class Link(ABC):
     @abstractmethod
     def after_accounting(self, then: Callable[[], Any]) -> None:
         """Calls `then` once what was received so far can't be received again, even after a crash."""
+
+    @abstractmethod
+    def moved(self, sequence: int, address: tuple[Any, ...]) -> None:
+        """A message of this number, which can't be played again, came from this address."""
+
+    @abstractmethod
+    def refuse(self) -> None:
+        """Tells the device, in the way that it believes, that it is not welcome."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Tells the device that its session is over, so that it comes back with a new one."""

@@ -2,14 +2,15 @@
 
 Each event is matched once against the prefixes of its owner's devices. A device gets them in order, a few at a time, and
 what it has not acknowledged is not forgotten: if it goes away, it gets the rest when it comes back, for as long as the
-event's time to live lasts (at least once).
+event's time to live lasts (at least once). A device that is behind reads the log from where it stopped; one that has
+caught up is handed events as they come.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
@@ -20,38 +21,247 @@ from wirechamber.gateway.link import Link
 from wirechamber.model.events import Event
 from wirechamber.model.links import Subscription
 from wirechamber.model.prefixes import Prefixes
+from wirechamber.observe.logs import Seldom
 
-_log = structlog.get_logger("wirechamber.gateway")
+_seldom = Seldom(structlog.get_logger("wirechamber.gateway"))
 
-# So many wait for one device in memory; the rest is read from the log when there is room again.
+# How many wait for one device in memory; the rest is read from the log when there is room again.
 MAX_WAITING = 64
+# How many a device is sent before it has acknowledged the first. Device OS takes bursts (device-protocol.md, Q28), its
+# buffers are small.
+OUTSTANDING = 4
 # A device that was away looks back so far at most: beyond it, the time to live of all but a few events is over.
 MAX_LOOK_BACK = 50_000
 PAGE = 500
 RETRY_S = 0.5
 
-Wanted = tuple[Link, Subscription]
+# Names that the firmware itself acts upon come from this cloud only, never through a subscription
+# (device-protocol.md, section 10.2).
+FIRMWARE = ("spark/", "particle/", "spark", "particle")
+
+
+class Sent:
+    """An event that was sent to a device and is not acknowledged yet."""
+
+    __slots__ = ("before",)
+
+    def __init__(self, before: Cursor) -> None:
+        # The position before it: from there the log is read when the device must get it again.
+        self.before = before
 
 
 class Outbox:
     """What one device still has to get.
 
     Attributes:
-        waiting: Events that were not sent yet, with the subscriptions that want them.
+        waiting: Events that were not sent yet, oldest first: the position before each, and the subscriptions that
+            want it.
         sent: Events that were sent and not acknowledged, oldest first.
-        resume: Everything up to here was handed over or is in `waiting` or `sent`; set while the log must be read on.
+        behind: Everything up to here was lined up; what came later must be read from the log. None: nothing is missing.
+        reading: The log is being read for it.
     """
 
-    __slots__ = ("reading", "resume", "sent", "waiting")
+    __slots__ = ("behind", "reading", "sent", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[Entry, tuple[Subscription, ...]]] = deque()
-        self.sent: dict[Cursor, None] = {}
-        self.resume: Cursor | None = None
+        self.waiting: deque[tuple[Cursor, Event, list[Subscription]]] = deque()
+        self.sent: dict[Sent, None] = {}
+        self.behind: Cursor | None = None
         self.reading = False
 
-    def pending(self) -> Cursor | None:
-        """The oldest event that was not acknowledged yet; None when there is none."""
-        if self.sent:
-            return next(iter(self.sent))
-        return self.waiting[0][0].cursor if self.waiting else None
+
+class Outboxes:
+    """The outboxes of all devices that are linked and have subscribed to something.
+
+    Args:
+        send: Sends an event to a device; what it is given as tag comes back through `acknowledged` or `unanswered`.
+
+    Attributes:
+        delivered: Events that devices acknowledged.
+        expired: Events whose time to live was over before the device had them.
+        too_large: Events that no message to the device can hold.
+    """
+
+    def __init__(
+        self, log: EventLog, clock: Clock, send: Callable[[Link, Event, Sequence[Subscription], Sent], bool]
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._send = send
+        self._owners: dict[str, Prefixes[tuple[Link, Subscription]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._newest = log.tail.newest
+        self.delivered = 0
+        self.expired = 0
+        self.too_large = 0
+        self._end_listening = log.tail.listen(self._arrived)
+
+    def close(self) -> None:
+        """Takes no more."""
+        self._end_listening()
+        for task in self._tasks:
+            task.cancel()
+
+    # --- who wants what ---
+
+    def join(self, link: Link, owner: str | None, subscriptions: Iterable[Subscription]) -> None:
+        """From now on, the device gets what its owner's events bring under these prefixes."""
+        if owner:
+            prefixes = self._owners.setdefault(owner, Prefixes())
+            for subscription in subscriptions:
+                prefixes.add(subscription.prefix, (link, subscription))
+        if link.outbox is None:
+            link.outbox = Outbox()
+
+    def leave(self, link: Link, owner: str | None) -> None:
+        """The device gets nothing more of this owner's."""
+        prefixes = self._owners.get(owner or "")
+        if prefixes is None:
+            return
+        for subscription in link.subscriptions:
+            prefixes.discard(subscription.prefix, (link, subscription))
+        if not prefixes:
+            del self._owners[owner or ""]
+
+    def away(self, link: Link) -> Cursor | None:
+        """The device went away; returns where it goes on reading when it is back, None if it wants nothing."""
+        outbox, link.outbox = link.outbox, None
+        if outbox is None:
+            return None
+        return self._oldest(outbox) or outbox.behind or self._log.tail.newest
+
+    def back(self, link: Link, behind: Cursor | None) -> None:
+        """The device is back and has had everything up to a cursor."""
+        outbox = link.outbox
+        if outbox is None:
+            outbox = link.outbox = Outbox()
+        if behind is not None:
+            outbox.behind = behind
+        self._go_on(link, outbox)
+
+    def unsettled(self, links: Iterable[Link]) -> Cursor:
+        """A cursor up to which every event was acknowledged by each of the devices."""
+        oldest = self._log.tail.newest
+        for link in links:
+            outbox = link.outbox
+            if outbox is not None:
+                mine = self._oldest(outbox) or outbox.behind
+                if mine is not None and self._log.order(mine) < self._log.order(oldest):
+                    oldest = mine
+        return oldest
+
+    # --- what comes and goes ---
+
+    def acknowledged(self, link: Link, sent: Sent) -> None:
+        """The device has the event."""
+        outbox = link.outbox
+        if outbox is not None and sent in outbox.sent:
+            del outbox.sent[sent]
+            self.delivered += 1
+            self._go_on(link, outbox)
+
+    def _arrived(self, entries: Sequence[Entry]) -> None:
+        owners = self._owners
+        before, self._newest = self._newest, entries[-1].cursor
+        if not owners:
+            return
+        for entry in entries:
+            event = entry.event
+            prefixes = owners.get(event.owner)
+            matched = () if prefixes is None else prefixes.match(event.name)
+            if matched and _may_reach_devices(event):
+                for link, wanted in _by_link(matched, event).items():
+                    outbox = link.outbox
+                    if outbox is None or not link.online or outbox.behind is not None:
+                        continue
+                    if len(outbox.waiting) >= MAX_WAITING:
+                        outbox.behind = before
+                    else:
+                        outbox.waiting.append((before, event, wanted))
+                        self._go_on(link, outbox)
+            before = entry.cursor
+
+    def _go_on(self, link: Link, outbox: Outbox) -> None:
+        """Sends what there is room for, and reads on when that is little."""
+        now = self._clock.now()
+        while outbox.waiting and len(outbox.sent) < OUTSTANDING and link.online:
+            before, event, wanted = outbox.waiting.popleft()
+            if event.received_at + event.ttl * 1000 < now:
+                self.expired += 1
+                continue
+            sent = Sent(before)
+            outbox.sent[sent] = None
+            if not self._send(link, event, wanted, sent):
+                del outbox.sent[sent]
+                self.too_large += 1
+        if outbox.behind is not None and not outbox.reading and len(outbox.waiting) < MAX_WAITING // 2:
+            outbox.reading = True
+            task = asyncio.get_running_loop().create_task(self._catch_up(link, outbox))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _catch_up(self, link: Link, outbox: Outbox) -> None:
+        try:
+            while outbox.behind is not None and len(outbox.waiting) < MAX_WAITING and link.outbox is outbox:
+                await self._read_on(link, outbox, outbox.behind)
+        finally:
+            outbox.reading = False
+        if link.outbox is outbox and not link.closed:
+            self._go_on(link, outbox)
+
+    async def _read_on(self, link: Link, outbox: Outbox, after: Cursor) -> None:
+        device = link.device
+        if device is None or not device.owner or not link.subscriptions:
+            outbox.behind = None
+            return
+        entries = self._log.tail.since(after, PAGE)
+        more = False
+        before = position = after
+        if entries is None:
+            try:
+                page = await self._log.read(Scope(owner=device.owner), after, PAGE)
+            except CloudError as problem:
+                _seldom.warning("device_catch_up", why=problem.description)
+                await asyncio.sleep(RETRY_S)
+                return
+            entries, position, more = page.entries, page.after, True
+        elif entries:
+            position, more = entries[-1].cursor, True
+        if link.outbox is not outbox:
+            return
+        for entry in entries:
+            event = entry.event
+            if event.owner == device.owner and _may_reach_devices(event):
+                wanted = [each for each in link.subscriptions if _wants(each, event)]
+                if wanted:
+                    if len(outbox.waiting) >= MAX_WAITING:
+                        return
+                    outbox.waiting.append((before, event, wanted))
+            outbox.behind = before = entry.cursor
+        # The tail had nothing beyond: whatever comes from now on is handed over as it comes.
+        outbox.behind = position if more else None
+
+    @staticmethod
+    def _oldest(outbox: Outbox) -> Cursor | None:
+        first = next(iter(outbox.sent), None)
+        if first is not None:
+            return first.before
+        return outbox.waiting[0][0] if outbox.waiting else None
+
+
+def _may_reach_devices(event: Event) -> bool:
+    return not event.late and not event.name.startswith(FIRMWARE)
+
+
+def _wants(subscription: Subscription, event: Event) -> bool:
+    return event.name.startswith(subscription.prefix) and (
+        subscription.device is None or subscription.device == event.coreid
+    )
+
+
+def _by_link(matched: Sequence[tuple[Link, Subscription]], event: Event) -> dict[Link, list[Subscription]]:
+    found: dict[Link, list[Subscription]] = {}
+    for link, subscription in matched:
+        if subscription.device is None or subscription.device == event.coreid:
+            found.setdefault(link, []).append(subscription)
+    return found

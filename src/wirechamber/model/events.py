@@ -37,6 +37,7 @@ class Event(Struct, frozen=True, gc=False):
         about: Id of the integration that made it, or that it tells about; never triggers that one.
         content_type: MIME type of the data.
         ttl: Seconds for which a device that was away still wants it.
+        late: A result that came after the device was told that there was none; streams show it, devices do not get it.
         session, record, message: Where the device link carried it, so that its receive state can be rebuilt.
     """
 
@@ -56,6 +57,7 @@ class Event(Struct, frozen=True, gc=False):
     about: str | None = None
     content_type: str = "text/plain"
     ttl: int = 60
+    late: bool = False
     session: str | None = None
     record: int | None = None
     message: int | None = None

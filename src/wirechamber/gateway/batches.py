@@ -1,0 +1,111 @@
+"""What is on its way to the disk: gathered, written in batches, and answered once it is stored.
+
+One batch is under way at a time; what arrives meanwhile is the next one. So the price of a wake-up, of a hand-over to
+a writer's thread and of a sync is shared by as many items as the moment brings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from wirechamber.clock import Clock
+from wirechamber.errors import CloudError
+from wirechamber.observe.logs import Seldom
+
+_seldom = Seldom(structlog.get_logger("wirechamber.gateway"))
+
+# While a backend is away, an acknowledgement is held this long: the device repeats by itself and loses nothing.
+HOLD_S = 15.0
+RETRY_S = 0.5
+# Items that wait; more are dropped unanswered, so their devices send them again.
+MAX_WAITING = 20_000
+MAX_BATCH = 2_000
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Work(Protocol[Item, Result]):
+    """What is done with a batch."""
+
+    async def write(self, items: Sequence[Item]) -> Result:
+        """Stores the items; called again with the same ones after a CloudError."""
+
+    def written(self, items: Sequence[Item], result: Result) -> None:
+        """They are stored."""
+
+    def refused(self, items: Sequence[Item]) -> None:
+        """They could not be stored in time."""
+
+
+class Batches(Generic[Item, Result]):
+    """Items that wait to be written.
+
+    Attributes:
+        dropped: How many found no room.
+    """
+
+    def __init__(self, work: Work[Item, Result], clock: Clock, what: str) -> None:
+        self._work = work
+        self._clock = clock
+        self._what = what
+        self._waiting: list[Item] = []
+        self._wake = asyncio.Event()
+        self._busy = False
+        self.dropped = 0
+
+    def add(self, item: Item) -> bool:
+        """Lines an item up; False when too many wait, and it is dropped."""
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return False
+        self._waiting.append(item)
+        self._wake.set()
+        return True
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return not self._busy and not self._waiting
+
+    async def run(self) -> None:
+        """Writes for ever."""
+        while True:
+            await self._wake.wait()
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            if not self._waiting:
+                self._wake.clear()
+            self._busy = bool(batch)
+            try:
+                if batch:
+                    await self._write(batch)
+            finally:
+                self._busy = False
+
+    async def drain(self) -> None:
+        """Writes what waits, as often as it takes; for the end, when nothing comes any more."""
+        while not self.idle:
+            if self._busy:
+                await asyncio.sleep(0.001)
+                continue
+            batch, self._waiting = self._waiting, []
+            await self._write(batch)
+
+    async def _write(self, batch: list[Item]) -> None:
+        until = self._clock.monotonic() + HOLD_S
+        while True:
+            try:
+                result = await self._work.write(batch)
+            except CloudError as problem:
+                _seldom.warning(f"{self._what}_held", why=problem.description, waiting=len(batch))
+                if self._clock.monotonic() >= until:
+                    self._work.refused(batch)
+                    return
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._work.written(batch, result)
+            return
