@@ -25,7 +25,7 @@ def test_chunks_of_ascii_are_exactly_512_bytes_but_for_the_last(text: str) -> No
 
 
 def test_a_success_with_an_answer_is_sent_and_response_in_chunks() -> None:
-    made = of_success(an_event(), "hook", "d" * 32, TOPICS, Answer("x" * 600), NOW)
+    made = of_success(an_event(), "hook", "d" * 32, TOPICS, Answer("x" * 600), NOW, late=False)
     assert [event.name for event in made] == [
         "hook-sent/temperature",
         "hook-response/temperature/0",
@@ -39,17 +39,17 @@ def test_a_success_with_an_answer_is_sent_and_response_in_chunks() -> None:
 
 
 def test_an_unchunked_answer_is_one_event_without_index() -> None:
-    made = of_success(an_event(), "hook", "d" * 32, TOPICS, Answer("x" * 600, chunked=False), NOW)
+    made = of_success(an_event(), "hook", "d" * 32, TOPICS, Answer("x" * 600, chunked=False), NOW, late=False)
     assert [event.name for event in made] == ["hook-sent/temperature", "hook-response/temperature"]
 
 
 def test_a_success_without_an_answer_is_only_sent() -> None:
-    assert [event.name for event in of_success(an_event(), "hook", "d" * 32, TOPICS, None, NOW)] == [TOPICS.sent]
+    assert [event.name for event in of_success(an_event(), "hook", "d" * 32, TOPICS, None, NOW, late=False)] == [TOPICS.sent]
 
 
 def test_the_same_result_made_twice_has_the_same_ids_and_others_differ() -> None:
-    first = of_success(an_event(), "hook", "d" * 32, TOPICS, Answer("y" * 1200), NOW)
-    again = of_success(an_event(), "hook", "d" * 32, TOPICS, Answer("y" * 1200), NOW + 5)
+    first = of_success(an_event(), "hook", "d" * 32, TOPICS, Answer("y" * 1200), NOW, late=False)
+    again = of_success(an_event(), "hook", "d" * 32, TOPICS, Answer("y" * 1200), NOW + 5, late=True)
     assert [event.id for event in first] == [event.id for event in again]
     error = of_failure(an_event(), "hook", "d" * 32, TOPICS, "ETIMEDOUT", NOW)
     assert len({event.id for event in [*first, error]}) == len(first) + 1
@@ -58,7 +58,7 @@ def test_the_same_result_made_twice_has_the_same_ids_and_others_differ() -> None
 
 def test_a_rendered_topic_can_not_break_the_framing_of_a_stream() -> None:
     topics = Topics("a", "evil\ndata: x\r\n\r\n" + "n" * 400, "c")
-    name = of_success(an_event(), "hook", "d" * 32, topics, Answer("x"), NOW)[1].name
+    name = of_success(an_event(), "hook", "d" * 32, topics, Answer("x"), NOW, late=False)[1].name
     assert "\n" not in name
     assert "\r" not in name
     assert len(name) <= 256
