@@ -1,1 +1,1 @@
-"""CoAP (RFC 7252) without sockets: messages, exchanges, blockwise transfers (RFC 7959)."""
+"""CoAP: messages, exchanges, blocks, observing (RFC 7252, 7641, 7959, 7967)."""

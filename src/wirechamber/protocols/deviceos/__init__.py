@@ -1,1 +1,1 @@
-"""What Device OS and its cloud say to each other in CoAP (device-protocol.md, sections 7, 8 and 10)."""
+"""The messages of Device OS, in CoAP (device-protocol.md, sections 6 to 12)."""
