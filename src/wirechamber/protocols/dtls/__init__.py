@@ -1,1 +1,52 @@
-"""DTLS 1.2 (RFC 6347) without sockets: raw public keys, pre-shared keys, connection IDs."""
+"""DTLS 1.2 (RFC 6347) without sockets: raw public keys, pre-shared keys, connection IDs.
+
+A server's `Listener` answers strangers and makes a `ServerHandshake` of whoever brings the cookie back; a client begins
+with a `ClientHandshake`. Both take datagrams and the time, give datagrams, events and the next deadline, and end with a
+`Session`, which protects and unprotects records from then on.
+"""
+
+from wirechamber.protocols.dtls.alerts import Alert, AlertLevel
+from wirechamber.protocols.dtls.client import ClientHandshake, PreSharedKey, PublicKeys
+from wirechamber.protocols.dtls.events import Arrived, Established, Event, Failed, NeedsPsk, Over
+from wirechamber.protocols.dtls.records import (
+    ALERT,
+    APPLICATION_DATA,
+    CHANGE_CIPHER_SPEC,
+    CID_LENGTH,
+    HANDSHAKE,
+    MOVED,
+    TLS12_CID,
+    split_records,
+)
+from wirechamber.protocols.dtls.server import Answer, Listener, ServerHandshake
+from wirechamber.protocols.dtls.session import Received, Refusal, SequenceExhausted, Session, SessionState
+
+__all__ = [
+    "ALERT",
+    "APPLICATION_DATA",
+    "CHANGE_CIPHER_SPEC",
+    "CID_LENGTH",
+    "HANDSHAKE",
+    "MOVED",
+    "TLS12_CID",
+    "Alert",
+    "AlertLevel",
+    "Answer",
+    "Arrived",
+    "ClientHandshake",
+    "Established",
+    "Event",
+    "Failed",
+    "Listener",
+    "NeedsPsk",
+    "Over",
+    "PreSharedKey",
+    "PublicKeys",
+    "Received",
+    "Refusal",
+    "SequenceExhausted",
+    "ServerHandshake",
+    "Session",
+    "SessionState",
+    "split_records",
+]
