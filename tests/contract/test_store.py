@@ -10,11 +10,13 @@ import pytest
 from msgspec import structs
 
 from tests.contract.backends import STORES, StoreOpener, run
+from tests.contract.links import a_session
 from tests.delivery.builders import NOW, OWNER, a_delivery, an_attempt, an_integration
 from wirechamber.errors import Conflict, NotFound
 from wirechamber.model.accounts import Token, User
 from wirechamber.model.deliveries import DayCount, Settlement
 from wirechamber.model.devices import Device
+from wirechamber.model.links import CameOnline, Greeted
 from wirechamber.model.times import day
 from wirechamber.store.base import AttemptFilter, DeviceFilter, Retention
 
@@ -118,7 +120,6 @@ def test_devices(opener: StoreOpener, tmp_path: Path) -> None:
             await store.users.add(a_user("bob"))
             lamp = a_device(
                 1, name="Lamp", notes="ünder the desk", platform_id=12, product_id=12, serial_number="S1",
-                last_heard=NOW, last_ip_address="::1", functions=("on", "off"), variables={"t": "double"},
             )  # fmt: skip
             await store.devices.add(lamp)
             assert await store.devices.get(lamp.id) == lamp
@@ -162,8 +163,15 @@ def test_devices_are_listed_in_pages(opener: StoreOpener, tmp_path: Path) -> Non
             await store.users.add(a_user("ann"))
             await store.users.add(a_user("bob"))
             for number in range(10):
-                heard = NOW + 10 - number if number < 3 else None
-                await store.devices.add(a_device(number, name=f"Room_{number}", last_handshake_at=heard))
+                await store.devices.add(a_device(number, name=f"Room_{number}"))
+            for number in range(3):
+                connected = a_session(number, device=f"{number:024x}")
+                at = NOW + 10 - number
+                await store.links.apply(
+                    [Greeted(device=f"{number:024x}", at=at, address="::1 5684", session=connected)]
+                )
+                if number:
+                    await store.links.apply([CameOnline(f"{number:024x}", at, "::1 5684")])
             await store.devices.add(a_device(50, owner="id-bob", name="room_1"))
             await store.devices.add(a_device(51, owner=None))
             found, total = await store.devices.find(DeviceFilter(owner="id-ann"), limit=4)
@@ -176,6 +184,9 @@ def test_devices_are_listed_in_pages(opener: StoreOpener, tmp_path: Path) -> Non
                 found, total = await store.devices.find(DeviceFilter(owner="id-ann", name=part))
                 assert len(found) == total == count, part
             assert (await store.devices.find(DeviceFilter()))[1] == 12
+            for online, names in ((True, ["Room_1", "Room_2"]), (False, ["Room_0", "Room_9", "Room_8"])):
+                found, _ = await store.devices.find(DeviceFilter(owner="id-ann", online=online), limit=3)
+                assert [device.name for device in found] == names
 
     run(work())
 

@@ -7,26 +7,12 @@ what a data plan counts.
 from __future__ import annotations
 
 import ipaddress
-from enum import IntEnum
+
+from wirechamber.model.usage import Purpose as Purpose
 
 # RFC 791, section 3.1 (without options), RFC 8200, section 3, and RFC 768.
 IPV4_UDP_BYTES = 20 + 8
 IPV6_UDP_BYTES = 40 + 8
-
-
-class Purpose(IntEnum):
-    """What a datagram was for."""
-
-    HANDSHAKE = 0
-    PUBLISH = 1
-    ANSWER = 2
-    KEEPALIVE = 3
-    OTHER = 4
-
-    @property
-    def label(self) -> str:
-        """As the API shows it."""
-        return self.name.lower()
 
 
 # What is counted for each device and purpose.

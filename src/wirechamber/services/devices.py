@@ -8,7 +8,7 @@ from msgspec import structs
 
 from wirechamber.clock import Clock
 from wirechamber.errors import BadInput, Conflict, Forbidden, NotFound
-from wirechamber.model.devices import DEFAULT_PLATFORM, Device
+from wirechamber.model.devices import CELLULAR, DEFAULT_PLATFORM, Device
 from wirechamber.model.ids import is_device_id
 from wirechamber.model.times import iso, iso_or_none
 from wirechamber.store.base import DeviceFilter, Store
@@ -132,19 +132,20 @@ def view(device: Device) -> dict[str, Any]:
         "last_handshake_at": iso_or_none(device.last_handshake_at),
         "product_id": device.product_id,
         "platform_id": device.platform_id,
-        "online": False,
-        "connected": False,
-        "cellular": device.platform_id in _CELLULAR,
+        "online": device.online,
+        "connected": device.online,
+        "cellular": device.platform_id in CELLULAR,
         "status": "normal",
         "notes": device.notes,
         "serial_number": device.serial_number,
+        "firmware_product_id": device.firmware_product_id,
+        "firmware_version": device.firmware_version,
+        "system_module_version": device.system_version,
+        "key": device.key,
         "functions": list(device.functions),
         "variables": dict(device.variables),
         "created_at": iso(device.created_at),
     }
-
-
-_CELLULAR = frozenset((10, 13, 23, 25, 26, 28, 35, 37, 42))
 
 
 def _name(name: Any) -> str:

@@ -1,12 +1,13 @@
-"""What a store is, whatever keeps it: five small repositories and a revision.
+"""What a store is, whatever keeps it: small repositories and a revision.
 
-Users, tokens, devices and integrations change rarely and are written durably at once; deliveries and attempts are
+Users, tokens, devices, keys and integrations change rarely and are written durably at once; deliveries and attempts are
 written in batches, where a power loss repeats a delivery and never loses one (the log is the truth they follow).
+Sessions and what devices told are written durably too, many at a time: a device believes us that we have it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -15,6 +16,17 @@ from wirechamber.model.accounts import Token, User
 from wirechamber.model.deliveries import Attempt, DayCount, Delivery, Settlement
 from wirechamber.model.devices import Device
 from wirechamber.model.integrations import IntegrationRecord
+from wirechamber.model.keys import ClaimCode, DeviceKeys
+from wirechamber.model.links import (
+    Change,
+    Checkpoint,
+    Description,
+    KnownSession,
+    LinkRecord,
+    Reservation,
+    Session,
+)
+from wirechamber.model.usage import Usage
 
 
 class Users(Protocol):
@@ -54,10 +66,26 @@ class DeviceFilter(Struct, frozen=True):
 
     owner: str | None = None
     name: str | None = None
+    online: bool | None = None
+
+
+class DeviceChanges(Struct, frozen=True):
+    """What happened to the registry since a revision, for those who keep devices in memory.
+
+    Attributes:
+        changed: Devices that are new, or have another owner, name, notes or product.
+        removed: Ids of devices that are not known any more.
+        rekeyed: Ids of devices whose keys changed; their sessions were removed with it.
+    """
+
+    revision: int
+    changed: Sequence[Device]
+    removed: Sequence[str]
+    rekeyed: Sequence[str]
 
 
 class Devices(Protocol):
-    """Every device this cloud knows."""
+    """Every device this cloud knows. What its link told is filled in; writing a record leaves that as it is."""
 
     async def add(self, device: Device) -> None:
         """Raises Conflict when the id is known, or the owner has another device of that name."""
@@ -77,7 +105,123 @@ class Devices(Protocol):
         """Gives a free device to the owner, atomically. Returns the device as it is now (whose owner may be another,
         if it was not free), or None when it is unknown."""
 
-    async def remove(self, device_id: str) -> bool: ...
+    async def remove(self, device_id: str) -> bool:
+        """Removes it with its keys, sessions, what it told and its usage."""
+
+    async def changes(self, since_revision: int) -> DeviceChanges:
+        """Everything that changed after a revision; 0 for all that exist."""
+
+
+class Keys(Protocol):
+    """What proves that a device is the one it says. Pre-shared keys are encrypted at rest."""
+
+    async def get(self, device_id: str) -> DeviceKeys | None: ...
+
+    async def set(self, keys: DeviceKeys) -> bool:
+        """Stores the whole record. Another key than before ends the device's sessions in the same transaction.
+
+        Returns:
+            Whether something changed.
+
+        Raises:
+            NotFound: The device is unknown.
+        """
+
+    async def bind(self, keys: DeviceKeys) -> DeviceKeys:
+        """Stores the public key if the device has none yet, atomically; returns what it has now.
+
+        Raises:
+            NotFound: The device is unknown.
+        """
+
+
+class Claims(Protocol):
+    """Claim codes, by digest."""
+
+    async def add(self, code: ClaimCode) -> None: ...
+
+    async def redeem(self, digest: bytes, device_id: str, now: int) -> ClaimCode | None:
+        """Marks the code as used by the device, atomically; None when there is no such code, its time is over, or
+        another device used it."""
+
+    async def remove_expired(self, now: int) -> int: ...
+
+
+class Sessions(Protocol):
+    """DTLS sessions. Every write survives power loss: what a device was sent or answered rests on it."""
+
+    async def add(self, session: Session) -> None:
+        """Stores a session; one of an unknown device is left out."""
+
+    async def known(self) -> list[KnownSession]:
+        """All of them, lightly."""
+
+    async def get(self, session_id: str) -> Session | None: ...
+
+    async def of_device(self, device_id: str) -> list[Session]:
+        """Oldest first."""
+
+    async def account(
+        self, checkpoints: Sequence[Checkpoint], reservations: Sequence[Reservation], cursor: str | None
+    ) -> None:
+        """Writes state down, all or none. Nothing goes back: a number that is lower than the stored one leaves it.
+        Sessions that are not there are left out.
+
+        Args:
+            cursor: How far the log is contained in these and earlier checkpoints; None leaves it.
+        """
+
+    async def cursor(self) -> str | None:
+        """From where on the log must be read after a restart; None before the first `account`."""
+
+    async def remove(self, session_ids: Sequence[str]) -> int: ...
+
+
+class Links(Protocol):
+    """What devices told, and where they are. Changes are not changes of the store's revision."""
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Stores changes in their order, all or none, and survives power loss; calls at the same time share a
+        transaction. Changes of devices that are not known (any more) are left out."""
+
+    async def heard(self, times: Mapping[str, int]) -> None:
+        """When devices were heard last, milliseconds since 1970; a power loss may take it back."""
+
+    async def get(self, device_id: str) -> LinkRecord | None: ...
+
+    async def description(self, device_id: str) -> Description:
+        """The long things that it told; empty when it told none."""
+
+    async def online(self) -> list[LinkRecord]:
+        """Every device that is online, by id."""
+
+    async def remove(self, device_id: str) -> bool:
+        """Forgets all that a device told, and its sessions."""
+
+
+class UsageFilter(Struct, frozen=True):
+    """Whose usage, and of when: `since` and `until` are hours since 1970, the first in and the last not."""
+
+    device: str | None = None
+    owner: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+class Usages(Protocol):
+    """What devices used, by hour and purpose."""
+
+    async def add(self, rows: Sequence[Usage]) -> None:
+        """Adds to what is there; rows of unknown devices are left out. A power loss may take back the last seconds."""
+
+    async def hours(self, where: UsageFilter) -> list[Usage]:
+        """Rows as they are, by hour, device and purpose."""
+
+    async def totals(self, where: UsageFilter) -> list[Usage]:
+        """Sums over hours, by device and purpose; `hour` is the first one with any."""
+
+    async def tidy(self, before_hour: int) -> int:
+        """Removes older hours; returns how many rows."""
 
 
 class IntegrationChanges(Struct, frozen=True):
@@ -193,12 +337,22 @@ class Store(Protocol):
     @property
     def devices(self) -> Devices: ...
     @property
+    def keys(self) -> Keys: ...
+    @property
+    def claims(self) -> Claims: ...
+    @property
+    def sessions(self) -> Sessions: ...
+    @property
+    def links(self) -> Links: ...
+    @property
+    def usage(self) -> Usages: ...
+    @property
     def integrations(self) -> Integrations: ...
     @property
     def deliveries(self) -> Deliveries: ...
 
     def revision(self) -> int:
-        """A number that grows with every change to users, tokens, devices or integrations, made by any process.
+        """A number that grows with every change to users, tokens, devices, keys or integrations, made by any process.
 
         Synchronous and cheap (microseconds): caches compare it before they answer.
         """

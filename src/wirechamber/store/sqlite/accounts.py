@@ -1,4 +1,4 @@
-"""Users, tokens and devices."""
+"""Users and tokens."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import sqlite3
 from typing import Any
 
 import msgspec
-from msgspec import structs
 
 from wirechamber.errors import Conflict, NotFound
 from wirechamber.model.accounts import Token, User
-from wirechamber.model.devices import Device
-from wirechamber.store.base import DeviceFilter
 from wirechamber.store.sqlite.database import Database
 
 _json = msgspec.json
@@ -149,123 +146,4 @@ def _token(row: tuple[Any, ...]) -> Token:
         scopes=tuple(_json.decode(scopes)),
         created_at=created_at,
         expires_at=expires_at,
-    )
-
-
-class SqliteDevices:
-    """`Devices` of the store's interface."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def add(self, device: Device) -> None:
-        """Stores a new device."""
-        await self._put("insert into device values (?, ?, ?, ?, ?, ?, ?)", device)
-
-    async def get(self, device_id: str) -> Device | None:
-        """The device of that id."""
-        return await self._one("id = ?", (device_id,))
-
-    async def by_name(self, owner: str, name: str) -> Device | None:
-        """The owner's device of that name, in any case."""
-        return await self._one("owner = ? and name_key = ?", (owner, name.casefold()))
-
-    async def find(self, where: DeviceFilter, *, limit: int | None = None, offset: int = 0) -> tuple[list[Device], int]:
-        """One page, and the number of all that match."""
-        conditions, values = ["1"], []
-        if where.owner is not None:
-            conditions.append("owner = ?")
-            values.append(where.owner)
-        if where.name is not None:
-            conditions.append("instr(name_key, ?) > 0")
-            values.append(where.name.casefold())
-        test = " and ".join(conditions)
-
-        def read(db: sqlite3.Connection) -> tuple[list[Device], int]:
-            (count,) = db.execute(f"select count(*) from device where {test}", values).fetchone()
-            rows = db.execute(
-                f"select owner, record from device where {test}"
-                " order by last_handshake_at desc, created_at desc, id limit ? offset ?",
-                [*values, -1 if limit is None else limit, offset],
-            ).fetchall()
-            return [_device(row) for row in rows], count
-
-        return await self._database.read(read)
-
-    async def update(self, device: Device) -> None:
-        """Replaces the record."""
-        changed = await self._put(
-            "update device set owner = ?2, name = ?3, name_key = ?4, last_handshake_at = ?5, created_at = ?6,"
-            " record = ?7 where id = ?1",
-            device,
-        )
-        if not changed:
-            raise NotFound("there is no such device")
-
-    async def claim(self, device_id: str, owner: str) -> Device | None:
-        """Gives a free device to the owner."""
-
-        def work(db: sqlite3.Connection) -> Device | None:
-            row = db.execute("select owner, record from device where id = ?", (device_id,)).fetchone()
-            if row is None:
-                return None
-            device = _device(row)
-            if device.owner is not None:
-                return device
-            taken = db.execute(
-                "select 1 from device where owner = ? and name_key = ?", (owner, (device.name or "").casefold())
-            ).fetchone()
-            # A name is unique to its owner: the newcomer comes without.
-            device = structs.replace(device, owner=owner, name=None if taken else device.name)
-            db.execute(
-                "update device set owner = ?2, name = ?3, name_key = ?4, last_handshake_at = ?5, created_at = ?6,"
-                " record = ?7 where id = ?1",
-                _device_row(device),
-            )
-            return device
-
-        return await self._database.write(work)
-
-    async def remove(self, device_id: str) -> bool:
-        """Forgets a device."""
-        return await self._database.write(
-            lambda db: db.execute("delete from device where id = ?", (device_id,)).rowcount > 0
-        )
-
-    async def _put(self, query: str, device: Device) -> int:
-        try:
-            return await self._database.write(lambda db: db.execute(query, _device_row(device)).rowcount)
-        except sqlite3.IntegrityError as problem:
-            if "device.id" in str(problem):
-                raise Conflict(f"the device {device.id} is known already") from None
-            if "FOREIGN" in str(problem):
-                raise NotFound("there is no such user") from None
-            raise Conflict(f"you have another device named {device.name}") from None
-
-    async def _one(self, where: str, values: tuple[str, ...]) -> Device | None:
-        row = await self._database.read(
-            lambda db: db.execute(f"select owner, record from device where {where}", values).fetchone()
-        )
-        return None if row is None else _device(row)
-
-
-_read_device = _json.Decoder(Device).decode
-
-
-def _device(row: tuple[Any, ...]) -> Device:
-    # The column is the truth about the owner: removing a user frees its devices there.
-    owner, record = row
-    device = _read_device(record)
-    return device if device.owner == owner else structs.replace(device, owner=owner)
-
-
-def _device_row(device: Device) -> tuple[Any, ...]:
-    return (
-        device.id,
-        device.owner,
-        device.name,
-        None if device.name is None else device.name.casefold(),
-        device.last_handshake_at,
-        device.created_at,
-        _json.encode(device).decode(),
     )

@@ -9,10 +9,15 @@ from pathlib import Path
 
 from wirechamber.clock import Clock
 from wirechamber.secrets import Vault
-from wirechamber.store.sqlite.accounts import SqliteDevices, SqliteTokens, SqliteUsers
+from wirechamber.store.sqlite.accounts import SqliteTokens, SqliteUsers
 from wirechamber.store.sqlite.database import FILE, Database
 from wirechamber.store.sqlite.deliveries import SqliteDeliveries
+from wirechamber.store.sqlite.devices import SqliteDevices
 from wirechamber.store.sqlite.integrations import SqliteIntegrations
+from wirechamber.store.sqlite.keys import SqliteClaims, SqliteKeys
+from wirechamber.store.sqlite.links import SqliteLinks
+from wirechamber.store.sqlite.sessions import SqliteSessions
+from wirechamber.store.sqlite.usage import SqliteUsages
 
 
 class SqliteStore:
@@ -22,6 +27,11 @@ class SqliteStore:
         self.users = SqliteUsers(database)
         self.tokens = SqliteTokens(database)
         self.devices = SqliteDevices(database)
+        self.keys = SqliteKeys(database, vault)
+        self.claims = SqliteClaims(database)
+        self.sessions = SqliteSessions(database, vault)
+        self.links = SqliteLinks(database, vault)
+        self.usage = SqliteUsages(database)
         self.integrations = SqliteIntegrations(database, vault)
         self.deliveries = SqliteDeliveries(database)
         self.revision = database.revision

@@ -1,0 +1,220 @@
+"""Device links: sessions, what devices told over them, and what changed.
+
+A *session* is a pair of keys and their counters; a *link* is what a device told and where it was last. The device tells
+most of it once and believes us that we know it from then on (device-protocol.md, section 11), so it outlives the
+process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """A DTLS session, complete: another process can go on with it.
+
+    Attributes:
+        id: 32 hex digits.
+        device: None until the device has said who it is.
+        cid: The connection id in the device's records; empty when it has none.
+        deviceos: It speaks Device OS; otherwise plain CoAP.
+        state: Keys and what was agreed, in the protocol's own form; encrypted at rest.
+        address: Where the device was last.
+        send_limit: Record sequence numbers below this may have been used. Whoever restores the session begins here,
+            after reserving a block of its own.
+        top: The highest record sequence number that was received; -1 for none.
+        mids: CoAP message ids of stored events, in the gateway's form.
+    """
+
+    id: str
+    cid: bytes
+    deviceos: bool
+    state: bytes
+    created_at: int
+    device: str | None = None
+    address: str = ""
+    send_limit: int = 0
+    top: int = -1
+    mids: bytes = b""
+
+
+class KnownSession(Struct, frozen=True, gc=False):
+    """What a process keeps in memory of a session that has not been heard since it started."""
+
+    id: str
+    cid: bytes
+    device: str | None
+    deviceos: bool
+    address: str
+
+
+class Checkpoint(Struct, frozen=True, gc=False):
+    """A session's receive state and address as of now. What is stored never goes back."""
+
+    session: str
+    top: int
+    mids: bytes
+    address: str
+
+
+class Reservation(Struct, frozen=True, gc=False):
+    """Record sequence numbers below `send_limit` belong to whoever holds the session now."""
+
+    session: str
+    send_limit: int
+
+
+class Subscription(Struct, frozen=True, gc=False):
+    """Which events a device wants (device-protocol.md, section 7.4).
+
+    Attributes:
+        prefix: The event's name begins with it, case-sensitive.
+        binary: It takes binary data.
+        cbor: It takes structured data as CBOR.
+        device: Only from this device.
+    """
+
+    prefix: str
+    binary: bool = False
+    cbor: bool = False
+    device: str | None = None
+
+
+class Greeting(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a device tells of itself in Hello (device-protocol.md, section 7.1).
+
+    Attributes:
+        product: Product id in its firmware; the platform's while it is in none.
+        product_version: None when its firmware has none.
+        flags: The protocol's bits: what it supports.
+        system_version: Number of its Device OS module, or None before 3.0.
+        max_message: The largest CoAP message that it takes, bytes.
+    """
+
+    platform: int
+    product: int
+    product_version: int | None = None
+    flags: int = 0
+    system_version: int | None = None
+    max_message: int | None = None
+    max_binary: int | None = None
+    ota_chunk: int | None = None
+
+
+class Greeted(Struct, frozen=True, kw_only=True):
+    """A device said who it is. Subscriptions and descriptions of before are forgotten: they follow anew.
+
+    Attributes:
+        at: Milliseconds since 1970.
+        greeting: None when the handshake said it (a pre-shared key).
+        session: The new session, to be stored with this and to replace any other of the device; None when the
+            device greeted inside a session that is stored already.
+    """
+
+    device: str
+    at: int
+    address: str
+    greeting: Greeting | None = None
+    session: Session | None = None
+
+
+class Described(Struct, frozen=True):
+    """A device told its functions, and its variables with their types (`int32`, `double`, `bool`, `string`)."""
+
+    device: str
+    functions: tuple[str, ...]
+    variables: dict[str, str]
+
+
+class SystemDescribed(Struct, frozen=True):
+    """A device told its modules and the like, as JSON shows them."""
+
+    device: str
+    at: int
+    system: dict[str, Any]
+
+
+class MetricsTold(Struct, frozen=True):
+    """A device told measurements of itself, by id."""
+
+    device: str
+    at: int
+    metrics: dict[int, int]
+
+
+class Subscribed(Struct, frozen=True):
+    """A device wants events. Again with the same prefix and sender replaces what it wanted of these."""
+
+    device: str
+    subscription: Subscription
+
+
+class Unsubscribed(Struct, frozen=True):
+    """A device does not want these events any more."""
+
+    device: str
+    prefix: str
+    of: str | None = None
+
+
+class CameOnline(Struct, frozen=True):
+    """A device's owner was told that it is online."""
+
+    device: str
+    at: int
+    address: str
+
+
+class WentOffline(Struct, frozen=True):
+    """A device's owner was told that it is offline.
+
+    Attributes:
+        resume_from: The log's cursor up to which the device has had its events; None leaves what is known.
+    """
+
+    device: str
+    at: int
+    resume_from: str | None = None
+
+
+class HasHad(Struct, frozen=True):
+    """A device has had its events up to a cursor of the log."""
+
+    device: str
+    resume_from: str
+
+
+Change = (
+    Greeted | Described | SystemDescribed | MetricsTold | Subscribed | Unsubscribed | CameOnline | WentOffline | HasHad
+)
+
+
+class LinkRecord(Struct, frozen=True, kw_only=True):
+    """What is known of a device's link.
+
+    Attributes:
+        address: Where it was last, `host port`.
+        resume_from: The log's cursor up to which it has had its events; None when that was never told.
+    """
+
+    device: str
+    online: bool = False
+    last_heard: int | None = None
+    last_handshake_at: int | None = None
+    address: str = ""
+    resume_from: str | None = None
+    greeting: Greeting | None = None
+    functions: tuple[str, ...] = ()
+    variables: dict[str, str] = {}
+    subscriptions: tuple[Subscription, ...] = ()
+
+
+class Description(Struct, frozen=True, kw_only=True):
+    """The long things that a device told of itself, and when; None for what it did not tell."""
+
+    system: dict[str, Any] | None = None
+    system_at: int | None = None
+    metrics: dict[int, int] | None = None
+    metrics_at: int | None = None

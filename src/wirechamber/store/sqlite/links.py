@@ -1,0 +1,279 @@
+"""What devices told over their links.
+
+A batch of changes is folded first, per device, and then written by one statement per kind of row.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from wirechamber.model.links import (
+    CameOnline,
+    Change,
+    Described,
+    Description,
+    Greeted,
+    Greeting,
+    HasHad,
+    LinkRecord,
+    MetricsTold,
+    Session,
+    Subscribed,
+    Subscription,
+    SystemDescribed,
+    Unsubscribed,
+    WentOffline,
+)
+from wirechamber.secrets import Vault
+from wirechamber.store.sqlite.database import Database
+from wirechamber.store.sqlite.grouped import Grouped
+from wirechamber.store.sqlite.sessions import add_sessions
+
+ENDED = """
+delete from session where device in (select value ->> 0 from json_each(?))
+and id not in (select value ->> 1 from json_each(?))
+"""
+MAKE_LINK = """
+insert or ignore into link (device)
+select value ->> 0 from json_each(?) where value ->> 0 in (select id from device)
+"""
+LINK = """
+update link set
+online = coalesce(news.online, link.online),
+last_heard = nullif(max(coalesce(link.last_heard, 0), coalesce(news.last_heard, 0)), 0),
+last_handshake_at = coalesce(news.last_handshake_at, link.last_handshake_at),
+address = coalesce(news.address, link.address),
+resume_from = coalesce(news.resume_from, link.resume_from)
+from (
+    select value ->> 0 as device, value ->> 1 as online, value ->> 2 as last_heard, value ->> 3 as last_handshake_at,
+    value ->> 4 as address, value ->> 5 as resume_from from json_each(?)
+) as news
+where link.device = news.device
+"""
+HEARD = """
+update link set last_heard = news.at
+from (select value ->> 0 as device, value ->> 1 as at from json_each(?)) as news
+where link.device = news.device and news.at > coalesce(link.last_heard, 0)
+"""
+FORGET = "delete from told where device in (select value from json_each(?))"
+FORGET_SUBSCRIPTIONS = "delete from subscription where device in (select value from json_each(?))"
+MAKE_TOLD = """
+insert or ignore into told (device)
+select value ->> 0 from json_each(?) where value ->> 0 in (select id from device)
+"""
+TOLD = """
+update told set
+greeting = coalesce(news.greeting, told.greeting),
+functions = coalesce(news.functions, told.functions),
+variables = coalesce(news.variables, told.variables),
+system = coalesce(news.system, told.system),
+system_at = coalesce(news.system_at, told.system_at)
+from (
+    select value ->> 0 as device, value ->> 1 as greeting, value ->> 2 as functions, value ->> 3 as variables,
+    value ->> 4 as system, value ->> 5 as system_at from json_each(?)
+) as news
+where told.device = news.device
+"""
+UNSUBSCRIBE = """
+delete from subscription where (device, prefix, sender) in
+(select value ->> 0, value ->> 1, value ->> 2 from json_each(?))
+"""
+SUBSCRIBE = """
+insert or replace into subscription (device, prefix, sender, binary, cbor)
+select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 from json_each(?)
+where value ->> 0 in (select id from device)
+"""
+METRICS = """
+insert or replace into metrics (device, at, metrics)
+select value ->> 0, value ->> 1, value ->> 2 from json_each(?) where value ->> 0 in (select id from device)
+"""
+RECORD = """
+select link.device, online, last_heard, last_handshake_at, address, resume_from, greeting, functions, variables,
+(
+    select json_group_array(json_array(prefix, json(iif(binary, 'true', 'false')), json(iif(cbor, 'true', 'false')),
+    nullif(sender, ''))) from subscription where subscription.device = link.device
+)
+from link left join told on told.device = link.device
+"""
+
+
+class SqliteLinks:
+    """`Links` of the store's interface."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._applying: Grouped[Change] = Grouped(database, lambda db, changes: _apply(db, vault, changes))
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Stores changes, together with those of others at the same time."""
+        await self._applying.write(changes)
+
+    async def heard(self, times: Mapping[str, int]) -> None:
+        """When devices were heard last."""
+        text = _text(list(times.items()))
+        await self._database.write(lambda db: db.execute(HEARD, (text,)), durable=False)
+
+    async def get(self, device_id: str) -> LinkRecord | None:
+        """The link of a device."""
+        row = await self._database.read(
+            lambda db: db.execute(f"{RECORD} where link.device = ?", (device_id,)).fetchone()
+        )
+        return None if row is None else _record(row)
+
+    async def description(self, device_id: str) -> Description:
+        """The long things that a device told."""
+
+        def read(db: sqlite3.Connection) -> tuple[Any, Any]:
+            system = db.execute("select system, system_at from told where device = ?", (device_id,)).fetchone()
+            metrics = db.execute("select metrics, at from metrics where device = ?", (device_id,)).fetchone()
+            return system, metrics
+
+        system, metrics = await self._database.read(read)
+        text, system_at = system or (None, None)
+        values, metrics_at = metrics or (None, None)
+        return Description(
+            system=None if text is None else msgspec.json.decode(text),
+            system_at=system_at,
+            metrics=None if values is None else _read_metrics(values),
+            metrics_at=metrics_at,
+        )
+
+    async def online(self) -> list[LinkRecord]:
+        """Every device that is online."""
+        rows = await self._database.read(
+            lambda db: db.execute(f"{RECORD} where online = 1 order by link.device").fetchall()
+        )
+        return [_record(row) for row in rows]
+
+    async def remove(self, device_id: str) -> bool:
+        """Forgets what a device told, and its sessions."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            tables = ("link", "told", "subscription", "metrics", "session")
+            return (
+                sum(db.execute(f"delete from {table} where device = ?", (device_id,)).rowcount for table in tables) > 0
+            )
+
+        return await self._database.write(work)
+
+
+class _News:
+    """What a batch holds about one device."""
+
+    def __init__(self) -> None:
+        self.greeted = False
+        self.session: Session | None = None
+        self.link: dict[str, Any] = {}
+        self.told: dict[str, Any] = {}
+        self.metrics: tuple[int, str] | None = None
+        self.subscriptions: dict[tuple[str, str], Subscription | None] = {}
+
+    def take(self, change: Change) -> None:
+        """The next change of the device."""
+        match change:
+            case Greeted():
+                self.greeted = True
+                self.session = change.session or self.session
+                self.link |= {"last_heard": change.at, "address": change.address}
+                if change.session is not None:
+                    self.link["last_handshake_at"] = change.at
+                self.told = {"greeting": None if change.greeting is None else _text(change.greeting)}
+                self.subscriptions.clear()
+            case Described():
+                self.told |= {"functions": _text(change.functions), "variables": _text(change.variables)}
+            case SystemDescribed():
+                self.told |= {"system": _text(change.system), "system_at": change.at}
+            case MetricsTold():
+                self.metrics = (change.at, _text(change.metrics))
+            case Subscribed():
+                wanted = change.subscription
+                self.subscriptions[wanted.prefix, wanted.device or ""] = wanted
+            case Unsubscribed():
+                self.subscriptions[change.prefix, change.of or ""] = None
+            case CameOnline():
+                self.link |= {"online": 1, "last_heard": change.at, "address": change.address}
+            case WentOffline():
+                self.link["online"] = 0
+                if change.resume_from is not None:
+                    self.link["resume_from"] = change.resume_from
+            case HasHad():
+                self.link["resume_from"] = change.resume_from
+
+
+def _apply(db: sqlite3.Connection, vault: Vault, changes: Sequence[Change]) -> None:
+    devices: dict[str, _News] = {}
+    for change in changes:
+        news = devices.get(change.device)
+        if news is None:
+            news = devices[change.device] = _News()
+        news.take(change)
+    sessions = [(device, news.session) for device, news in devices.items() if news.session is not None]
+    if sessions:
+        db.execute(ENDED, (_text([(device, session.id) for device, session in sessions]),) * 2)
+        add_sessions(db, vault, [session for _, session in sessions])
+    if greeted := [device for device, news in devices.items() if news.greeted]:
+        for query in (FORGET, FORGET_SUBSCRIPTIONS):
+            db.execute(query, (_text(greeted),))
+    if links := [
+        (device, *map(news.link.get, ("online", "last_heard", "last_handshake_at", "address", "resume_from")))
+        for device, news in devices.items()
+        if news.link
+    ]:
+        for query in (MAKE_LINK, LINK):
+            db.execute(query, (_text(links),))
+    if told := [
+        (device, *map(news.told.get, ("greeting", "functions", "variables", "system", "system_at")))
+        for device, news in devices.items()
+        if news.told
+    ]:
+        for query in (MAKE_TOLD, TOLD):
+            db.execute(query, (_text(told),))
+    if measured := [(device, *news.metrics) for device, news in devices.items() if news.metrics is not None]:
+        db.execute(METRICS, (_text(measured),))
+    wishes = [(device, key, wish) for device, news in devices.items() for key, wish in news.subscriptions.items()]
+    if gone := [(device, *key) for device, key, wish in wishes if wish is None]:
+        db.execute(UNSUBSCRIBE, (_text(gone),))
+    if wanted := [(device, *key, int(wish.binary), int(wish.cbor)) for device, key, wish in wishes if wish is not None]:
+        db.execute(SUBSCRIBE, (_text(wanted),))
+
+
+_read_greeting = msgspec.json.Decoder(Greeting).decode
+_read_functions = msgspec.json.Decoder(tuple[str, ...]).decode
+_read_variables = msgspec.json.Decoder(dict[str, str]).decode
+_read_metrics = msgspec.json.Decoder(dict[int, int]).decode
+_read_subscriptions = msgspec.json.Decoder(list[tuple[str, bool, bool, str | None]]).decode
+
+
+def _record(row: tuple[Any, ...]) -> LinkRecord:
+    (
+        device,
+        online,
+        last_heard,
+        last_handshake_at,
+        address,
+        resume_from,
+        greeting,
+        functions,
+        variables,
+        subscriptions,
+    ) = row
+    return LinkRecord(
+        device=device,
+        online=bool(online),
+        last_heard=last_heard,
+        last_handshake_at=last_handshake_at,
+        address=address,
+        resume_from=resume_from,
+        greeting=None if greeting is None else _read_greeting(greeting),
+        functions=() if functions is None else _read_functions(functions),
+        variables={} if variables is None else _read_variables(variables),
+        subscriptions=tuple(Subscription(*each) for each in _read_subscriptions(subscriptions)),
+    )
+
+
+def _text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
