@@ -117,6 +117,9 @@ class EventLog(Protocol):
     def order(self, cursor: Cursor) -> int:
         """A number that sorts cursors of this log."""
 
+    def within(self, cursor: Cursor, count: int) -> Cursor:
+        """The cursor, or a later one if more than `count` positions lie between it and the newest event."""
+
     def next(self, cursor: Cursor) -> Cursor:
         """The first position after a cursor."""
 

@@ -54,7 +54,6 @@ class Accounting:
 
     Args:
         settled: The cursor up to which events of devices have been answered.
-        reader: Under which name the cursor is kept.
     """
 
     def __init__(self, sessions: Sessions, clock: Clock, settled: Callable[[], Cursor]) -> None:
@@ -65,8 +64,8 @@ class Accounting:
         self._low: dict[Accountable, int] = {}
         self._then: list[tuple[float, Accountable, Callable[[], None]]] = []
         self._wake = asyncio.Event()
-        self._cursor: Cursor | None = None
-        self._closing = False
+        # Up to here the log's events are in the sessions' state; what is after it is read at the next start.
+        self.cursor = settled()
 
     def received(self, link: Accountable) -> None:
         """The session has received a record whose sequence number is on disk already, or soon enough."""
@@ -100,7 +99,7 @@ class Accounting:
         dirty, self._dirty = self._dirty, {}
         low, self._low = self._low, {}
         then, self._then = self._then, []
-        if not dirty and not low and cursor == self._cursor:
+        if not dirty and not low and cursor == self.cursor:
             return
         checkpoints = [link.checkpoint() for link in dirty if link.alive]
         reservations = [Reservation(link.checkpoint().session, limit) for link, limit in low.items() if link.alive]
@@ -115,7 +114,7 @@ class Accounting:
             await asyncio.sleep(RETRY_S)
             self._wake.set()
             return
-        self._cursor = cursor
+        self.cursor = cursor
         for link, limit in low.items():
             link.reserved(limit)
         for _, link, call in then:

@@ -86,15 +86,6 @@ class Batches(Generic[Item, Result]):
             finally:
                 self._busy = False
 
-    async def drain(self) -> None:
-        """Writes what waits, as often as it takes; for the end, when nothing comes any more."""
-        while not self.idle:
-            if self._busy:
-                await asyncio.sleep(0.001)
-                continue
-            batch, self._waiting = self._waiting, []
-            await self._write(batch)
-
     async def _write(self, batch: list[Item]) -> None:
         until = self._clock.monotonic() + HOLD_S
         while True:

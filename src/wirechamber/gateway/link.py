@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from wirechamber.eventlog.base import Cursor
 from wirechamber.gateway.allowance import Allowance
 from wirechamber.gateway.meter import Purpose
 from wirechamber.gateway.mids import Mids
@@ -14,7 +15,7 @@ from wirechamber.protocols.coap.exchange import Endpoint
 
 if TYPE_CHECKING:
     from wirechamber.gateway.outbox import Outbox
-    from wirechamber.model.links import Session, Subscription
+    from wirechamber.model.links import SessionRecord, Subscription
     from wirechamber.protocols.coap.blockwise import Assembly
 
 
@@ -37,12 +38,16 @@ class Link(ABC):
         storing: Message ids of events that are on their way to the log.
         parts: Blocks of a message that is not complete yet.
         timer: When the exchanges must be looked at next, as far as the timers know.
+        claimed_id: The device id that the handshake told, if it did.
+        behind: Up to where the device has had its events; set while it is away.
+        noted: What of that the store was told last.
+        handshake: Bytes and datagrams up, and down, of the time before it was known whose they are.
     """
 
     __slots__ = (
-        "address", "allowance", "closed", "device", "deviceos", "endpoint", "formats", "heard", "id", "idle_limit",
-        "max_message", "mids", "online", "outbox", "parts", "reliable", "storing", "subscriptions",
-        "system_allowance", "timer", "told",
+        "address", "allowance", "behind", "claimed_id", "closed", "device", "deviceos", "endpoint", "formats",
+        "handshake", "heard", "id", "idle_limit", "max_message", "mids", "noted", "online", "outbox", "parts",
+        "reliable", "storing", "subscriptions", "system_allowance", "timer", "told",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, deviceos: bool, reliable: bool = False) -> None:
@@ -68,6 +73,10 @@ class Link(ABC):
         self.timer: float | None = None
         # When its being heard was last noted for the store.
         self.told = 0.0
+        self.claimed_id: str | None = None
+        self.behind: Cursor | None = None
+        self.noted: Cursor | None = None
+        self.handshake: list[int] | None = None
 
     @property
     def alive(self) -> bool:
@@ -90,7 +99,7 @@ class Link(ABC):
         """The identity whose pre-shared key the device proved to hold."""
 
     @abstractmethod
-    def record(self, device: str, now: int) -> Session | None:
+    def record(self, device: str, now: int) -> SessionRecord | None:
         """What the store keeps of it, so that it outlives this process; None when it ends with it."""
 
     @abstractmethod
@@ -109,6 +118,20 @@ class Link(ABC):
     def moved(self, sequence: int, address: tuple[Any, ...]) -> None:
         """A message of this number, which can't be played again, came from this address."""
 
+    def count_handshake(self, up: int, up_datagrams: int, down: int, down_datagrams: int) -> None:
+        """Adds to what the beginning took, before it is known whose it is."""
+        counts = self.handshake
+        if counts is None:
+            counts = self.handshake = [0, 0, 0, 0]
+        counts[0] += up
+        counts[1] += up_datagrams
+        counts[2] += down
+        counts[3] += down_datagrams
+
+    @abstractmethod
+    def greeted(self, device: Device) -> None:
+        """It is known, and stored, whose link this is."""
+
     @abstractmethod
     def refuse(self) -> None:
         """Tells the device, in the way that it believes, that it is not welcome."""
@@ -116,3 +139,7 @@ class Link(ABC):
     @abstractmethod
     def discard(self) -> None:
         """Tells the device that its session is over, so that it comes back with a new one."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of whatever carries it."""

@@ -19,7 +19,7 @@ from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, Entry, EventLog, Scope
 from wirechamber.gateway.link import Link
 from wirechamber.model.events import Event
-from wirechamber.model.links import Subscription
+from wirechamber.model.links import HasHad, Subscription
 from wirechamber.model.prefixes import Prefixes
 from wirechamber.observe.logs import Seldom
 
@@ -34,6 +34,8 @@ OUTSTANDING = 4
 MAX_LOOK_BACK = 50_000
 PAGE = 500
 RETRY_S = 0.5
+# Device OS tells its subscriptions in one burst (device-protocol.md, section 7.4).
+SETTLE_S = 1.0
 
 # Names that the firmware itself acts upon come from this cloud only, never through a subscription
 # (device-protocol.md, section 10.2).
@@ -43,11 +45,12 @@ FIRMWARE = ("spark/", "particle/", "spark", "particle")
 class Sent:
     """An event that was sent to a device and is not acknowledged yet."""
 
-    __slots__ = ("before",)
+    __slots__ = ("before", "wanted")
 
-    def __init__(self, before: Cursor) -> None:
+    def __init__(self, before: Cursor, wanted: Sequence[Subscription]) -> None:
         # The position before it: from there the log is read when the device must get it again.
         self.before = before
+        self.wanted = wanted
 
 
 class Outbox:
@@ -59,15 +62,17 @@ class Outbox:
         sent: Events that were sent and not acknowledged, oldest first.
         behind: Everything up to here was lined up; what came later must be read from the log. None: nothing is missing.
         reading: The log is being read for it.
+        settling: Runs while it is still telling what it wants.
     """
 
-    __slots__ = ("behind", "reading", "sent", "waiting")
+    __slots__ = ("behind", "reading", "sent", "settling", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[Cursor, Event, list[Subscription]]] = deque()
         self.sent: dict[Sent, None] = {}
         self.behind: Cursor | None = None
         self.reading = False
+        self.settling: asyncio.TimerHandle | None = None
 
 
 class Outboxes:
@@ -90,6 +95,8 @@ class Outboxes:
         self._send = send
         self._owners: dict[str, Prefixes[tuple[Link, Subscription]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # Links of which the store does not know, or may not know, how far they have come.
+        self._unsettled: dict[Link, None] = {}
         self._newest = log.tail.newest
         self.delivered = 0
         self.expired = 0
@@ -123,32 +130,57 @@ class Outboxes:
         if not prefixes:
             del self._owners[owner or ""]
 
-    def away(self, link: Link) -> Cursor | None:
-        """The device went away; returns where it goes on reading when it is back, None if it wants nothing."""
+    def away(self, link: Link) -> Cursor:
+        """The device went away; returns where it goes on when it is back."""
         outbox, link.outbox = link.outbox, None
-        if outbox is None:
-            return None
-        return self._oldest(outbox) or outbox.behind or self._log.tail.newest
+        at = self._log.tail.newest
+        if outbox is not None:
+            if outbox.settling is not None:
+                outbox.settling.cancel()
+            at = self._oldest(outbox) or at
+        link.behind = link.noted = at
+        self._unsettled.pop(link, None)
+        return at
 
-    def back(self, link: Link, behind: Cursor | None) -> None:
-        """The device is back and has had everything up to a cursor."""
+    def back(self, link: Link) -> None:
+        """The device is back: it gets what it has missed and what comes."""
         outbox = link.outbox
         if outbox is None:
             outbox = link.outbox = Outbox()
-        if behind is not None:
-            outbox.behind = behind
+        outbox.behind, link.behind = link.behind, None
+        self._unsettled[link] = None
         self._go_on(link, outbox)
 
-    def unsettled(self, links: Iterable[Link]) -> Cursor:
-        """A cursor up to which every event was acknowledged by each of the devices."""
-        oldest = self._log.tail.newest
-        for link in links:
-            outbox = link.outbox
-            if outbox is not None:
-                mine = self._oldest(outbox) or outbox.behind
-                if mine is not None and self._log.order(mine) < self._log.order(oldest):
-                    oldest = mine
-        return oldest
+    def settle(self, link: Link) -> None:
+        """The device is telling what it wants: what it missed waits until it has told all."""
+        outbox = link.outbox
+        if outbox is None or (outbox.behind is None and link.behind is None):
+            return
+        if link.behind is not None:
+            outbox.behind, link.behind = link.behind, None
+        if outbox.settling is not None:
+            outbox.settling.cancel()
+        outbox.settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settled, link, outbox)
+
+    def _settled(self, link: Link, outbox: Outbox) -> None:
+        outbox.settling = None
+        if link.outbox is outbox:
+            self._go_on(link, outbox)
+
+    def note(self, keep: Callable[[HasHad], None]) -> None:
+        """Has the store told how far devices are that have not got everything yet."""
+        for link in list(self._unsettled):
+            outbox, device = link.outbox, link.device
+            if outbox is None or device is None:
+                del self._unsettled[link]
+                continue
+            oldest = self._oldest(outbox)
+            if oldest != link.noted:
+                # Empty: everything up to the cursor of all links.
+                keep(HasHad(device.id, oldest or ""))
+                link.noted = oldest
+            if oldest is None:
+                del self._unsettled[link]
 
     # --- what comes and goes ---
 
@@ -178,6 +210,7 @@ class Outboxes:
                         outbox.behind = before
                     else:
                         outbox.waiting.append((before, event, wanted))
+                        self._unsettled[link] = None
                         self._go_on(link, outbox)
             before = entry.cursor
 
@@ -189,12 +222,12 @@ class Outboxes:
             if event.received_at + event.ttl * 1000 < now:
                 self.expired += 1
                 continue
-            sent = Sent(before)
+            sent = Sent(before, wanted)
             outbox.sent[sent] = None
             if not self._send(link, event, wanted, sent):
                 del outbox.sent[sent]
                 self.too_large += 1
-        if outbox.behind is not None and not outbox.reading and len(outbox.waiting) < MAX_WAITING // 2:
+        if outbox.behind is not None and outbox.settling is None and not outbox.reading and len(outbox.waiting) < MAX_WAITING // 2:
             outbox.reading = True
             task = asyncio.get_running_loop().create_task(self._catch_up(link, outbox))
             self._tasks.add(task)
@@ -219,6 +252,7 @@ class Outboxes:
         before = position = after
         if entries is None:
             try:
+                after = self._log.within(after, MAX_LOOK_BACK)
                 page = await self._log.read(Scope(owner=device.owner), after, PAGE)
             except CloudError as problem:
                 _seldom.warning("device_catch_up", why=problem.description)
@@ -246,7 +280,7 @@ class Outboxes:
         first = next(iter(outbox.sent), None)
         if first is not None:
             return first.before
-        return outbox.waiting[0][0] if outbox.waiting else None
+        return outbox.waiting[0][0] if outbox.waiting else outbox.behind
 
 
 def _may_reach_devices(event: Event) -> bool:

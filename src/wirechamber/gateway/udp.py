@@ -13,15 +13,16 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 
 from wirechamber.clock import Clock
 from wirechamber.gateway.accounting import BLOCK, LOW, Accounting
 from wirechamber.gateway.link import Link
-from wirechamber.gateway.meter import Meter, Purpose, overhead
-from wirechamber.gateway.mids import Mids
+from wirechamber.gateway.meter import DOWN_BYTES, DOWN_DATAGRAMS, UP_BYTES, UP_DATAGRAMS, Meter, Purpose, overhead
+from wirechamber.model.devices import Device
 from wirechamber.model.ids import new_id
-from wirechamber.model.links import Checkpoint, Reservation
+from wirechamber.model.links import Checkpoint, SessionRecord
 from wirechamber.observe.logs import Seldom
 from wirechamber.protocols.dtls import (
     ALERT,
@@ -56,8 +57,6 @@ Address = tuple[Any, ...]
 MAX_HANDSHAKES = 4096
 # A peer that does not go on is forgotten; Device OS gives up after 45 s (device-protocol.md, section 3.4).
 HANDSHAKE_S = 60.0
-# A device says Hello in the first moment; one that does not, is none.
-HELLO_S = 90.0
 # Datagrams that wait while a session is fetched from the store; the device repeats what is dropped.
 MAX_WAITING = 16
 # The socket's buffers: a fleet that lost power together comes back together.
@@ -72,7 +71,7 @@ class Handler(Protocol):
     def established(self, link: UdpLink) -> None:
         """A handshake is done; the device has not said yet who it is, unless a pre-shared key did."""
 
-    def received(self, link: UdpLink, received: Received, size: int, address: Address) -> None:
+    def received(self, link: Link, data: bytes, sequence: int, size: int, address: Address) -> None:
         """An authentic record of application data; `size` in bytes on the wire."""
 
     def ended(self, link: UdpLink, why: str) -> None:
@@ -91,14 +90,12 @@ class UdpLink(Link):
     Attributes:
         cid: The connection id in the device's records; empty: they are told by their address.
         address: Where the device was last.
-        mids: Message ids of its stored events, for after a restart.
         stored: The session is in the store, so what it does is accounted for.
-        handshake: Bytes and datagrams of its handshake, up and down, until the device is known.
+        waiting: What came while it was fetched from there.
     """
 
     __slots__ = (
-        "_accounting", "_asked", "_meter", "_overhead", "_udp", "address", "cid", "handshake", "identity", "mids",
-        "restored", "session", "stored", "waiting",
+        "_accounting", "_asked", "_at", "_meter", "_overhead", "_udp", "cid", "session", "stored", "waiting",
     )  # fmt: skip
 
     def __init__(self, udp: Udp, session_id: str, cid: bytes, *, deviceos: bool) -> None:
@@ -110,13 +107,9 @@ class UdpLink(Link):
         self._overhead = 0
         self.cid = cid
         self.session: Session | None = None
-        self.address: Address = ()
-        self.mids = Mids()
-        # What a restart restored; a repeated message may be known from there only.
-        self.restored = False
         self.stored = False
-        self.identity: bytes | None = None
-        self.handshake: list[int] | None = None
+        # Number of the record that told where the device is.
+        self._at = -1
         self.waiting: list[tuple[bytes, Address]] | None = None
 
     # --- what comes in ---
@@ -148,7 +141,8 @@ class UdpLink(Link):
         """Takes a record that proved to be the device's."""
         self.heard = self._udp.clock.monotonic()
         if received.content_type == APPLICATION_DATA:
-            self._udp.handler.received(self, received, size, address)
+            size += self._overhead if address == self.address else overhead(address[0])
+            self._udp.handler.received(self, received.data, received.sequence, size, address)
         elif received.content_type == HANDSHAKE:
             self._udp.repeated(address, received)
         elif received.content_type == ALERT:
@@ -156,10 +150,20 @@ class UdpLink(Link):
             if len(data) == 2 and (data[0] == AlertLevel.FATAL or data[1] == Alert.CLOSE_NOTIFY):
                 self._udp.handler.ended(self, f"alert {data[1]}")
 
+    def moved(self, sequence: int, address: Address) -> None:
+        """As `Link.moved`: an older record does not bring an older address back."""
+        if self.stored:
+            self._accounting.received(self)
+        if sequence > self._at:
+            self._at = sequence
+            # Without a connection id, the address is what tells whose a record is.
+            if address != self.address and self.cid:
+                self.adopt(address)
+
     def adopt(self, address: Address) -> None:
         """The device is at this address now."""
         self.address = address
-        self._overhead = overhead(address[0])
+        self._overhead = overhead(address[0]) if address else 0
 
     def _wait(self, datagram: bytes, address: Address) -> None:
         if self.waiting is None:
@@ -173,6 +177,7 @@ class UdpLink(Link):
     def open(self, session: Session) -> None:
         """From now on records are read; those that waited are first."""
         self.session = session
+        self._at = session.top
         waiting, self.waiting = self.waiting, None
         for datagram, address in waiting or ():
             self.arrived(datagram, address)
@@ -183,9 +188,17 @@ class UdpLink(Link):
         """Sends one CoAP message to where the device was last."""
         self._send(APPLICATION_DATA, message, purpose)
 
-    def alert(self, description: Alert, level: AlertLevel = AlertLevel.FATAL) -> None:
-        """Tells the device that its session is over."""
-        self._send(ALERT, bytes((level, description)), Purpose.OTHER)
+    def refuse(self) -> None:
+        """As `Link.refuse`: a protected alert, which a device believes (device-protocol.md, section 3.6)."""
+        self._send(ALERT, bytes((AlertLevel.FATAL, Alert.ACCESS_DENIED)), Purpose.OTHER)
+
+    def discard(self) -> None:
+        """As `Link.discard`."""
+        self._send(ALERT, bytes((AlertLevel.WARNING, Alert.CLOSE_NOTIFY)), Purpose.OTHER)
+
+    def close(self) -> None:
+        """As `Link.close`."""
+        self._udp.forget(self)
 
     def _send(self, content_type: int, data: bytes, purpose: Purpose) -> None:
         session = self.session
@@ -241,15 +254,45 @@ class UdpLink(Link):
             address=format_address(self.address),
         )
 
-    def count_handshake(self, up: int, up_datagrams: int, down: int, down_datagrams: int) -> None:
-        """Adds to what the handshake took, before it is known whose it is."""
-        counts = self.handshake
-        if counts is None:
-            counts = self.handshake = [0, 0, 0, 0]
-        counts[0] += up
-        counts[1] += up_datagrams
-        counts[2] += down
-        counts[3] += down_datagrams
+    @property
+    def public_key(self) -> bytes | None:
+        """As `Link.public_key`."""
+        return None if self.session is None else self.session.state.peer_public_key
+
+    @property
+    def psk_identity(self) -> bytes | None:
+        """As `Link.psk_identity`."""
+        return None if self.session is None else self.session.state.psk_identity
+
+    def record(self, device: str, now: int) -> SessionRecord | None:
+        """As `Link.record`."""
+        session = self.session
+        assert session is not None
+        return SessionRecord(
+            id=self.id,
+            cid=self.cid,
+            deviceos=self.deviceos,
+            state=msgspec.msgpack.encode(session.state),
+            created_at=now,
+            device=device,
+            address=format_address(self.address),
+            send_limit=session.send_limit,
+            top=session.top,
+            mids=self.mids.to_bytes(),
+        )
+
+    def greeted(self, device: Device) -> None:
+        """As `Link.greeted`."""
+        self.device = device
+        self.stored = True
+        if self.handshake is not None:
+            up, up_datagrams, down, down_datagrams = self.handshake
+            counts = self._meter.of(device.id, Purpose.HANDSHAKE)
+            counts[UP_BYTES] += up
+            counts[UP_DATAGRAMS] += up_datagrams
+            counts[DOWN_BYTES] += down
+            counts[DOWN_DATAGRAMS] += down_datagrams
+            self.handshake = None
 
 
 class Handshaking:
@@ -334,6 +377,11 @@ class Udp(asyncio.DatagramProtocol):
         transport = self._transport
         if transport is not None and not transport.is_closing():
             transport.sendto(datagram, address)
+
+    def close(self) -> None:
+        """Closes the socket; devices are told nothing, and go on with the next process."""
+        if self._transport is not None:
+            self._transport.close()
 
     # --- sessions ---
 
@@ -445,7 +493,6 @@ class Udp(asyncio.DatagramProtocol):
         session.send_limit = BLOCK
         link = UdpLink(self, new_id(self.clock.now()), state.local_cid, deviceos=state.profile == "deviceos")
         link.session = session
-        link.identity = state.psk_identity
         link.heard = self.clock.monotonic()
         link.handshake = handshaking.counts
         link.adopt(handshaking.address)

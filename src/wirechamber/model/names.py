@@ -36,6 +36,11 @@ def check_name(name: object) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Whether an event may have this name, wherever it comes from."""
+    return len(name) <= MAX_NAME and _PRINTABLE_ASCII.fullmatch(name) is not None
+
+
 def result_name(rendered: str) -> str:
     """A name that an integration's template gave, made safe for the framing of streams and bounded."""
     return _CONTROL.sub(" ", rendered)[:MAX_RESULT_NAME]

@@ -1,0 +1,429 @@
+"""What devices say, other than events, and what follows from it.
+
+Every request here comes in only after it is accounted for (`accounting`), so none can be played again; and what a device
+never repeats (Hello, Describe, Subscribe) is answered only once the store has it (device-protocol.md, section 11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from msgspec import structs
+
+from wirechamber.clock import Clock
+from wirechamber.errors import CloudError
+from wirechamber.gateway.keeper import Keeper
+from wirechamber.gateway.link import Link
+from wirechamber.gateway.meter import Purpose
+from wirechamber.gateway.outbox import Outboxes, Sent
+from wirechamber.gateway.roster import Roster
+from wirechamber.model.devices import Device
+from wirechamber.model.links import (
+    Described,
+    Greeted,
+    Greeting,
+    MetricsTold,
+    Subscribed,
+    Subscription,
+    SystemDescribed,
+    Unsubscribed,
+)
+from wirechamber.observe.logs import Seldom
+from wirechamber.protocols.coap.blockwise import Assembly
+from wirechamber.protocols.coap.exchange import DEVICE_OS, OVER_TCP, RFC_7252, Busy, Endpoint, Request, Timing
+from wirechamber.protocols.coap.message import Code, Message, Option, Type, uint
+from wirechamber.protocols.deviceos.describe import read_application, read_metrics, read_system
+from wirechamber.protocols.deviceos.messages import (
+    Describe,
+    Flag,
+    Goodbye,
+    Hello,
+    Kind,
+    LedgerRequest,
+    Malformed,
+    Ping,
+    Publish,
+    Subscribe,
+    TimeRequest,
+    Unknown,
+    read_request,
+)
+from wirechamber.protocols.deviceos.requests import describe_request, server_hello, time_answer
+from wirechamber.services.identity import Identity, Refused
+
+_log = structlog.get_logger("wirechamber.gateway")
+_seldom = Seldom(_log)
+
+# Device OS has 6: 2 of the system's and 4 of the application's (device-protocol.md, section 12). Others may have more.
+MAX_SUBSCRIPTIONS = 32
+# Messages towards a device that may be without acknowledgement at a time: its events, and questions beside them.
+NSTART = 16
+# Greetings whose key is being looked up and stored.
+MAX_GREETING = 10_000
+# Device OS 6.2: content formats of events, and subscriptions that ask for them (device-protocol.md, section 8).
+FORMATS_SINCE = 6200
+# How long a device may take to describe itself when it is asked.
+DESCRIBE_S = 30.0
+
+
+class Asked:
+    """A description that this cloud asked for, because the device does not tell it by itself."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+
+
+class Conversation:
+    """Answers devices.
+
+    Args:
+        publish: Takes an event that came by the slow way (TCP, or in several blocks).
+        closed: Called with a link that was replaced by a newer one of its device, or was refused.
+        flush: Sends what a link's exchanges have to send.
+
+    Attributes:
+        refused: What was not taken, by reason.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        clock: Clock,
+        keeper: Keeper,
+        roster: Roster,
+        outboxes: Outboxes,
+        dice: Callable[[], float],
+        publish: Callable[[Link, Publish, int, int, tuple[Any, ...]], None],
+        close: Callable[[Link, str], None],
+        flush: Callable[[Link, Purpose], None],
+    ) -> None:
+        self._identity = identity
+        self._clock = clock
+        self._keeper = keeper
+        self._roster = roster
+        self._outboxes = outboxes
+        self._dice = dice
+        self._publish = publish
+        self._close = close
+        self._flush = flush
+        self._greeting: dict[Link, asyncio.Task[None]] = {}
+        self.refused: Counter[str] = Counter()
+
+    # --- exchanges ---
+
+    def endpoint(self, link: Link) -> Endpoint:
+        """The link's exchanges, made when they are needed first."""
+        endpoint = link.endpoint
+        if endpoint is None:
+            timing: Timing = OVER_TCP if link.reliable else DEVICE_OS if link.deviceos else RFC_7252
+            endpoint = link.endpoint = Endpoint(timing, self._dice, NSTART, forgiving=link.deviceos)
+        return endpoint
+
+    def requested(self, link: Link, request: Request, sequence: int, size: int, address: tuple[Any, ...]) -> Purpose:
+        """A device asks or tells something, for the first time. Returns what it was for."""
+        message = request.message
+        told = read_request(message)
+        if link.device is None:
+            if isinstance(told, Hello) and link.deviceos:
+                self._hello(link, request, told)
+            else:
+                # Nothing is known of it yet; it repeats what was not answered.
+                self.refused["before_hello"] += 1
+                self.endpoint(link).forget(message.id)
+            return Purpose.HANDSHAKE
+        match told:
+            case Ping():
+                if link.deviceos:
+                    self._reply(link, request)
+                else:
+                    self.endpoint(link).reject(request, self._now)
+                return Purpose.KEEPALIVE
+            case Publish():
+                self.endpoint(link).forget(message.id)
+                self._publish(link, told, sequence, size, address)
+                return Purpose.PUBLISH
+            case Hello() if link.deviceos:
+                self._hello(link, request, told)
+            case Describe():
+                self._describe(link, request, told)
+            case Subscribe():
+                self._subscribe(link, request, told)
+            case TimeRequest():
+                self._time(link, request)
+            case Goodbye():
+                self._reply(link, request)
+                self._flush(link, Purpose.OTHER)
+                _log.info("device_left", device=link.device.id, why=told.reasons)
+                self._roster.went(link)
+            case LedgerRequest():
+                self._reply(link, request, Code.NOT_FOUND)
+            case Malformed():
+                self.refused["malformed"] += 1
+                self._reply(link, request, Code.BAD_REQUEST)
+            case Unknown():
+                self.refused["unknown"] += 1
+                self._reply(link, request, Code.NOT_FOUND)
+        return Purpose.OTHER
+
+    def answered(self, link: Link, asked: Asked, message: Message) -> None:
+        """A device sent a description that it was asked for."""
+        device = link.device
+        if device is None or message.code != Code.CONTENT:
+            return
+        change = self._description(device, asked.kind, message.payload)
+        if change is not None:
+            self._keeper.keep(change)
+
+    @property
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+    def _reply(
+        self,
+        link: Link,
+        request: Request,
+        code: int = Code.EMPTY,
+        payload: bytes = b"",
+        options: tuple[tuple[int, bytes], ...] = (),
+    ) -> None:
+        self.endpoint(link).reply(request, code, payload, options, self._now, id=link.next_id())
+
+    def _kept(self, link: Link, request: Request, code: int = Code.EMPTY) -> Callable[[bool], None]:
+        """What answers a request once the store has (or has not) taken what it told."""
+
+        def done(ok: bool) -> None:
+            if link.closed:
+                return
+            # A device that is told of a failure repeats everything when it comes back (device-protocol.md, 7.4).
+            self._reply(link, request, code if ok else Code.SERVICE_UNAVAILABLE)
+            self._flush(link, Purpose.OTHER)
+
+        return done
+
+    # --- Hello ---
+
+    def _hello(self, link: Link, request: Request, hello: Hello) -> None:
+        device_id = hello.device if hello.device is not None else self._told_by_handshake(link)
+        if device_id is None or (link.device is not None and link.device.id != device_id):
+            self.refused["hello_of_another"] += 1
+            _seldom.warning("hello_of_another", why="a device said that it is another one", address=link.host)
+            self._close(link, "its Hello names another device")
+            link.refuse()
+            return
+        self.greet(link, device_id, hello, request)
+
+    @staticmethod
+    def _told_by_handshake(link: Link) -> str | None:
+        return link.device.id if link.device is not None else link.claimed_id
+
+    def greet(self, link: Link, device_id: str, hello: Hello | None, request: Request | None) -> None:
+        """A device said who it is, by Hello or by the key of its handshake; whether it may come in is found out."""
+        if link in self._greeting:
+            return
+        if len(self._greeting) >= MAX_GREETING:
+            self.refused["greetings"] += 1
+            if request is not None:
+                self.endpoint(link).forget(request.message.id)
+            return
+        task = asyncio.get_running_loop().create_task(self._greet(link, device_id, hello, request))
+        self._greeting[link] = task
+        task.add_done_callback(lambda _: self._greeting.pop(link, None))
+
+    async def _greet(self, link: Link, device_id: str, hello: Hello | None, request: Request | None) -> None:
+        try:
+            device = await self._identity.admit(device_id, link.public_key)
+        except Refused as problem:
+            self.refused[problem.reason] += 1
+            _seldom.warning("device_refused", why=problem.description, device=device_id, address=link.host)
+            link.refuse()
+            self._close(link, problem.reason)
+            return
+        except CloudError as problem:
+            _seldom.warning("device_held", why=problem.description, device=device_id)
+            if request is not None:
+                self.endpoint(link).forget(request.message.id)
+            return
+        now = self._clock.now()
+        greeting = None if hello is None else _greeting(hello)
+        change = Greeted(
+            device=device.id,
+            at=now,
+            address=link.host,
+            greeting=greeting,
+            session=link.record(device.id, now) if link.device is None else None,
+        )
+        if greeting is not None and greeting.platform != device.platform_id:
+            device = structs.replace(device, platform_id=greeting.platform)
+        self._keeper.keep(change, lambda ok: self._greeted(link, device, hello, request, ok))
+
+    def _greeted(self, link: Link, device: Device, hello: Hello | None, request: Request | None, ok: bool) -> None:
+        if link.closed:
+            return
+        if not ok:
+            if request is not None:
+                self.endpoint(link).forget(request.message.id)
+            return
+        link.greeted(device)
+        old = self._roster.put(device.id, link)
+        if old is not None:
+            self._close(old, "its device has begun a new session")
+            link.behind = old.behind
+        self._outboxes.leave(link, device.owner)
+        link.subscriptions = ()
+        if hello is not None:
+            self.recall(link, _greeting(hello))
+        self._roster.came(link)
+        if request is not None:
+            self._reply(link, request)
+            if link.reliable:
+                self.endpoint(link).send(server_hello(link.next_id()), None, self._now)
+        self._flush(link, Purpose.HANDSHAKE)
+        if hello is not None and not hello.flags & Flag.DESCRIBES_ITSELF:
+            self._ask_to_describe(link)
+
+    @staticmethod
+    def recall(link: Link, greeting: Greeting) -> None:
+        """Minds what a device told in its Hello, now or long ago."""
+        link.max_message = greeting.max_message or link.max_message
+        link.formats = (greeting.system_version or 0) >= FORMATS_SINCE
+
+    def _ask_to_describe(self, link: Link) -> None:
+        endpoint = self.endpoint(link)
+        for kind in (Kind.SYSTEM, Kind.APPLICATION):
+            try:
+                message = describe_request(kind, link.next_id(), endpoint.next_token())
+                endpoint.send(message, Asked(kind), self._now, DESCRIBE_S)
+            except Busy:
+                return
+        self._flush(link, Purpose.OTHER)
+
+    # --- descriptions ---
+
+    def _describe(self, link: Link, request: Request, describe: Describe) -> None:
+        assert link.device is not None
+        payload: bytes | None = describe.payload
+        if describe.block1 is not None:
+            if link.parts is None:
+                link.parts = Assembly()
+            payload = link.parts.add(describe.kind, describe.block1, describe.payload, self._now)
+            if payload is None:
+                code = link.parts.answer
+                self._reply(link, request, Code.EMPTY if code == Code.CONTINUE and link.deviceos else code)
+                return
+            link.parts = None
+        change = self._description(link.device, describe.kind, payload or b"")
+        if change is None:
+            self.refused["description"] += 1
+            self._reply(link, request, Code.BAD_REQUEST)
+            return
+        self._keeper.keep(change, self._kept(link, request))
+
+    def _description(
+        self, device: Device, kind: Kind, payload: bytes
+    ) -> Described | SystemDescribed | MetricsTold | None:
+        now = self._clock.now()
+        try:
+            match kind:
+                case Kind.APPLICATION:
+                    application = read_application(payload)
+                    return Described(device.id, application.functions, application.variables)
+                case Kind.METRICS:
+                    return MetricsTold(device.id, now, read_metrics(payload))
+                case _:
+                    return SystemDescribed(device.id, now, read_system(payload))
+        except ValueError:
+            return None
+
+    # --- subscriptions ---
+
+    def _subscribe(self, link: Link, request: Request, subscribe: Subscribe) -> None:
+        device = link.device
+        assert device is not None
+        wanted = Subscription(
+            subscribe.prefix,
+            # A device that speaks plain CoAP is told the format of what it gets.
+            binary=subscribe.binary or not link.deviceos,
+            cbor=subscribe.cbor,
+            device=subscribe.device,
+            token=b"" if link.deviceos else request.message.token,
+        )
+        observe = request.message.uint(Option.OBSERVE)
+        if not link.deviceos and observe != 0:
+            self._unsubscribe(link, request, wanted, observe)
+            return
+        others = tuple(each for each in link.subscriptions if each.prefix != wanted.prefix or each.device != wanted.device)
+        if len(others) >= MAX_SUBSCRIPTIONS:
+            self.refused["subscriptions"] += 1
+            self._reply(link, request, Code.FORBIDDEN)
+            return
+
+        def done(ok: bool) -> None:
+            if ok and not link.closed and link.device is not None:
+                self._outboxes.leave(link, link.device.owner)
+                link.subscriptions = (*others, wanted)
+                self._outboxes.join(link, link.device.owner, link.subscriptions)
+                self._outboxes.settle(link)
+            if link.deviceos:
+                self._kept(link, request)(ok)
+            elif not link.closed:
+                options = ((Option.OBSERVE, uint(0)),) if ok else ()
+                code = Code.CONTENT if ok else Code.SERVICE_UNAVAILABLE
+                self._reply(link, request, code, b"", options)
+                self._flush(link, Purpose.OTHER)
+
+        self._keeper.keep(Subscribed(device.id, wanted), done)
+
+    def _unsubscribe(self, link: Link, request: Request, wanted: Subscription, observe: int | None) -> None:
+        """A device that speaks plain CoAP wants no more (RFC 7641, section 3.6), or asked without observing."""
+        assert link.device is not None
+        if observe is None:
+            # There is no state to be shown, only events to come.
+            self._reply(link, request, Code.BAD_REQUEST, b"add Observe: 0 to get events as they come")
+            return
+        self.forget_subscription(link, wanted)
+        self._keeper.keep(Unsubscribed(link.device.id, wanted.prefix), self._kept(link, request, Code.CONTENT))
+
+    def unwanted(self, link: Link, sent: Sent) -> None:
+        """An observer rejected what it was sent: it wants no more of it (RFC 7641, section 3.6)."""
+        if link.device is not None:
+            for wanted in sent.wanted:
+                self.forget_subscription(link, wanted)
+                self._keeper.keep(Unsubscribed(link.device.id, wanted.prefix))
+
+    def forget_subscription(self, link: Link, wanted: Subscription) -> None:
+        """The device gets nothing more under this prefix."""
+        assert link.device is not None
+        self._outboxes.leave(link, link.device.owner)
+        link.subscriptions = tuple(each for each in link.subscriptions if each.prefix != wanted.prefix)
+        self._outboxes.join(link, link.device.owner, link.subscriptions)
+
+    # --- the rest ---
+
+    def _time(self, link: Link, request: Request) -> None:
+        seconds = self._clock.now() // 1000
+        if request.message.type is Type.CON:
+            self._reply(link, request, Code.CONTENT, time_answer(request.message, seconds).payload)
+        else:
+            self._reply(link, request, Code.CONTENT, (seconds & 0xFFFFFFFF).to_bytes(4, "big"))
+        self._flush(link, Purpose.OTHER)
+
+
+def _greeting(hello: Hello) -> Greeting:
+    return Greeting(
+        platform=hello.platform,
+        product=hello.product,
+        product_version=hello.product_version,
+        flags=int(hello.flags),
+        system_version=hello.system_version,
+        max_message=hello.max_message,
+        max_binary=hello.max_binary,
+        ota_chunk=hello.chunk_size,
+    )
+

@@ -1,0 +1,85 @@
+"""Events as messages to devices: what Device OS takes, and what an observer of plain CoAP takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from wirechamber.clock import Clock
+from wirechamber.gateway.link import Link
+from wirechamber.gateway.outbox import Sent
+from wirechamber.model.events import Event
+from wirechamber.model.links import Subscription
+from wirechamber.protocols.coap.exchange import Busy, Endpoint
+from wirechamber.protocols.coap.message import Code, Message, Option, Type, uint
+from wirechamber.protocols.deviceos.content import Form, to_device
+from wirechamber.protocols.deviceos.messages import path
+
+# device-protocol.md, section 12: the largest event data that Device OS takes.
+MAX_DATA = 1024
+# RFC 7641, section 3.4: notifications are put in order by 24 bits.
+_OBSERVE_MASK = 0xFFFFFF
+
+
+class Notices:
+    """Writes events to devices.
+
+    Args:
+        endpoint: Gives a link's exchanges.
+    """
+
+    def __init__(self, clock: Clock, endpoint: Callable[[Link], Endpoint]) -> None:
+        self._clock = clock
+        self._endpoint = endpoint
+
+    def send(self, link: Link, event: Event, wanted: Sequence[Subscription], sent: Sent) -> bool:
+        """Lines an event up for a device; False if no message to it can hold the event, or none of its handlers."""
+        forms = to_device(
+            event.data,
+            event.content_type,
+            [(each.binary, each.cbor) for each in wanted],
+            accepts_types=link.formats,
+        )
+        forms = tuple(form for form in forms if len(form.payload) <= MAX_DATA)
+        if not forms:
+            return False
+        if link.deviceos:
+            messages = [_event(event.name, form, link.next_id()) for form in forms]
+        else:
+            messages = [_notification(event.name, forms[0], wanted[0], link.next_id(), self._order())]
+        endpoint = self._endpoint(link)
+        try:
+            for message in messages:
+                endpoint.send(message, sent, self._clock.monotonic())
+        except (Busy, ValueError):
+            return False
+        return True
+
+    def tell(self, link: Link, name: str, data: bytes) -> None:
+        """Sends an event to one device that asked for it, without the log."""
+        message = _event(name, Form(data), link.next_id())
+        try:
+            self._endpoint(link).send(message, None, self._clock.monotonic())
+        except Busy:
+            # It asks again.
+            return
+
+    def _order(self) -> int:
+        # RFC 7641, section 4.4, allows a clock: 16 ms wrap around in 12 days, and never goes back over a restart.
+        return (self._clock.now() >> 4) & _OBSERVE_MASK
+
+
+def _event(name: str, form: Form, id: int) -> Message:
+    options = list(path("e", name))
+    if form.content_format is not None:
+        options.append((Option.CONTENT_FORMAT.value, uint(form.content_format)))
+    return Message(Type.CON, Code.POST.value, id, b"", tuple(options), form.payload)
+
+
+def _notification(name: str, form: Form, wanted: Subscription, id: int, order: int) -> Message:
+    # The observed path is a prefix, so the name of each event is told in Location-Path, which is elective: whoever does
+    # not know it there ignores it (RFC 7252, section 5.4.1).
+    options: list[tuple[int, bytes]] = [(Option.OBSERVE.value, uint(order))]
+    options += [(Option.LOCATION_PATH.value, segment.encode()) for segment in ("e", *name.split("/"))]
+    if form.content_format is not None:
+        options.append((Option.CONTENT_FORMAT.value, uint(form.content_format)))
+    return Message(Type.CON, Code.CONTENT.value, id, wanted.token, tuple(options), form.payload)

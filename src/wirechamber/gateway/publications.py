@@ -1,0 +1,260 @@
+"""Events that devices publish: checked, stored, and only then acknowledged.
+
+This is the hot path. A device's event touches the exchanges (`coap.exchange`) not at all: whether its message id was
+seen before is told by the ids of events that are stored (`Mids`) or about to be, and its answer is made from itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from wirechamber.clock import Clock
+from wirechamber.gateway.accounting import HOLD_S
+from wirechamber.gateway.allowance import Allowance
+from wirechamber.gateway.intake import Arrival, Intake
+from wirechamber.gateway.link import Link
+from wirechamber.gateway.meter import DATA_BYTES, PUBLISHES, UP_BYTES, UP_DATAGRAMS, Meter, Purpose
+from wirechamber.model.events import Event
+from wirechamber.model.names import MAX_TTL, is_name
+from wirechamber.protocols.coap.message import Code, Message, Option, Type, ack, uint, write_message
+from wirechamber.protocols.deviceos.content import to_content
+from wirechamber.protocols.deviceos.messages import Publish
+
+_log = structlog.get_logger("wirechamber.gateway")
+
+# Device OS allows itself 255 events under its own names in 65.5 s (device-protocol.md, section 12).
+SYSTEM_BURST = 255.0
+SYSTEM_RATE = 255 / 65.5
+CLAIM_CODE = "spark/device/claim/code"
+# What firmware publishes under names of its own (device-protocol.md, section 10). Other names that begin like these
+# would pretend to be this cloud.
+SYSTEM = ("spark/device/", "particle/device/", "spark/hardware/", "spark/cc3000-patch-version", "spark/flash/status")
+RESERVED = ("spark", "particle")
+# Questions that an application asks by publishing; the answer is an event of the same name, to this device alone.
+RANDOM_BYTES = 40
+
+
+class Publication(Arrival):
+    """An event of a device that waits to be stored."""
+
+    __slots__ = ("_desk", "address", "at", "link", "publish", "sequence")
+
+    def __init__(
+        self, desk: Publications, link: Link, publish: Publish, sequence: int, address: tuple[Any, ...], at: int
+    ) -> None:
+        self.event = None
+        self._desk = desk
+        self.link = link
+        self.publish = publish
+        self.sequence = sequence
+        self.address = address
+        self.at = at
+
+    def make(self) -> Event:
+        """As `Arrival.make`."""
+        publish, link, at, sequence = self.publish, self.link, self.at, self.sequence
+        device = link.device
+        assert device is not None
+        content = to_content(publish.payload, publish.content_format)
+        id = device.id
+        return Event(
+            id=f"{at:012x}{sequence & 0xFFFFFFFF:08x}{link.id[20:]}",
+            name=publish.name,
+            data=content.data,
+            published_at=at,
+            received_at=at,
+            owner=device.owner or "",
+            coreid=id,
+            partition=id,
+            origin="device",
+            product=device.product_id,
+            device=id,
+            content_type=content.mime,
+            ttl=min(publish.max_age, MAX_TTL),
+            session=None if link.reliable else link.id,
+            record=sequence,
+            message=publish.message_id,
+        )
+
+    def stored(self) -> None:
+        """As `Arrival.stored`."""
+        self._desk.stored(self)
+
+    def refused(self) -> None:
+        """As `Arrival.refused`."""
+        self._desk.unavailable(self)
+
+
+class Publications:
+    """Takes what devices publish.
+
+    Args:
+        rate: Events per second that a device may publish on average.
+        burst: How many at once.
+        claim: Called with a device's link and the claim code that it published.
+        tell: Sends an event to one device, without the log: link, name, data.
+
+    Attributes:
+        accepted: Events that were stored and acknowledged.
+        refused: Those that were not, by reason.
+    """
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        meter: Meter,
+        clock: Clock,
+        rate: float,
+        burst: float,
+        max_bytes: int,
+        claim: Callable[[Link, str], None],
+        tell: Callable[[Link, str, bytes], None],
+    ) -> None:
+        self._intake = intake
+        self._meter = meter
+        self._clock = clock
+        self._rate = rate
+        self._burst = burst
+        self._max_bytes = max_bytes
+        self._claim = claim
+        self._tell = tell
+        self.accepted = 0
+        self.refused: Counter[str] = Counter()
+
+    def take(self, link: Link, publish: Publish, sequence: int, size: int, address: tuple[Any, ...]) -> None:
+        """Takes an event; nothing of it has an effect before it is stored.
+
+        Args:
+            sequence: Number of the record that carried it.
+            size: Bytes on the wire.
+        """
+        assert link.device is not None
+        counts = self._meter.of(link.device.id, Purpose.PUBLISH)
+        counts[UP_BYTES] += size
+        counts[UP_DATAGRAMS] += 1
+        message_id = publish.message_id
+        if message_id in link.mids:
+            # Stored before: the answer was lost.
+            link.after_accounting(lambda: self._again(link, publish, sequence, address))
+            return
+        if message_id in link.storing:
+            # It is answered as soon as it is stored.
+            return
+        why = self._objection(link, publish)
+        if why is not None:
+            code, reason, wait = why
+            self.refused[reason] += 1
+            link.after_accounting(lambda: self._refuse(link, publish, sequence, address, code, wait))
+            return
+        if publish.name == CLAIM_CODE:
+            # A secret between the device and this cloud: it goes into no log.
+            code_text = publish.payload.decode("ascii", "replace")
+            link.after_accounting(lambda: self._claimed(link, publish, sequence, address, code_text))
+            return
+        link.storing.add(message_id)
+        if not self._intake.add(Publication(self, link, publish, sequence, address, self._clock.now())):
+            link.storing.discard(message_id)
+            self.refused["waiting"] += 1
+
+    def _objection(self, link: Link, publish: Publish) -> tuple[int, str, float] | None:
+        """Why the event is not taken: the answer's code, the reason, and after how many seconds it would be."""
+        name = publish.name
+        if not is_name(name):
+            return Code.BAD_REQUEST, "name", 0.0
+        if len(publish.payload) > self._max_bytes:
+            return Code.REQUEST_ENTITY_TOO_LARGE, "size", 0.0
+        now = self._clock.monotonic()
+        if name.startswith(RESERVED) and link.deviceos:
+            if name.startswith(SYSTEM):
+                bucket = link.system_allowance
+                if bucket is None:
+                    bucket = link.system_allowance = Allowance(SYSTEM_BURST)
+                wait = bucket.take(now, SYSTEM_RATE, SYSTEM_BURST)
+                return (Code.TOO_MANY_REQUESTS, "rate", wait) if wait else None
+            if name.startswith(("spark/", "particle/")):
+                return Code.FORBIDDEN, "reserved", 0.0
+        bucket = link.allowance
+        if bucket is None:
+            bucket = link.allowance = Allowance(self._burst)
+        wait = bucket.take(now, self._rate, self._burst)
+        return (Code.TOO_MANY_REQUESTS, "rate", wait) if wait else None
+
+    # --- what follows ---
+
+    def stored(self, publication: Publication) -> None:
+        """The event is in the log."""
+        link, publish = publication.link, publication.publish
+        link.mids.add(publish.message_id)
+        link.storing.discard(publish.message_id)
+        self.accepted += 1
+        device = link.device
+        if link.closed or device is None:
+            return
+        counts = self._meter.of(device.id, Purpose.PUBLISH)
+        counts[PUBLISHES] += 1
+        counts[DATA_BYTES] += len(publish.payload)
+        link.moved(publication.sequence, publication.address)
+        self._answer(link, publish, Code.CHANGED)
+        name = publish.name
+        if name.startswith(SYSTEM):
+            self._reply_to_question(link, name)
+
+    def unavailable(self, publication: Publication) -> None:
+        """The log was away for too long."""
+        link, publish = publication.link, publication.publish
+        link.storing.discard(publish.message_id)
+        self.refused["unavailable"] += 1
+        link.after_accounting(
+            lambda: self._refuse(
+                link, publish, publication.sequence, publication.address, Code.SERVICE_UNAVAILABLE, HOLD_S
+            )
+        )
+
+    def _again(self, link: Link, publish: Publish, sequence: int, address: tuple[Any, ...]) -> None:
+        link.moved(sequence, address)
+        self._answer(link, publish, Code.CHANGED)
+
+    def _refuse(
+        self, link: Link, publish: Publish, sequence: int, address: tuple[Any, ...], code: int, wait: float
+    ) -> None:
+        link.moved(sequence, address)
+        self._answer(link, publish, code, wait)
+
+    def _claimed(self, link: Link, publish: Publish, sequence: int, address: tuple[Any, ...], code: str) -> None:
+        link.moved(sequence, address)
+        link.mids.add(publish.message_id)
+        self._answer(link, publish, Code.CHANGED)
+        self._claim(link, code)
+
+    def _answer(self, link: Link, publish: Publish, code: int, wait: float = 0.0) -> None:
+        """Acknowledges an event, or says why not (RFC 8516: 4.29 with the seconds to wait in Max-Age)."""
+        id = publish.message_id
+        if code == Code.CHANGED and link.deviceos:
+            if publish.confirmable:
+                link.send(ack(id), Purpose.PUBLISH)
+            return
+        options: tuple[tuple[int, bytes], ...] = ()
+        if wait > 0.0:
+            options = ((Option.MAX_AGE, uint(int(wait) + 1)),)
+        if publish.confirmable:
+            link.send(write_message(Message(Type.ACK, code, id, publish.token, options)), Purpose.PUBLISH)
+        elif not link.deviceos:
+            link.send(write_message(Message(Type.NON, code, link.next_id(), publish.token, options)), Purpose.PUBLISH)
+
+    def _reply_to_question(self, link: Link, name: str) -> None:
+        """Answers what an application asks by publishing (device-protocol.md, section 10.3)."""
+        device = link.device
+        assert device is not None
+        match name.partition("/device/")[2]:
+            case "name":
+                self._tell(link, name, (device.name or "").encode())
+            case "ip":
+                self._tell(link, name, link.host.encode())
+            case "random":
+                self._tell(link, name, os.urandom(RANDOM_BYTES // 2).hex().encode())

@@ -1,0 +1,168 @@
+"""What this cloud asks of a device, and the answers: the gateway's side of the switchboard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from wirechamber.clock import Clock
+from wirechamber.errors import DeviceUnreachable
+from wirechamber.gateway.link import Link
+from wirechamber.gateway.roster import Roster
+from wirechamber.protocols.coap.exchange import Busy
+from wirechamber.protocols.coap.message import Code, Message, Type, code_text
+from wirechamber.protocols.deviceos.messages import Kind
+from wirechamber.protocols.deviceos.requests import (
+    describe_request,
+    function_call,
+    read_function_result,
+    read_variable,
+    signal,
+    variable_request,
+)
+from wirechamber.switchboard.base import (
+    CallFunction,
+    Describe,
+    Leave,
+    NotThere,
+    Offline,
+    Ping,
+    Question,
+    ReadVariable,
+    Signal,
+    Value,
+)
+
+# cloud-api.md, section 3: a device that is believed to be online gets this long.
+ANSWER_S = 30.0
+PING_S = 15.0
+
+
+class Asked:
+    """A question that was put to a device."""
+
+    __slots__ = ("future", "question")
+
+    def __init__(self, question: Question, future: asyncio.Future[Value]) -> None:
+        self.question = question
+        self.future = future
+
+
+class Questions:
+    """Puts questions to devices.
+
+    Args:
+        ready: Makes a link that this process only knows to exist ready to send; raises Offline if that can't be.
+        flush: Sends what a link's exchanges have to send.
+        discard: Ends a device's session, so that it comes back with a new one.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        clock: Clock,
+        *,
+        ready: Callable[[Link], Awaitable[None]],
+        flush: Callable[[Link], None],
+        discard: Callable[[Link], None],
+    ) -> None:
+        self._roster = roster
+        self._clock = clock
+        self._ready = ready
+        self._flush = flush
+        self._discard = discard
+
+    async def ask(self, device: str, question: Question) -> Value:
+        """As `Holder.ask`."""
+        link = self._roster.get(device)
+        if link is None or (not link.online and not isinstance(question, Leave)):
+            raise Offline("the device is offline", error="timed out")
+        if isinstance(question, Leave):
+            self._discard(link)
+            return True
+        await self._ready(link)
+        endpoint = link.endpoint
+        if endpoint is None or link.closed:
+            raise Offline("the device is offline", error="timed out")
+        asked = Asked(question, asyncio.get_running_loop().create_future())
+        within = PING_S if isinstance(question, Ping) else ANSWER_S
+        try:
+            message = _message(question, endpoint.next_token(), link.next_id())
+            answered = None if isinstance(question, Ping) else within
+            endpoint.send(message, asked, self._clock.monotonic(), answered)
+        except Busy:
+            raise DeviceUnreachable("the device has too much to answer already", error="timed out") from None
+        self._flush(link)
+        try:
+            return await asyncio.wait_for(asked.future, within)
+        except TimeoutError:
+            raise DeviceUnreachable("the device did not answer in time", error="timed out") from None
+        finally:
+            if message.token:
+                endpoint.release(message.token, self._clock.monotonic())
+
+    # --- what comes back ---
+
+    def answered(self, asked: Asked, message: Message) -> None:
+        """A device answered."""
+        if asked.future.done():
+            return
+        try:
+            asked.future.set_result(_value(asked.question, message))
+        except NotThere as problem:
+            asked.future.set_exception(problem)
+        except ValueError as problem:
+            asked.future.set_exception(DeviceUnreachable(f"the device's answer can't be read: {problem}"))
+
+    def acknowledged(self, asked: Asked) -> None:
+        """It has arrived, and that was all that was asked."""
+        if not asked.future.done():
+            asked.future.set_result(True)
+
+    def rejected(self, asked: Asked) -> None:
+        """The device sent RST: to a ping that is the answer (RFC 7252, section 4.3)."""
+        if asked.future.done():
+            return
+        if isinstance(asked.question, Ping):
+            asked.future.set_result(True)
+        else:
+            asked.future.set_exception(DeviceUnreachable("the device can't make anything of it", error="timed out"))
+
+    def unanswered(self, asked: Asked) -> None:
+        """The device did not answer in time, or is gone."""
+        if not asked.future.done():
+            asked.future.set_exception(DeviceUnreachable("the device did not answer in time", error="timed out"))
+
+
+def _message(question: Question, token: bytes, id: int) -> Message:
+    match question:
+        case CallFunction(name, argument):
+            return function_call(name, argument, id, token)
+        case ReadVariable(name):
+            return variable_request(name, id, token)
+        case Signal(on):
+            return signal(on, id, token)
+        case Describe():
+            return describe_request(Kind.METRICS, id, token)
+        case _:
+            return Message(Type.CON, Code.EMPTY, id)
+
+
+def _value(question: Question, message: Message) -> Value:
+    """The answer's value.
+
+    Raises:
+        NotThere: The device has no such thing.
+        ValueError: The answer makes no sense.
+    """
+    if message.code == Code.NOT_FOUND:
+        raise NotThere("the device has no such function or variable")
+    if message.code >> 5 != 2:
+        raise ValueError(f"code {code_text(message.code)}")
+    match question:
+        case CallFunction():
+            return read_function_result(message)
+        case ReadVariable(type=kind):
+            return read_variable(message, kind)
+        case _:
+            return True

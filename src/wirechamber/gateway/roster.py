@@ -1,0 +1,128 @@
+"""Which devices are linked, and what the registry says about them at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from wirechamber.clock import Clock
+from wirechamber.gateway.intake import Arrival
+from wirechamber.gateway.keeper import Keeper
+from wirechamber.gateway.link import Link
+from wirechamber.gateway.outbox import Outboxes
+from wirechamber.model.devices import Device
+from wirechamber.model.events import Event
+from wirechamber.model.links import CameOnline, WentOffline
+from wirechamber.services.presence import idle_limit, status_event
+from wirechamber.store.base import Store
+
+
+class Status(Arrival):
+    """Tells the owner that a device came or went."""
+
+    __slots__ = ("_clock", "_link", "_online")
+
+    def __init__(self, link: Link, clock: Clock, *, online: bool) -> None:
+        super().__init__()
+        self._link = link
+        self._clock = clock
+        self._online = online
+
+    def make(self) -> Event:
+        """As `Arrival.make`."""
+        assert self._link.device is not None
+        return status_event(self._link.device, online=self._online, now=self._clock.now())
+
+
+class Roster:
+    """Links by device, one each.
+
+    Args:
+        tell: Takes an event on its way to the log.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, keeper: Keeper, outboxes: Outboxes, tell: Callable[[Arrival], object]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._keeper = keeper
+        self._outboxes = outboxes
+        self._tell = tell
+        self._links: dict[str, Link] = {}
+        # What the registry's state was when it was last looked at.
+        self._seen = -1
+        self._revision = 0
+        self.online = 0
+
+    def get(self, device: str) -> Link | None:
+        """The device's link, if it has one."""
+        return self._links.get(device)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._links.values())
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    # --- links ---
+
+    def put(self, device_id: str, link: Link) -> Link | None:
+        """This is the device's link from now on; returns the one it had."""
+        old = self._links.get(device_id)
+        self._links[device_id] = link
+        return None if old is link else old
+
+    def remove(self, device_id: str, link: Link) -> None:
+        """The link is no more; another one of the device stays."""
+        if self._links.get(device_id) is link:
+            del self._links[device_id]
+
+    # --- presence ---
+
+    def came(self, link: Link) -> None:
+        """Something authentic came from the device: it is there."""
+        device = link.device
+        if link.online or device is None:
+            return
+        link.online = True
+        self.online += 1
+        link.idle_limit = idle_limit(device.platform_id)
+        self._tell(Status(link, self._clock, online=True))
+        self._keeper.keep(CameOnline(device=device.id, at=self._clock.now(), address=link.host))
+
+    def restored(self, link: Link) -> None:
+        """The device was online when the process ended, and nobody was told otherwise."""
+        link.online = True
+        self.online += 1
+
+    def went(self, link: Link) -> None:
+        """The device is gone, as far as anybody can tell."""
+        device = link.device
+        if not link.online or device is None:
+            return
+        link.online = False
+        self.online -= 1
+        behind = self._outboxes.away(link)
+        self._tell(Status(link, self._clock, online=False))
+        self._keeper.keep(WentOffline(device=device.id, at=self._clock.now(), resume_from=behind))
+
+    # --- what the registry says ---
+
+    async def refresh(self) -> None:
+        """Takes in what has changed in the registry since the last time, made by whichever process."""
+        seen = self._store.revision()
+        if seen == self._seen:
+            return
+        changes = await self._store.devices.changes(self._revision)
+        for device in changes.changed:
+            link = self._links.get(device.id)
+            if link is not None and link.device is not None:
+                self._change(link, link.device, device)
+        self._revision = changes.revision
+        self._seen = seen
+
+    def _change(self, link: Link, old: Device, new: Device) -> None:
+        if old.owner != new.owner and link.subscriptions:
+            self._outboxes.leave(link, old.owner)
+            self._outboxes.join(link, new.owner, link.subscriptions)
+        link.device = new

@@ -1,0 +1,555 @@
+"""The gateway: everything between the sockets that devices speak to and the log, the store and the switchboard."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import structlog
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from wirechamber.clock import Clock
+from wirechamber.errors import CloudError
+from wirechamber.eventlog.base import Cursor, EventLog, Scope
+from wirechamber.gateway import conversation as talk
+from wirechamber.gateway.accounting import BLOCK, Accounting
+from wirechamber.gateway.intake import Intake
+from wirechamber.gateway.keeper import Keeper
+from wirechamber.gateway.link import Link
+from wirechamber.gateway.meter import Meter, Purpose
+from wirechamber.gateway.mids import Mids
+from wirechamber.gateway.notices import Notices
+from wirechamber.gateway.outbox import Outboxes, Sent
+from wirechamber.gateway.publications import Publications
+from wirechamber.gateway.questions import Asked, Questions
+from wirechamber.gateway.roster import Roster
+from wirechamber.gateway.udp import Address, Udp, UdpLink, parse_address
+from wirechamber.model.devices import Device
+from wirechamber.model.links import Checkpoint, LinkRecord, Reservation, SessionRecord
+from wirechamber.observe.logs import Seldom
+from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Rejected, Request
+from wirechamber.protocols.coap.message import Malformed
+from wirechamber.protocols.deviceos.messages import is_publish, read_publish
+from wirechamber.protocols.dtls import Listener, Received, Session, SessionState
+from wirechamber.services.identity import Identity
+from wirechamber.settings import Settings
+from wirechamber.store.base import Store
+
+_log = structlog.get_logger("wirechamber.gateway")
+_seldom = Seldom(_log)
+
+# How often handshakes are looked at; their timers are seconds long.
+HANDSHAKES_EVERY_S = 0.25
+# How often what devices have had, and whether they are still there, is looked at.
+LOOK_EVERY_S = 1.0
+# How often traffic and signs of life are written down. Lost at a crash, they cost a few seconds of counters.
+WRITE_EVERY_S = 5.0
+RETRY_S = 0.5
+# What is under way gets so long to reach the disk when the process is told to stop.
+STOP_S = 2.0
+# Sessions that are fetched from the store in one go.
+WAKE_BATCH = 500
+PAGE = 1_000
+# A device says Hello in the first moment; one that does not, is none.
+HELLO_S = 90.0
+# device-protocol.md, section 10.2: any event under this name makes the device forget its code.
+CLAIM_ANSWER = "spark/device/claim/done"
+
+
+class Gateway:
+    """Holds the links of all devices that speak to this process.
+
+    Attributes:
+        udp: The sessions over UDP.
+        roster: Links by device.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        log: EventLog,
+        identity: Identity,
+        server_key: ec.EllipticCurvePrivateKey,
+        clock: Clock,
+        settings: Settings,
+        ready: Callable[[], Any],
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._identity = identity
+        self._clock = clock
+        self.meter = Meter()
+        self.keeper = Keeper(store.links, clock)
+        self.intake = Intake(log, clock, ready, self._refresh)
+        self.accounting = Accounting(store.sessions, clock, lambda: self.intake.settled)
+        self.notices = Notices(clock, self._endpoint)
+        self.outboxes = Outboxes(log, clock, self._notify)
+        self.roster = Roster(store, clock, self.keeper, self.outboxes, self.intake.add)
+        self.publications = Publications(
+            intake=self.intake,
+            meter=self.meter,
+            clock=clock,
+            rate=settings.publish_rate,
+            burst=settings.publish_burst,
+            max_bytes=settings.max_event_bytes,
+            claim=self._claim,
+            tell=self._tell,
+        )
+        self.conversation = talk.Conversation(
+            identity=identity,
+            clock=clock,
+            keeper=self.keeper,
+            roster=self.roster,
+            outboxes=self.outboxes,
+            dice=random.random,
+            publish=self.publications.take,
+            close=self.close,
+            flush=self.flush,
+        )
+        self.questions = Questions(
+            self.roster,
+            clock,
+            ready=self._awake,
+            flush=lambda link: self.flush(link, Purpose.OTHER),
+            discard=self._discard,
+        )
+        self.udp = Udp(Listener(server_key, self._new_cid, psk=True), self, self.accounting, self.meter, clock)
+        self._timers: list[tuple[float, int, Link]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._number = itertools.count()
+        # Up to where every device of the last process had had its events, unless the store says otherwise.
+        self._since = log.tail.newest
+        self._waking: dict[UdpLink, asyncio.Future[None]] = {}
+        self._wake = asyncio.Event()
+        self._gone: list[str] = []
+        # Links whose handshake is done and which have not said yet who they are.
+        self._unnamed: dict[Link, float] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.refused: Counter[str] = Counter()
+
+    def _new_cid(self) -> bytes:
+        return self.udp.new_cid()
+
+    # --- what arrives ---
+
+    def received(self, link: Link, data: bytes, sequence: int, size: int, address: Address) -> None:
+        """A device sent a message.
+
+        Args:
+            sequence: Its record's number: higher for what was sent later.
+            size: Bytes on the wire.
+        """
+        device = link.device
+        if device is not None:
+            if not link.online:
+                self._back(link)
+            if is_publish(data):
+                publish = read_publish(data)
+                if publish is not None and publish.block1 is None:
+                    self.publications.take(link, publish, sequence, size, address)
+                    return
+        link.after_accounting(lambda: self._accounted(link, data, sequence, size, address))
+
+    def _accounted(self, link: Link, data: bytes, sequence: int, size: int, address: Address) -> None:
+        link.moved(sequence, address)
+        endpoint = self.conversation.endpoint(link)
+        purpose = Purpose.ANSWER
+        try:
+            arrival = endpoint.receive(data, self._clock.monotonic())
+        except Malformed as problem:
+            self.refused["coap"] += 1
+            endpoint.refuse(problem)
+            arrival, purpose = None, Purpose.OTHER
+        match arrival:
+            case Request():
+                purpose = self.conversation.requested(link, arrival, sequence, size, address)
+                if purpose is Purpose.PUBLISH:
+                    # Counted where events are taken.
+                    size = 0
+            case Answered(tag, message):
+                self._answered(link, tag, message)
+            case Acknowledged(tag):
+                self._acknowledged(link, tag)
+            case Rejected(tag):
+                self._rejected(link, tag)
+            case _:
+                purpose = Purpose.OTHER
+        if link.device is None:
+            link.count_handshake(size, 1, 0, 0)
+        elif size:
+            self.meter.up(link.device.id, purpose, size)
+        self.flush(link, purpose)
+
+    def _answered(self, link: Link, tag: object, message: Any) -> None:
+        if isinstance(tag, Asked):
+            self.questions.answered(tag, message)
+        elif isinstance(tag, talk.Asked):
+            self.conversation.answered(link, tag, message)
+
+    def _acknowledged(self, link: Link, tag: object) -> None:
+        if isinstance(tag, Sent):
+            self.outboxes.acknowledged(link, tag)
+        elif isinstance(tag, Asked):
+            self.questions.acknowledged(tag)
+
+    def _rejected(self, link: Link, tag: object) -> None:
+        if isinstance(tag, Sent):
+            if not link.deviceos:
+                # RFC 7641, section 3.6: the observer does not want it any more.
+                self.conversation.unwanted(link, tag)
+            self.outboxes.acknowledged(link, tag)
+        elif isinstance(tag, Asked):
+            self.questions.rejected(tag)
+
+    def _timed_out(self, link: Link, tag: object) -> None:
+        if isinstance(tag, Asked):
+            self.questions.unanswered(tag)
+        elif isinstance(tag, Sent):
+            # It acknowledges nothing, so it is not there; it gets the rest when it is back.
+            self._went(link)
+
+    # --- what goes out ---
+
+    def flush(self, link: Link, purpose: Purpose = Purpose.OTHER) -> None:
+        """Sends what a link's exchanges have to send."""
+        endpoint = link.endpoint
+        if endpoint is None or link.closed:
+            return
+        for data in endpoint.outgoing():
+            link.send(data, purpose)
+        due = endpoint.deadline()
+        if due is not None and (link.timer is None or due < link.timer):
+            link.timer = due
+            heapq.heappush(self._timers, (due, next(self._number), link))
+            if self._timers[0][2] is link:
+                self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._timers:
+            delay = max(0.0, self._timers[0][0] - self._clock.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        now = self._clock.monotonic()
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            due, _, link = heapq.heappop(timers)
+            if link.closed or link.timer != due:
+                continue
+            link.timer = None
+            endpoint = link.endpoint
+            if endpoint is not None:
+                for over in endpoint.tick(now):
+                    self._timed_out(link, over.tag)
+                self.flush(link, Purpose.ANSWER)
+        self._set_timer()
+
+    def _endpoint(self, link: Link) -> Any:
+        return self.conversation.endpoint(link)
+
+    def _notify(self, link: Link, event: Any, wanted: Any, sent: Sent) -> bool:
+        if not self.notices.send(link, event, wanted, sent):
+            return False
+        self.flush(link, Purpose.ANSWER)
+        return True
+
+    def _tell(self, link: Link, name: str, data: bytes) -> None:
+        self.notices.tell(link, name, data)
+        self.flush(link, Purpose.ANSWER)
+
+    # --- sessions: the handler of `udp` ---
+
+    def established(self, link: UdpLink) -> None:
+        """A handshake is done."""
+        self._unnamed[link] = self._clock.monotonic()
+        if link.psk_identity is not None:
+            link.claimed_id = link.psk_identity.decode("ascii", "replace").lower()
+            self.conversation.greet(link, link.claimed_id, None, None)
+
+    def ended(self, link: Link, why: str) -> None:
+        """The device ended its session."""
+        if link.device is not None:
+            self._gone.append(link.id)
+        self.close(link, why)
+
+    def wake(self, link: UdpLink) -> None:
+        """Something is to be done with a session that is in the store only."""
+        if link not in self._waking:
+            self._waking[link] = asyncio.get_running_loop().create_future()
+            self._wake.set()
+
+    def find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
+        """Looks a pre-shared key up."""
+        self._start(self._find_psk(identity, found))
+
+    async def _find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
+        psk: bytes | None = None
+        try:
+            psk = await self._identity.psk(identity)
+        except CloudError as problem:
+            _seldom.warning("psk_held", why=problem.description)
+            return
+        found(psk)
+
+    def close(self, link: Link, why: str) -> None:
+        """The link is no more; its device may have another one already."""
+        if link.closed:
+            return
+        device = link.device
+        _log.debug("link_closed", why=why, device=None if device is None else device.id)
+        self._went(link)
+        self.outboxes.leave(link, None if device is None else device.owner)
+        if device is not None:
+            self.roster.remove(device.id, link)
+        self._unnamed.pop(link, None)
+        link.close()
+
+    def _discard(self, link: Link) -> None:
+        """Ends a session, so that the device comes back with a new one."""
+        if isinstance(link, UdpLink) and link.session is None:
+            # Its keys are in the store only; nobody will use them again.
+            self._gone.append(link.id)
+            self.close(link, "its keys are not good any more")
+            return
+        link.discard()
+        self.ended(link, "its keys are not good any more")
+
+    # --- presence ---
+
+    def _back(self, link: Link) -> None:
+        self.roster.came(link)
+        self.outboxes.back(link)
+
+    def _went(self, link: Link) -> None:
+        self.roster.went(link)
+        if link.endpoint is not None:
+            for tag in link.endpoint.abandon():
+                if isinstance(tag, Asked):
+                    self.questions.unanswered(tag)
+
+    async def _refresh(self) -> None:
+        await self.roster.refresh()
+
+    def _claim(self, link: Link, code: str) -> None:
+        assert link.device is not None
+        self._start(self._redeem(link, link.device.id, code))
+
+    async def _redeem(self, link: Link, device: str, code: str) -> None:
+        try:
+            await self._identity.redeem(device, code)
+            await self.roster.refresh()
+        except CloudError as problem:
+            _log.warning("claim_code_refused", why=problem.description, device=device)
+        # Either way the device need not send the code again (device-protocol.md, section 10.1).
+        self._tell(link, CLAIM_ANSWER, b"")
+
+    # --- sessions from the store ---
+
+    async def _awake(self, link: Link) -> None:
+        if isinstance(link, UdpLink) and link.session is None and not link.closed:
+            self.wake(link)
+            await self._waking[link]
+
+    async def _wake_forever(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = list(itertools.islice(self._waking, WAKE_BATCH))
+            if not batch:
+                self._wake.clear()
+                continue
+            try:
+                await self._open(batch)
+            except CloudError as problem:
+                _seldom.warning("sessions_held", why=problem.description, sessions=len(batch))
+                await asyncio.sleep(RETRY_S)
+                continue
+            for link in batch:
+                waiter = self._waking.pop(link)
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def _open(self, links: Sequence[UdpLink]) -> None:
+        """Fetches sessions, and reserves a new block of numbers for each before it may send."""
+        found: list[tuple[UdpLink, SessionRecord, LinkRecord | None, Device]] = []
+        for link in links:
+            record = await self._store.sessions.get(link.id)
+            device = None if record is None or record.device is None else await self._store.devices.get(record.device)
+            if record is None or device is None:
+                self.close(link, "nothing is known of it any more")
+            else:
+                found.append((link, record, await self._store.links.get(device.id), device))
+        reservations = [Reservation(link.id, record.send_limit + BLOCK) for link, record, _, _ in found]
+        await self._store.sessions.account([], reservations, self.accounting.cursor)
+        for link, record, told, device in found:
+            if link.closed or link.session is not None:
+                continue
+            state = msgspec.msgpack.decode(record.state, type=SessionState)
+            link.mids = Mids.from_bytes(record.mids)
+            link.device = device
+            if told is not None:
+                self._recall(link, told)
+            link.open(Session(state, record.send_limit, record.send_limit + BLOCK, record.top))
+
+    def _recall(self, link: UdpLink, told: LinkRecord) -> None:
+        """What the device said before, and will not say again."""
+        greeting = told.greeting
+        if greeting is not None:
+            self.conversation.recall(link, greeting)
+        assert link.device is not None
+        link.subscriptions = told.subscriptions
+        link.behind = Cursor(told.resume_from) if told.resume_from else self._since
+        self.outboxes.join(link, link.device.owner, told.subscriptions)
+        if link.online:
+            self.conversation.endpoint(link)
+            self.outboxes.back(link)
+
+    async def start(self) -> None:
+        """Takes up what the last process left."""
+        sessions = self._store.sessions
+        cursor = await sessions.cursor()
+        newest = self._log.tail.newest
+        self._since = newest if cursor is None else self._log.parse(cursor)
+        if cursor is not None:
+            await self._catch_up(self._since)
+        self.accounting.cursor = newest
+        online = {record.device: record for record in await self._store.links.online()}
+        now = self._clock.monotonic()
+        for known in await sessions.known():
+            link = UdpLink(self.udp, known.id, known.cid, deviceos=known.deviceos)
+            link.adopt(parse_address(known.address))
+            link.stored = True
+            self.udp.bind(link)
+            if known.device is None:
+                continue
+            device = await self._store.devices.get(known.device)
+            if device is None:
+                continue
+            link.device = device
+            self.roster.put(known.device, link)
+            link.heard = now
+            if known.device in online:
+                self.roster.restored(link)
+                if online[known.device].subscriptions:
+                    self.wake(link)
+
+    async def _catch_up(self, cursor: Cursor) -> None:
+        """Brings the receive state of sessions up to the events that they brought (DESIGN, section 3)."""
+        news: dict[str, list[tuple[int, int]]] = {}
+        position = cursor
+        while True:
+            page = await self._log.read(Scope(), position, PAGE)
+            for entry in page.entries:
+                event = entry.event
+                if event.session is not None and event.record is not None:
+                    news.setdefault(event.session, []).append((event.record, event.message or 0))
+            position = page.after
+            if not page.more:
+                break
+        checkpoints: list[Checkpoint] = []
+        for session, seen in news.items():
+            record = await self._store.sessions.get(session)
+            if record is not None:
+                mids = Mids.from_bytes(record.mids)
+                for _, message_id in seen:
+                    mids.add(message_id)
+                top = max(record.top, *(number for number, _ in seen))
+                checkpoints.append(Checkpoint(session, top, mids.to_bytes(), record.address))
+        await self._store.sessions.account(checkpoints, [], position)
+
+    # --- what is done at intervals ---
+
+    async def _look_after_handshakes(self) -> None:
+        while True:
+            self.udp.tick()
+            await asyncio.sleep(HANDSHAKES_EVERY_S)
+
+    async def _look_after_links(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now = self._clock.monotonic()
+            for link in list(self.roster):
+                if link.online and now - link.heard > link.idle_limit:
+                    self._went(link)
+            for link, since in list(self._unnamed.items()):
+                if link.device is not None:
+                    del self._unnamed[link]
+                elif now - since > HELLO_S:
+                    self.refused["no_hello"] += 1
+                    self.close(link, "it never said who it is")
+            self.outboxes.note(self.keeper.keep)
+            try:
+                await self.roster.refresh()
+            except CloudError as problem:
+                _seldom.warning("registry_held", why=problem.description)
+
+    async def _write_forever(self) -> None:
+        while True:
+            await asyncio.sleep(WRITE_EVERY_S)
+            await self.write_down()
+
+    async def write_down(self) -> None:
+        """Stores traffic, signs of life, and the ends of sessions."""
+        used = self.meter.take()
+        now, at = self._clock.monotonic(), self._clock.now()
+        heard: dict[str, int] = {}
+        for link in self.roster:
+            if link.heard > link.told and link.device is not None:
+                link.told = link.heard
+                heard[link.device.id] = at - int((now - link.heard) * 1000)
+        gone, self._gone = self._gone, []
+        try:
+            if used:
+                await self._store.usage.add(as_usage(used, at))
+            used = {}
+            if heard:
+                await self._store.links.heard(heard)
+            if gone:
+                await self._store.sessions.remove(gone)
+        except CloudError as problem:
+            _seldom.warning("traffic_held", why=problem.description)
+            self.meter.put_back(used)
+            self._gone += gone
+
+    # --- life ---
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def parts(self) -> dict[str, Any]:
+        """What runs all the time, by name; each ends by an error of ours only."""
+        return {
+            "device events": self.intake.batches.run(),
+            "device news": self.keeper.batches.run(),
+            "session state": self.accounting.run(),
+            "sessions": self._wake_forever(),
+            "handshakes": self._look_after_handshakes(),
+            "links": self._look_after_links(),
+            "traffic": self._write_forever(),
+        }
+
+    async def stop(self) -> None:
+        """Writes down what there is; devices notice nothing."""
+        self.udp.close()
+        until = self._clock.monotonic() + STOP_S
+        while not (self.intake.batches.idle and self.keeper.batches.idle) and self._clock.monotonic() < until:
+            await asyncio.sleep(0.005)
+        self.outboxes.close()
+        await self.accounting.write()
+        await self.write_down()
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
