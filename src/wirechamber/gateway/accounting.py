@@ -11,6 +11,7 @@ with the next block, so no nonce is used twice (RFC 6655, section 3).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -86,10 +87,8 @@ class Accounting:
     async def run(self) -> None:
         """Writes for ever."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), EVERY_S)
-            except TimeoutError:
-                pass
             self._wake.clear()
             await self.write()
 

@@ -26,19 +26,20 @@ MAX_WAITING = 20_000
 MAX_BATCH = 2_000
 
 Item = TypeVar("Item")
+Given = TypeVar("Given", contravariant=True)
 Result = TypeVar("Result")
 
 
-class Work(Protocol[Item, Result]):
+class Work(Protocol[Given, Result]):
     """What is done with a batch."""
 
-    async def write(self, items: Sequence[Item]) -> Result:
+    async def write(self, items: Sequence[Given]) -> Result:
         """Stores the items; called again with the same ones after a CloudError."""
 
-    def written(self, items: Sequence[Item], result: Result) -> None:
+    def written(self, items: Sequence[Given], result: Result) -> None:
         """They are stored."""
 
-    def refused(self, items: Sequence[Item]) -> None:
+    def refused(self, items: Sequence[Given]) -> None:
         """They could not be stored in time."""
 
 
@@ -56,6 +57,7 @@ class Batches(Generic[Item, Result]):
         self._waiting: list[Item] = []
         self._wake = asyncio.Event()
         self._busy = False
+        self._done = asyncio.Event()
         self.dropped = 0
 
     def add(self, item: Item) -> bool:
@@ -72,6 +74,12 @@ class Batches(Generic[Item, Result]):
         """Whether nothing waits and nothing is under way."""
         return not self._busy and not self._waiting
 
+    async def done(self) -> None:
+        """Returns when nothing waits and nothing is under way."""
+        while not self.idle:
+            self._done.clear()
+            await self._done.wait()
+
     async def run(self) -> None:
         """Writes for ever."""
         while True:
@@ -85,6 +93,8 @@ class Batches(Generic[Item, Result]):
                     await self._write(batch)
             finally:
                 self._busy = False
+            if not self._waiting:
+                self._done.set()
 
     async def _write(self, batch: list[Item]) -> None:
         until = self._clock.monotonic() + HOLD_S

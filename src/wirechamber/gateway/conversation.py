@@ -1,7 +1,8 @@
 """What devices say, other than events, and what follows from it.
 
-Every request here comes in only after it is accounted for (`accounting`), so none can be played again; and what a device
-never repeats (Hello, Describe, Subscribe) is answered only once the store has it (device-protocol.md, section 11).
+Every request here comes in only after it is accounted for (`accounting`), so none can be played again; and what a
+device never repeats (Hello, Describe, Subscribe) is answered only once the store has it (device-protocol.md, section
+11).
 """
 
 from __future__ import annotations
@@ -358,7 +359,9 @@ class Conversation:
         if not link.deviceos and observe != 0:
             self._unsubscribe(link, request, wanted, observe)
             return
-        others = tuple(each for each in link.subscriptions if each.prefix != wanted.prefix or each.device != wanted.device)
+        others = tuple(
+            each for each in link.subscriptions if each.prefix != wanted.prefix or each.device != wanted.device
+        )
         if len(others) >= MAX_SUBSCRIPTIONS:
             self.refused["subscriptions"] += 1
             self._reply(link, request, Code.FORBIDDEN)
@@ -426,4 +429,3 @@ def _greeting(hello: Hello) -> Greeting:
         max_binary=hello.max_binary,
         ota_chunk=hello.chunk_size,
     )
-

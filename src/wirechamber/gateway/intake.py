@@ -38,7 +38,9 @@ class Intake:
         refresh: Brings what is known of the devices up to date.
     """
 
-    def __init__(self, log: EventLog, clock: Clock, ready: Callable[[], Any], refresh: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, log: EventLog, clock: Clock, ready: Callable[[], Any], refresh: Callable[[], Awaitable[None]]
+    ) -> None:
         self._log = log
         self._ready = ready
         self._refresh = refresh

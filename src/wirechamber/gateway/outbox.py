@@ -1,7 +1,7 @@
 """Events on their way to the devices that subscribed to them.
 
-Each event is matched once against the prefixes of its owner's devices. A device gets them in order, a few at a time, and
-what it has not acknowledged is not forgotten: if it goes away, it gets the rest when it comes back, for as long as the
+Each event is matched once against the prefixes of its owner's devices. A device gets them in order, a few at a time,
+and what it has not acknowledged is not forgotten: if it goes away, it gets the rest when it comes back, for as long as the
 event's time to live lasts (at least once). A device that is behind reads the log from where it stopped; one that has
 caught up is handed events as they come.
 """
@@ -227,7 +227,12 @@ class Outboxes:
             if not self._send(link, event, wanted, sent):
                 del outbox.sent[sent]
                 self.too_large += 1
-        if outbox.behind is not None and outbox.settling is None and not outbox.reading and len(outbox.waiting) < MAX_WAITING // 2:
+        if (
+            outbox.behind is not None
+            and outbox.settling is None
+            and not outbox.reading
+            and len(outbox.waiting) < MAX_WAITING // 2
+        ):
             outbox.reading = True
             task = asyncio.get_running_loop().create_task(self._catch_up(link, outbox))
             self._tasks.add(task)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -37,7 +37,7 @@ from wirechamber.observe.logs import Seldom
 from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Rejected, Request
 from wirechamber.protocols.coap.message import Malformed
 from wirechamber.protocols.deviceos.messages import is_publish, read_publish
-from wirechamber.protocols.dtls import Listener, Received, Session, SessionState
+from wirechamber.protocols.dtls import Listener, Session, SessionState
 from wirechamber.services.identity import Identity
 from wirechamber.settings import Settings
 from wirechamber.store.base import Store
@@ -543,9 +543,10 @@ class Gateway:
     async def stop(self) -> None:
         """Writes down what there is; devices notice nothing."""
         self.udp.close()
-        until = self._clock.monotonic() + STOP_S
-        while not (self.intake.batches.idle and self.keeper.batches.idle) and self._clock.monotonic() < until:
-            await asyncio.sleep(0.005)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await self.intake.batches.done()
+                await self.keeper.batches.done()
         self.outboxes.close()
         await self.accounting.write()
         await self.write_down()

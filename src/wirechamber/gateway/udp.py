@@ -1,8 +1,8 @@
 """The UDP side of the gateway: one socket, datagrams in, datagrams out.
 
-A datagram belongs to a session by the connection id in its record or, where there is none, by the address it came from.
-Whatever a datagram holds, it causes bounded work: mostly a look-up and a decryption. A ClientHello without a good cookie
-is answered by no more bytes than it had, and forgotten.
+A datagram belongs to a session by the connection id in its record or, where there is none, by the address it came
+from. Whatever a datagram holds, it causes bounded work: mostly a look-up and a decryption. A ClientHello without a good
+cookie is answered by no more bytes than it had, and forgotten.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _seldom = Seldom(_log)
 
 Address = tuple[Any, ...]
 
-# Handshakes under way, half-open ones too: each is some kilobytes and 0.2 ms of work. A spoofed address can't begin one.
+# Handshakes under way, half-open ones too: each is some kilobytes and 0.2 ms of work. A spoofed address begins none.
 MAX_HANDSHAKES = 4096
 # A peer that does not go on is forgotten; Device OS gives up after 45 s (device-protocol.md, section 3.4).
 HANDSHAKE_S = 60.0
@@ -319,7 +319,9 @@ class Udp(asyncio.DatagramProtocol):
         datagrams: How many came.
     """
 
-    def __init__(self, listener: Listener, handler: Handler, accounting: Accounting, meter: Meter, clock: Clock) -> None:
+    def __init__(
+        self, listener: Listener, handler: Handler, accounting: Accounting, meter: Meter, clock: Clock
+    ) -> None:
         self._listener = listener
         self.handler = handler
         self.accounting = accounting
@@ -344,7 +346,7 @@ class Udp(asyncio.DatagramProtocol):
         """Finds whom a datagram is for."""
         self.datagrams += 1
         kind = data[0] if data else 0
-        if kind == TLS12_CID or kind == MOVED:
+        if kind in (TLS12_CID, MOVED):
             cid = data[11 : 11 + CID_LENGTH]
             link = self._by_cid.get(cid)
             if link is not None:

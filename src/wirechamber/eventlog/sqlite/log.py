@@ -130,6 +130,10 @@ class SqliteEventLog:
         """The position as a number."""
         return int(cursor)
 
+    def within(self, cursor: Cursor, count: int) -> Cursor:
+        """The cursor, or the position so many before the newest one if that is later."""
+        return Cursor(str(max(int(cursor), int(self.tail.newest) - count)))
+
     def next(self, cursor: Cursor) -> Cursor:
         """The position after a cursor."""
         return Cursor(str(int(cursor) + 1))
