@@ -15,7 +15,8 @@ from wirechamber.protocols.coap.exchange import Endpoint
 
 if TYPE_CHECKING:
     from wirechamber.gateway.outbox import Outbox
-    from wirechamber.model.links import SessionRecord, Subscription
+    from wirechamber.model import links
+    from wirechamber.model.links import Subscription
     from wirechamber.protocols.coap.blockwise import Assembly
 
 
@@ -99,7 +100,7 @@ class Link(ABC):
         """The identity whose pre-shared key the device proved to hold."""
 
     @abstractmethod
-    def record(self, device: str, now: int) -> SessionRecord | None:
+    def record(self, device: str, now: int) -> links.Session | None:
         """What the store keeps of it, so that it outlives this process; None when it ends with it."""
 
     @abstractmethod

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ipaddress
 
 from wirechamber.model.usage import Purpose as Purpose
+from wirechamber.model.usage import Usage, hour
 
 # RFC 791, section 3.1 (without options), RFC 8200, section 3, and RFC 768.
 IPV4_UDP_BYTES = 20 + 8
 IPV6_UDP_BYTES = 40 + 8
-
 
 # What is counted for each device and purpose.
 UP_BYTES, UP_DATAGRAMS, DOWN_BYTES, DOWN_DATAGRAMS, PUBLISHES, DATA_BYTES = range(6)
@@ -29,6 +29,24 @@ def overhead(host: str) -> int:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
         return IPV6_UDP_BYTES
     return IPV4_UDP_BYTES
+
+
+def rows(used: dict[tuple[str, int], Counts], now: int) -> list[Usage]:
+    """What was counted, for the store: all of it in the hour that is now, milliseconds since 1970."""
+    return [
+        Usage(
+            device,
+            hour(now),
+            purpose,
+            up_bytes=counts[UP_BYTES],
+            up_datagrams=counts[UP_DATAGRAMS],
+            down_bytes=counts[DOWN_BYTES],
+            down_datagrams=counts[DOWN_DATAGRAMS],
+            publishes=counts[PUBLISHES],
+            data_bytes=counts[DATA_BYTES],
+        )
+        for (device, purpose), counts in used.items()
+    ]
 
 
 class Meter:

@@ -38,16 +38,25 @@ class Roster:
 
     Args:
         tell: Takes an event on its way to the log.
+        discard: Ends a session whose keys are not good any more.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, keeper: Keeper, outboxes: Outboxes, tell: Callable[[Arrival], object]
+        self,
+        store: Store,
+        clock: Clock,
+        keeper: Keeper,
+        outboxes: Outboxes,
+        *,
+        tell: Callable[[Arrival], object],
+        discard: Callable[[Link], None],
     ) -> None:
         self._store = store
         self._clock = clock
         self._keeper = keeper
         self._outboxes = outboxes
         self._tell = tell
+        self._discard = discard
         self._links: dict[str, Link] = {}
         # What the registry's state was when it was last looked at.
         self._seen = -1
@@ -118,8 +127,19 @@ class Roster:
             link = self._links.get(device.id)
             if link is not None and link.device is not None:
                 self._change(link, link.device, device)
+        for device_id in (*changes.removed, *changes.rekeyed):
+            link = self._links.get(device_id)
+            if link is not None and not await self._still_good(device_id, link):
+                self._discard(link)
         self._revision = changes.revision
         self._seen = seen
+
+    async def _still_good(self, device_id: str, link: Link) -> bool:
+        """Whether the key that the device proved to hold is the one that it should hold."""
+        if link.public_key is None:
+            return False
+        keys = await self._store.keys.get(device_id)
+        return keys is not None and keys.public_key == link.public_key
 
     def _change(self, link: Link, old: Device, new: Device) -> None:
         if old.owner != new.owner and link.subscriptions:

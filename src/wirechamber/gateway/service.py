@@ -23,7 +23,7 @@ from wirechamber.gateway.accounting import BLOCK, Accounting
 from wirechamber.gateway.intake import Intake
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
-from wirechamber.gateway.meter import Meter, Purpose
+from wirechamber.gateway.meter import Meter, Purpose, rows
 from wirechamber.gateway.mids import Mids
 from wirechamber.gateway.notices import Notices
 from wirechamber.gateway.outbox import Outboxes, Sent
@@ -31,8 +31,9 @@ from wirechamber.gateway.publications import Publications
 from wirechamber.gateway.questions import Asked, Questions
 from wirechamber.gateway.roster import Roster
 from wirechamber.gateway.udp import Address, Udp, UdpLink, parse_address
+from wirechamber.model import links
 from wirechamber.model.devices import Device
-from wirechamber.model.links import Checkpoint, LinkRecord, Reservation, SessionRecord
+from wirechamber.model.links import Checkpoint, LinkRecord, Reservation
 from wirechamber.observe.logs import Seldom
 from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Rejected, Request
 from wirechamber.protocols.coap.message import Malformed
@@ -92,7 +93,7 @@ class Gateway:
         self.accounting = Accounting(store.sessions, clock, lambda: self.intake.settled)
         self.notices = Notices(clock, self._endpoint)
         self.outboxes = Outboxes(log, clock, self._notify)
-        self.roster = Roster(store, clock, self.keeper, self.outboxes, self.intake.add)
+        self.roster = Roster(store, clock, self.keeper, self.outboxes, tell=self.intake.add, discard=self._discard)
         self.publications = Publications(
             intake=self.intake,
             meter=self.meter,
@@ -381,7 +382,7 @@ class Gateway:
 
     async def _open(self, links: Sequence[UdpLink]) -> None:
         """Fetches sessions, and reserves a new block of numbers for each before it may send."""
-        found: list[tuple[UdpLink, SessionRecord, LinkRecord | None, Device]] = []
+        found: list[tuple[UdpLink, links.Session, LinkRecord | None, Device]] = []
         for link in links:
             record = await self._store.sessions.get(link.id)
             device = None if record is None or record.device is None else await self._store.devices.get(record.device)
@@ -510,7 +511,7 @@ class Gateway:
         gone, self._gone = self._gone, []
         try:
             if used:
-                await self._store.usage.add(as_usage(used, at))
+                await self._store.usage.add(rows(used, at))
             used = {}
             if heard:
                 await self._store.links.heard(heard)

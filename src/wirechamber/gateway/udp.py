@@ -20,9 +20,10 @@ from wirechamber.clock import Clock
 from wirechamber.gateway.accounting import BLOCK, LOW, Accounting
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import DOWN_BYTES, DOWN_DATAGRAMS, UP_BYTES, UP_DATAGRAMS, Meter, Purpose, overhead
+from wirechamber.model import links
 from wirechamber.model.devices import Device
 from wirechamber.model.ids import new_id
-from wirechamber.model.links import Checkpoint, SessionRecord
+from wirechamber.model.links import Checkpoint
 from wirechamber.observe.logs import Seldom
 from wirechamber.protocols.dtls import (
     ALERT,
@@ -264,11 +265,11 @@ class UdpLink(Link):
         """As `Link.psk_identity`."""
         return None if self.session is None else self.session.state.psk_identity
 
-    def record(self, device: str, now: int) -> SessionRecord | None:
+    def record(self, device: str, now: int) -> links.Session | None:
         """As `Link.record`."""
         session = self.session
         assert session is not None
-        return SessionRecord(
+        return links.Session(
             id=self.id,
             cid=self.cid,
             deviceos=self.deviceos,

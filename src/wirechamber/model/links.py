@@ -74,12 +74,14 @@ class Subscription(Struct, frozen=True, gc=False):
         binary: It takes binary data.
         cbor: It takes structured data as CBOR.
         device: Only from this device.
+        token: By which a device that speaks plain CoAP finds what its events belong to (RFC 7641).
     """
 
     prefix: str
     binary: bool = False
     cbor: bool = False
     device: str | None = None
+    token: bytes = b""
 
 
 class Greeting(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -83,8 +83,8 @@ delete from subscription where (device, prefix, sender) in
 (select value ->> 0, value ->> 1, value ->> 2 from json_each(?))
 """
 SUBSCRIBE = """
-insert or replace into subscription (device, prefix, sender, binary, cbor)
-select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 from json_each(?)
+insert or replace into subscription (device, prefix, sender, binary, cbor, token)
+select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 from json_each(?)
 where value ->> 0 in (select id from device)
 """
 METRICS = """
@@ -95,7 +95,7 @@ RECORD = """
 select link.device, online, last_heard, last_handshake_at, address, resume_from, greeting, functions, variables,
 (
     select json_group_array(json_array(prefix, json(iif(binary, 'true', 'false')), json(iif(cbor, 'true', 'false')),
-    nullif(sender, ''))) from subscription where subscription.device = link.device
+    nullif(sender, ''), token)) from subscription where subscription.device = link.device
 )
 from link left join told on told.device = link.device
 """
@@ -237,7 +237,11 @@ def _apply(db: sqlite3.Connection, vault: Vault, changes: Sequence[Change]) -> N
     wishes = [(device, key, wish) for device, news in devices.items() for key, wish in news.subscriptions.items()]
     if gone := [(device, *key) for device, key, wish in wishes if wish is None]:
         db.execute(UNSUBSCRIBE, (_text(gone),))
-    if wanted := [(device, *key, int(wish.binary), int(wish.cbor)) for device, key, wish in wishes if wish is not None]:
+    if wanted := [
+        (device, *key, int(wish.binary), int(wish.cbor), wish.token.hex())
+        for device, key, wish in wishes
+        if wish is not None
+    ]:
         db.execute(SUBSCRIBE, (_text(wanted),))
 
 
@@ -245,7 +249,7 @@ _read_greeting = msgspec.json.Decoder(Greeting).decode
 _read_functions = msgspec.json.Decoder(tuple[str, ...]).decode
 _read_variables = msgspec.json.Decoder(dict[str, str]).decode
 _read_metrics = msgspec.json.Decoder(dict[int, int]).decode
-_read_subscriptions = msgspec.json.Decoder(list[tuple[str, bool, bool, str | None]]).decode
+_read_subscriptions = msgspec.json.Decoder(list[tuple[str, bool, bool, str | None, str]]).decode
 
 
 def _record(row: tuple[Any, ...]) -> LinkRecord:
@@ -271,7 +275,10 @@ def _record(row: tuple[Any, ...]) -> LinkRecord:
         greeting=None if greeting is None else _read_greeting(greeting),
         functions=() if functions is None else _read_functions(functions),
         variables={} if variables is None else _read_variables(variables),
-        subscriptions=tuple(Subscription(*each) for each in _read_subscriptions(subscriptions)),
+        subscriptions=tuple(
+            Subscription(prefix, binary, cbor, sender, bytes.fromhex(token))
+            for prefix, binary, cbor, sender, token in _read_subscriptions(subscriptions)
+        ),
     )
 
 

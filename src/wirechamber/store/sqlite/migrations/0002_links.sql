@@ -108,6 +108,8 @@ create table subscription (
     sender text not null,
     binary integer not null,
     cbor integer not null,
+    -- What a plain CoAP device finds its events by, in hex.
+    token text not null default '',
     primary key (device, prefix, sender)
 ) without rowid;
 
