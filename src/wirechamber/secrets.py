@@ -47,10 +47,8 @@ class Vault:
                 raise SecretsUnreadable(
                     f"{file} is missing: put it back from your backup; without it the secrets in {folder} are lost"
                 )
-            _make_key(file)
-        if stat.S_IMODE(file.stat().st_mode) & 0o077:
-            raise SecretsUnreadable(f"{file} can be read by others; run: chmod 600 {file}")
-        key = file.read_bytes()
+            create_private(file, os.urandom(KEY_BYTES))
+        key = read_private(file)
         if len(key) != KEY_BYTES:
             raise SecretsUnreadable(f"{file} is damaged: put it back from your backup")
         return cls(key)
@@ -72,12 +70,16 @@ class Vault:
             raise SecretsUnreadable(f"a stored secret was sealed with another key than {KEY_FILE}") from None
 
 
-def _make_key(file: Path) -> None:
+def create_private(file: Path, content: bytes) -> None:
+    """Makes a file that only its owner may read, whole or not at all, unless it is there already.
+
+    Several processes may do so at once: one of them wins, and the others find its file.
+    """
     # Written beside and renamed, so that a crash leaves no half of a key; `link` refuses to replace another's.
-    draft = file.with_suffix(f".{os.getpid()}")
+    draft = file.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(descriptor, os.urandom(KEY_BYTES))
+        os.write(descriptor, content)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -92,3 +94,14 @@ def _make_key(file: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def read_private(file: Path) -> bytes:
+    """What is in a file that only its owner may read.
+
+    Raises:
+        SecretsUnreadable: Others may read it.
+    """
+    if stat.S_IMODE(file.stat().st_mode) & 0o077:
+        raise SecretsUnreadable(f"{file} can be read by others; run: chmod 600 {file}")
+    return file.read_bytes()

@@ -90,6 +90,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         Literal["auto", "console", "json"], _help("auto: readable on a terminal, JSON otherwise.")
     ] = "auto"
+    udp_host: Annotated[str, _help("Address on which devices are listened to, over UDP and TCP.")] = "0.0.0.0"  # noqa: S104
+    udp_port: Annotated[Port, _help("UDP port for devices; 0 takes a free one and prints it.")] = 5684
+    tcp_port: Annotated[
+        Port, _help("TCP port for devices of the older generation (Photon, Core); usually 5683. 0 for none.")
+    ] = 0
+    device_host: Annotated[
+        str, _help("How devices reach this cloud, an IPv4 address or a name; written into their memory.")
+    ] = ""
+    provisioning: Annotated[
+        bool,
+        _help("Take unknown devices, and the first key of one that has none. Only on a network that you trust."),
+    ] = False
+    publish_rate: Annotated[float, Meta(gt=0), _help("Events per second that a device may publish on average.")] = 1.0
+    publish_burst: Annotated[Positive, _help("Events that a device may publish at once.")] = 4
+    usage_days: Annotated[Positive, _help("Days that the hourly counts of what devices used are kept.")] = 90
     metrics_public: Annotated[bool, _help("Serve /metrics to every address; otherwise only to loopback.")] = False
     shutdown_grace: Annotated[Seconds, _help("Seconds that running requests get to finish on shutdown.")] = 3.0
 

@@ -307,9 +307,9 @@ def test_keys(opener: StoreOpener, tmp_path: Path) -> None:
             assert await store.keys.get(ONE) == both
             kinds = [(await store.devices.find(DeviceFilter()))[0][number].key for number in (0, 1)]
             assert kinds == ["psk", "both"]
-            # A pre-shared key is kept when a public key is bound.
+            # One with a pre-shared key has a key.
             bound = await store.keys.bind(DeviceKeys(device=TWO, public_key=b"k", changed_at=NOW + 1))
-            assert (bound.psk, bound.public_key) == (b"two", b"k")
+            assert (bound.psk, bound.public_key) == (b"two", None)
             await store.devices.remove(ONE)
             await store.devices.add(a_device(1))
             assert await store.keys.get(ONE) is None

@@ -128,7 +128,7 @@ class Keys(Protocol):
         """
 
     async def bind(self, keys: DeviceKeys) -> DeviceKeys:
-        """Stores the public key if the device has none yet, atomically; returns what it has now.
+        """Stores the keys if the device has none at all yet, atomically; returns what it has now.
 
         Raises:
             NotFound: The device is unknown.

@@ -7,8 +7,6 @@ import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
-from msgspec import structs
-
 from wirechamber.errors import NotFound
 from wirechamber.model.keys import ClaimCode, DeviceKeys
 from wirechamber.secrets import Vault
@@ -43,15 +41,14 @@ class SqliteKeys:
         return await self._put(work, keys.device)
 
     async def bind(self, keys: DeviceKeys) -> DeviceKeys:
-        """Stores the public key if there is none."""
+        """Stores them if there is none."""
 
         def work(db: sqlite3.Connection) -> DeviceKeys:
             old = self._read(db, keys.device)
-            if old is not None and old.public_key is not None:
+            if old is not None and (old.public_key is not None or old.psk is not None):
                 return old
-            new = keys if old is None else structs.replace(keys, psk=old.psk)
-            self._write(db, new)
-            return new
+            self._write(db, keys)
+            return keys
 
         return await self._put(work, keys.device)
 

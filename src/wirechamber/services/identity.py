@@ -1,0 +1,260 @@
+"""Who a device is: keys bound to device ids, and codes by which a device becomes a user's.
+
+A public key is bound to an id by its owner, by the operator, or, in provisioning mode, by the device that comes first.
+From then on, the id with another key is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import secrets
+from enum import StrEnum
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+    load_pem_public_key,
+)
+from msgspec import structs
+
+from wirechamber.clock import Clock
+from wirechamber.errors import BadInput, CloudError, Conflict, Forbidden, NotFound
+from wirechamber.model.devices import Device
+from wirechamber.model.ids import is_device_id
+from wirechamber.model.keys import ClaimCode, DeviceKeys
+from wirechamber.services.devices import UNKNOWN
+from wirechamber.settings import Settings
+from wirechamber.store.base import DeviceFilter, Store
+from wirechamber.switchboard.base import Leave, Switchboard
+
+# A PEM of RSA-4096 is under 1 KB.
+MAX_KEY_BYTES = 4096
+RSA_BITS = (1024, 2048, 3072, 4096)
+# RFC 4279, section 5.3 wants 64 bytes to be taken; fewer than 16 can be guessed sooner than AES-128.
+MIN_PSK = 16
+MAX_PSK = 64
+# Device OS keeps a code of at most 63 characters (device-protocol.md, section 10.1).
+CODE_LENGTH = 63
+CODE_MS = 24 * 3_600_000
+
+
+class Refusal(StrEnum):
+    """Why a device is not let in."""
+
+    NO_ID = "no device id"
+    UNKNOWN_ID = "unknown id"
+    NO_KEY = "no key bound"
+    OTHER_KEY = "other key"
+
+
+class Identity:
+    """Decides who a device is.
+
+    Args:
+        switchboard: Where a device's open link is ended when its key changes; None in a process without links.
+    """
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings, switchboard: Switchboard | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._switchboard = switchboard
+
+    # --- at the link ---
+
+    async def admit(self, device_id: str, public_key: bytes) -> Device | Refusal:
+        """The device, if it is the one it says it is; or why it is refused.
+
+        In provisioning mode an unknown id becomes a free device, and a device without any key gets this one.
+
+        Args:
+            device_id: As the device says.
+            public_key: Which it has proved to hold; DER SubjectPublicKeyInfo.
+        """
+        if not is_device_id(device_id):
+            return Refusal.NO_ID
+        device = await self._store.devices.get(device_id)
+        if device is None:
+            if not self._settings.provisioning:
+                return Refusal.UNKNOWN_ID
+            device = await self._added(device_id)
+        keys = await self._store.keys.get(device_id)
+        if keys is None or (keys.public_key is None and keys.psk is None):
+            if not self._settings.provisioning:
+                return Refusal.NO_KEY
+            keys = await self._store.keys.bind(self._keys(device_id, public_key=public_key))
+        if keys.public_key is None or not hmac.compare_digest(keys.public_key, public_key):
+            return Refusal.OTHER_KEY
+        return device
+
+    async def psk(self, identity: bytes) -> bytes | None:
+        """The pre-shared key of the device whose id the identity is; None when there is none."""
+        device_id = device_of(identity)
+        keys = None if device_id is None else await self._store.keys.get(device_id)
+        return None if keys is None else keys.psk
+
+    async def redeem(self, device_id: str, code: str) -> Device | None:
+        """Makes the device the user's who asked for the code (event `spark/device/claim/code`).
+
+        Returns:
+            The device as it is now, also when it asks again; None when the code is not good (any more), or the
+            device is somebody else's.
+        """
+        claimed = await self._store.claims.redeem(_digest(code), device_id, self._clock.now())
+        if claimed is None:
+            return None
+        device = await self._store.devices.claim(device_id, claimed.owner)
+        return device if device is not None and device.owner == claimed.owner else None
+
+    # --- for owners ---
+
+    async def provision(self, owner: str, device_id: str, public_key: Any) -> Device:
+        """Binds a public key to the owner's device; another that it had is good no more.
+
+        In provisioning mode also to a device that nobody owns, or that is not known yet; one that has a key keeps it.
+
+        Raises:
+            BadInput: The id or the key is none.
+            Forbidden: The device is not the owner's.
+        """
+        device_id = device_id.lower()
+        if not is_device_id(device_id):
+            raise BadInput("a device id has 24 hex digits")
+        if not isinstance(public_key, str):
+            raise BadInput("send `publicKey`, the device's public key as PEM")
+        key = read_public_key(public_key.encode())
+        device = await self._store.devices.get(device_id)
+        if device is not None and device.owner == owner:
+            await self._replace(device_id, public_key=key)
+            return device
+        if not self._settings.provisioning or (device is not None and device.owner is not None):
+            raise Forbidden(
+                f"{UNKNOWN}.", error="Permission Denied", info=f"{UNKNOWN}; claim the device before its key is sent"
+            )
+        if device is None:
+            device = await self._added(device_id)
+        keys = await self._store.keys.bind(self._keys(device_id, public_key=key))
+        if keys.public_key is None or not hmac.compare_digest(keys.public_key, key):
+            raise Forbidden("the device has another key; claim it to replace that", error="Permission Denied")
+        return device
+
+    async def new_claim_code(self, owner: str) -> tuple[str, list[str]]:
+        """A code that makes the first device which sends it the owner's, within a day; and the devices they have."""
+        code = secrets.token_urlsafe(CODE_LENGTH)[:CODE_LENGTH]
+        now = self._clock.now()
+        await self._store.claims.add(
+            ClaimCode(digest=_digest(code), owner=owner, created_at=now, expires_at=now + CODE_MS)
+        )
+        devices, _ = await self._store.devices.find(DeviceFilter(owner=owner))
+        return code, [device.id for device in devices]
+
+    # --- for the operator ---
+
+    async def set_key(self, device_id: str, public_key: bytes) -> bool:
+        """Binds a public key, PEM or DER, to a known device. Returns whether it is another than before.
+
+        Raises:
+            BadInput: It is no key that devices have.
+            NotFound: The device is unknown.
+        """
+        return await self._replace(device_id, public_key=read_public_key(public_key))
+
+    async def set_psk(self, device_id: str, psk: bytes) -> bool:
+        """Gives a known device a pre-shared key. Returns whether it is another than before.
+
+        Raises:
+            BadInput: It is too short or too long.
+            NotFound: The device is unknown.
+        """
+        return await self._replace(device_id, psk=check_psk(psk))
+
+    async def keys(self, device_id: str) -> DeviceKeys | None:
+        """What is bound to the device."""
+        return await self._store.keys.get(device_id)
+
+    async def _replace(self, device_id: str, *, public_key: bytes | None = None, psk: bytes | None = None) -> bool:
+        old = await self._store.keys.get(device_id) or self._keys(device_id)
+        new = structs.replace(
+            old,
+            public_key=old.public_key if public_key is None else public_key,
+            psk=old.psk if psk is None else psk,
+            changed_at=self._clock.now(),
+        )
+        changed = await self._store.keys.set(new)
+        if changed and self._switchboard is not None:
+            # Not linked, or gone this moment: its sessions are out of the store already.
+            with contextlib.suppress(CloudError):
+                await self._switchboard.ask(device_id, Leave())
+        return changed
+
+    async def _added(self, device_id: str) -> Device:
+        device = Device(id=device_id, created_at=self._clock.now())
+        try:
+            await self._store.devices.add(device)
+        except Conflict:
+            # Two of its messages at once.
+            known = await self._store.devices.get(device_id)
+            if known is None:
+                raise NotFound(f"there is no device {device_id}") from None
+            return known
+        return device
+
+    def _keys(self, device_id: str, public_key: bytes | None = None) -> DeviceKeys:
+        return DeviceKeys(device=device_id, public_key=public_key, changed_at=self._clock.now())
+
+
+def device_of(identity: bytes) -> str | None:
+    """The device id that a pre-shared key's identity is; None when it is none."""
+    try:
+        text = identity.decode("ascii").lower()
+    except UnicodeDecodeError:
+        return None
+    return text if is_device_id(text) else None
+
+
+def read_public_key(data: bytes) -> bytes:
+    """DER SubjectPublicKeyInfo of a device's public key, P-256 or RSA, from PEM or DER.
+
+    Raises:
+        BadInput: It is neither, or a private key.
+    """
+    if len(data) > MAX_KEY_BYTES:
+        raise BadInput(f"a public key has at most {MAX_KEY_BYTES} bytes")
+    if b"PRIVATE KEY" in data:
+        raise BadInput("that is a private key, which only the device should have; send the public key")
+    try:
+        key = load_pem_public_key(data) if data.lstrip().startswith(b"-----") else load_der_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        raise BadInput("that is no public key, PEM or DER (SubjectPublicKeyInfo)") from None
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        if not isinstance(key.curve, ec.SECP256R1):
+            raise BadInput(f"devices have keys of the curve P-256, not {key.curve.name}")
+    elif not isinstance(key, rsa.RSAPublicKey) or key.key_size not in RSA_BITS:
+        raise BadInput("devices have a key of the curve P-256, or an RSA key of 1024 to 4096 bits")
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def check_psk(psk: bytes) -> bytes:
+    """The pre-shared key as it is.
+
+    Raises:
+        BadInput: It is too short or too long.
+    """
+    if not MIN_PSK <= len(psk) <= MAX_PSK:
+        raise BadInput(f"a pre-shared key has {MIN_PSK} to {MAX_PSK} bytes")
+    return psk
+
+
+def fingerprint(public_key: bytes) -> str:
+    """SHA-256 of the DER form: how a key is told to people."""
+    return hashlib.sha256(public_key).hexdigest()
+
+
+def _digest(code: str) -> bytes:
+    return hashlib.sha256(code.encode("utf-8", "replace")).digest()
