@@ -197,7 +197,7 @@ class LinkRecord(Struct, frozen=True, kw_only=True):
     """What is known of a device's link.
 
     Attributes:
-        address: Where it was last, `host port`.
+        address: Where it was last: a host, and maybe a port after a blank.
         resume_from: The log's cursor up to which it has had its events; None when that was never told.
     """
 

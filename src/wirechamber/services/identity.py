@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import hmac
 import secrets
-from enum import StrEnum
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -28,7 +27,7 @@ from wirechamber.errors import BadInput, CloudError, Conflict, Forbidden, NotFou
 from wirechamber.model.devices import Device
 from wirechamber.model.ids import is_device_id
 from wirechamber.model.keys import ClaimCode, DeviceKeys
-from wirechamber.services.devices import UNKNOWN
+from wirechamber.services.devices import UNKNOWN, Devices
 from wirechamber.settings import Settings
 from wirechamber.store.base import DeviceFilter, Store
 from wirechamber.switchboard.base import Leave, Switchboard
@@ -44,13 +43,19 @@ CODE_LENGTH = 63
 CODE_MS = 24 * 3_600_000
 
 
-class Refusal(StrEnum):
-    """Why a device is not let in."""
+class Refused(CloudError):
+    """A device is not let in.
 
-    NO_ID = "no device id"
-    UNKNOWN_ID = "unknown id"
-    NO_KEY = "no key bound"
-    OTHER_KEY = "other key"
+    Attributes:
+        reason: One of a few short words, for counters.
+    """
+
+    status = 403
+    code = "refused"
+
+    def __init__(self, reason: str, description: str) -> None:
+        super().__init__(description)
+        self.reason = reason
 
 
 class Identity:
@@ -62,35 +67,42 @@ class Identity:
 
     def __init__(self, store: Store, clock: Clock, settings: Settings, switchboard: Switchboard | None = None) -> None:
         self._store = store
+        self._devices = Devices(store, clock)
         self._clock = clock
         self._settings = settings
         self._switchboard = switchboard
 
     # --- at the link ---
 
-    async def admit(self, device_id: str, public_key: bytes) -> Device | Refusal:
-        """The device, if it is the one it says it is; or why it is refused.
+    async def admit(self, device_id: str, public_key: bytes | None) -> Device:
+        """The device, if it is the one it says it is.
 
         In provisioning mode an unknown id becomes a free device, and a device without any key gets this one.
 
         Args:
-            device_id: As the device says.
-            public_key: Which it has proved to hold; DER SubjectPublicKeyInfo.
+            device_id: As the device says, or as its pre-shared key says.
+            public_key: Which it has proved to hold, DER SubjectPublicKeyInfo; None when it proved to hold the
+                pre-shared key of this id.
+
+        Raises:
+            Refused: It is not, as far as can be told.
         """
         if not is_device_id(device_id):
-            return Refusal.NO_ID
+            raise Refused("no_id", "what it gives as its id is none")
+        provisioning = self._settings.provisioning and public_key is not None
         device = await self._store.devices.get(device_id)
         if device is None:
-            if not self._settings.provisioning:
-                return Refusal.UNKNOWN_ID
+            if not provisioning:
+                raise Refused("unknown_id", "no device of this id is known; `wirechamber device add` makes it known")
             device = await self._added(device_id)
-        keys = await self._store.keys.get(device_id)
-        if keys is None or (keys.public_key is None and keys.psk is None):
-            if not self._settings.provisioning:
-                return Refusal.NO_KEY
+        keys = await self._store.keys.get(device_id) or self._keys(device_id)
+        if keys.public_key is None and keys.psk is None and provisioning:
             keys = await self._store.keys.bind(self._keys(device_id, public_key=public_key))
-        if keys.public_key is None or not hmac.compare_digest(keys.public_key, public_key):
-            return Refusal.OTHER_KEY
+        bound = keys.psk if public_key is None else keys.public_key
+        if bound is None:
+            raise Refused("no_key", "no such key is bound to it; `wirechamber device keys` binds one")
+        if public_key is not None and not hmac.compare_digest(bound, public_key):
+            raise Refused("other_key", "another key is bound to it; `wirechamber device keys` replaces that")
         return device
 
     async def psk(self, identity: bytes) -> bytes | None:
@@ -114,35 +126,31 @@ class Identity:
 
     # --- for owners ---
 
-    async def provision(self, owner: str, device_id: str, public_key: Any) -> Device:
+    async def provision(self, owner: str, id_or_name: str, public_key: Any) -> Device:
         """Binds a public key to the owner's device; another that it had is good no more.
 
         In provisioning mode also to a device that nobody owns, or that is not known yet; one that has a key keeps it.
 
         Raises:
-            BadInput: The id or the key is none.
             Forbidden: The device is not the owner's.
+            BadInput: The key is none.
         """
-        device_id = device_id.lower()
-        if not is_device_id(device_id):
-            raise BadInput("a device id has 24 hex digits")
-        if not isinstance(public_key, str):
-            raise BadInput("send `publicKey`, the device's public key as PEM")
-        key = read_public_key(public_key.encode())
-        device = await self._store.devices.get(device_id)
-        if device is not None and device.owner == owner:
-            await self._replace(device_id, public_key=key)
-            return device
-        if not self._settings.provisioning or (device is not None and device.owner is not None):
-            raise Forbidden(
-                f"{UNKNOWN}.", error="Permission Denied", info=f"{UNKNOWN}; claim the device before its key is sent"
-            )
-        if device is None:
-            device = await self._added(device_id)
-        keys = await self._store.keys.bind(self._keys(device_id, public_key=key))
-        if keys.public_key is None or not hmac.compare_digest(keys.public_key, key):
-            raise Forbidden("the device has another key; claim it to replace that", error="Permission Denied")
+        try:
+            device = await self._devices.get(owner, id_or_name)
+        except Forbidden:
+            if not self._settings.provisioning or not is_device_id(id_or_name.lower()):
+                raise
+            return await self._first_key(id_or_name.lower(), _key_of(public_key))
+        await self._replace(device.id, public_key=_key_of(public_key))
         return device
+
+    async def _first_key(self, device_id: str, key: bytes) -> Device:
+        device = await self._store.devices.get(device_id) or await self._added(device_id)
+        if device.owner is None:
+            keys = await self._store.keys.bind(self._keys(device_id, public_key=key))
+            if keys.public_key is not None and hmac.compare_digest(keys.public_key, key):
+                return device
+        raise Forbidden(f"{UNKNOWN}.", error="Permission Denied", info=f"{UNKNOWN}; claim the device first")
 
     async def new_claim_code(self, owner: str) -> tuple[str, list[str]]:
         """A code that makes the first device which sends it the owner's, within a day; and the devices they have."""
@@ -216,6 +224,12 @@ def device_of(identity: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return text if is_device_id(text) else None
+
+
+def _key_of(public_key: Any) -> bytes:
+    if not isinstance(public_key, str):
+        raise BadInput("send `publicKey`, the device's public key as PEM")
+    return read_public_key(public_key.encode("utf-8", "replace"))
 
 
 def read_public_key(data: bytes) -> bytes:

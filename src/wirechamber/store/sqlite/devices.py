@@ -150,7 +150,7 @@ def _device(row: tuple[Any, ...]) -> Device:
         platform_id=platform,
         product_id=platform if device.product_id == device.platform_id else device.product_id,
         online=bool(online),
-        last_ip_address=address.rpartition(" ")[0] or None if address else None,
+        last_ip_address=address.partition(" ")[0] or None if address else None,
         last_heard=last_heard,
         last_handshake_at=last_handshake_at,
         firmware_product_id=None if told is None else told.product,
