@@ -36,6 +36,7 @@ MAX_QUEUED = 128
 # RFC 7252, section 4.8.2: for so long a NON may still be rejected.
 NON_LIFETIME = 145.0
 _TOKENS = 256
+_EMPTY_ACK = b"\x60\0"
 
 
 class Timing(Struct, frozen=True):
@@ -254,7 +255,7 @@ class Endpoint:
         if self._seen is None or id not in self._seen:
             self.fresh(id, now)
             self.remember(id, reply, now)
-        elif len(reply) != 4 or reply[1]:
+        elif reply[:2] != _EMPTY_ACK or len(reply) != 4:
             # The empty ACK is made anew each time: nearly every request of a device is answered by one.
             if self._replies is None:
                 self._replies = {}
