@@ -95,6 +95,7 @@ def test_a_cut_at_every_byte_changes_nothing() -> None:
         client.receive(cloud.outgoing(), 0.0)
         identity = client.outgoing()
         assert cloud.receive(identity[:at], 0.0) == []
+        assert cloud.missing == 256 - at
         asked(cloud, identity[at:])
     for at in range(1, 384):
         cloud, client = server(), device()

@@ -71,6 +71,11 @@ class _Steps:
             return []
         return self._fail(Failure.LATE)
 
+    @property
+    def missing(self) -> int:
+        """Bytes that this step still lacks; taking fewer costs next to nothing, the last ones an RSA operation."""
+        return max(0, self._expects - len(self._buffer))
+
     def _gather(self, data: bytes) -> bytes | None:
         """The bytes of this step once they are all there. There are never more: nobody speaks before an answer."""
         self._buffer += data[: self._expects + 1 - len(self._buffer)]

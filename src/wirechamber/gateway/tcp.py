@@ -1,0 +1,437 @@
+"""The TCP side of the gateway: Device OS's older link (device-protocol.md, section 5), a connection for each device.
+
+A connection costs the server two RSA operations, and whoever can connect can ask for the first of them. So they are
+done one at a time, with pauses between; who has to wait too long gives up and comes back, as devices do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from wirechamber.clock import Clock
+from wirechamber.gateway.link import Link
+from wirechamber.gateway.meter import DOWN_BYTES, DOWN_DATAGRAMS, UP_BYTES, UP_DATAGRAMS, Meter, Purpose
+from wirechamber.model.devices import Device
+from wirechamber.model.ids import new_id
+from wirechamber.observe.logs import Seldom
+from wirechamber.protocols.legacy_tcp import (
+    Established,
+    Event,
+    Failed,
+    NeedsAdmission,
+    ServerHandshake,
+    Session,
+    TooLong,
+    wire_length,
+)
+
+_log = structlog.get_logger("wirechamber.gateway")
+_seldom = Seldom(_log)
+
+Address = tuple[Any, ...]
+
+# Each is a file descriptor and some kilobytes; a common limit of a process is 1024 or more of these.
+MAX_CONNECTIONS = 4096
+# Connections whose device is not known yet; each ends within a minute at most.
+MAX_HANDSHAKES = 256
+MAX_HANDSHAKES_PER_HOST = 32
+# An RSA operation takes 0.4 ms. At one in 2 ms, strangers take a fifth of the time, and 256 of them wait half a second.
+PACE_S = 0.002
+# A device says Hello at once; it gives up on its own when it has no answer after 4 s (device-protocol.md, 5.1).
+HELLO_S = 20.0
+# A device on Wi-Fi pings after 15 s of silence, the virtual one after 25 s.
+IDLE_S = 120.0
+# What a device has not taken is kept by the kernel first, then here. One that does not read is not there.
+MAX_UNSENT = 64 * 1024
+BACKLOG = 512
+# Last words get so long to go out.
+LINGER_S = 5.0
+
+
+class Handler(Protocol):
+    """What becomes of what arrives: the gateway above the socket."""
+
+    def admit(self, device_id: str, public_key: bytes, decided: Callable[[bool], None]) -> None:
+        """A device says who it is, and waits; calls `decided` with whether it may come in with this key."""
+
+    def established(self, link: Link) -> None:
+        """A handshake is done; that the device owns its key, its first message shows."""
+
+    def received(self, link: Link, data: bytes, sequence: int, size: int, address: Address) -> None:
+        """A message, `size` bytes on the wire."""
+
+    def ended(self, link: Link, why: str) -> None:
+        """The connection is over."""
+
+
+class TcpLink(Link):
+    """A device's connection after its handshake. It ends with the connection and is stored nowhere."""
+
+    __slots__ = ("_connection", "_key", "_next_id", "session")
+
+    def __init__(self, connection: Connection, established: Established, session_id: str) -> None:
+        super().__init__(session_id, deviceos=True, reliable=True)
+        self._connection = connection
+        self._key = established.device_public_key
+        self._next_id = 0
+        self.session: Session = established.session
+        self.claimed_id = established.device_id.hex()
+        self.address = connection.address
+
+    @property
+    def public_key(self) -> bytes | None:
+        """The device's RSA key, DER; it proves that it owns it by what it sends."""
+        return self._key
+
+    @property
+    def psk_identity(self) -> bytes | None:
+        """None: this link knows no pre-shared keys."""
+        return None
+
+    def record(self, device: str, now: int) -> None:
+        """None: it ends with this process."""
+
+    def send(self, message: bytes, purpose: Purpose) -> None:
+        """Sends one CoAP message."""
+        if self.closed:
+            return
+        try:
+            frame = self.session.frame(message)
+        except TooLong:
+            self._connection.tcp.refused["too_long"] += 1
+            return
+        if self.device is None:
+            self.count_handshake(0, 0, len(frame), 1)
+        else:
+            self._connection.tcp.meter.down(self.device.id, purpose, len(frame))
+        self._connection.write(frame)
+
+    def next_id(self) -> int:
+        """Counted up; nothing is sent twice over TCP."""
+        self._next_id = (self._next_id + 1) & 0xFFFF
+        return self._next_id
+
+    def after_accounting(self, then: Callable[[], Any]) -> None:
+        """Calls `then` at once: a connection's bytes can't be played again on another."""
+        then()
+
+    def moved(self, sequence: int, address: Address) -> None:
+        """Nothing: a connection stays where it is."""
+
+    def greeted(self, device: Device) -> None:
+        """As `Link.greeted`."""
+        self.device = device
+        self._connection.known()
+        if self.handshake is not None:
+            counts = self._connection.tcp.meter.of(device.id, Purpose.HANDSHAKE)
+            for which, count in zip((UP_BYTES, UP_DATAGRAMS, DOWN_BYTES, DOWN_DATAGRAMS), self.handshake, strict=True):
+                counts[which] += count
+            self.handshake = None
+
+    def refuse(self) -> None:
+        """Ends the connection; the device understands nothing else."""
+        self.close()
+
+    def discard(self) -> None:
+        """Ends the connection; the device comes back with a new handshake."""
+        self.close()
+
+    def close(self) -> None:
+        """What was sent goes out, then the connection ends."""
+        self.closed = True
+        self._connection.close()
+
+
+class Connection(asyncio.Protocol):
+    """One TCP connection, from the accept to its end.
+
+    Attributes:
+        address: Host and port of the other side.
+        began: When it was accepted; seconds, monotonic.
+        link: Once the handshake is done.
+    """
+
+    __slots__ = (
+        "_core", "_counts", "_ending", "_sequence", "_transport", "_waiting", "address", "began", "link", "tcp",
+    )  # fmt: skip
+
+    def __init__(self, tcp: Tcp) -> None:
+        self.tcp = tcp
+        self.address: Address = ()
+        self.began = tcp.clock.monotonic()
+        self.link: TcpLink | None = None
+        self._core: ServerHandshake | None = None
+        self._transport: asyncio.Transport | None = None
+        # Bytes that wait for their turn.
+        self._waiting = b""
+        self._ending: float | None = None
+        self._sequence = 0
+        self._counts = [0, 0, 0, 0]
+
+    # --- the socket ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody has connected."""
+        # Not of that class everywhere: uvloop has its own.
+        self._transport = transport = cast(asyncio.Transport, transport)
+        self.address = transport.get_extra_info("peername") or ("", 0)
+        if not self.tcp.accept(self):
+            transport.abort()
+            return
+        self._core = ServerHandshake(self.tcp.private_key, self.began)
+        self._flush(self._core)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes, cut anywhere."""
+        link = self.link
+        if link is not None:
+            self._frames(link, data)
+        elif self._core is not None:
+            self._counts[0] += len(data)
+            self._counts[1] += 1
+            if self._waiting or len(data) >= self._core.missing:
+                self._line_up(data)
+            else:
+                self._happened(self._core.receive(data, self.tcp.clock.monotonic()))
+
+    def eof_received(self) -> bool:
+        """The other side says no more; then neither do we."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        self.tcp.lost(self)
+        self._core = None
+        self._transport = None
+        link = self.link
+        if link is not None and not link.closed:
+            self.tcp.handler.ended(link, "the connection ended" if exc is None else f"the connection broke: {exc}")
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes, unless too many wait already."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(data)
+        if transport.get_write_buffer_size() > MAX_UNSENT:
+            self.tcp.refused["does_not_read"] += 1
+            transport.abort()
+
+    def close(self) -> None:
+        """Ends it, after what was written has gone out."""
+        self._core = None
+        if self._transport is not None:
+            self._ending = self.tcp.clock.monotonic()
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Ends it at once."""
+        self._core = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- the handshake ---
+
+    def known(self) -> None:
+        """Its device has said Hello and is let in."""
+        self.tcp.known(self)
+
+    def go_on(self) -> None:
+        """It is this connection's turn for an RSA operation."""
+        core = self._core
+        if core is not None:
+            waiting, self._waiting = self._waiting, b""
+            self._happened(core.receive(waiting, self.tcp.clock.monotonic()))
+
+    def tick(self, now: float) -> None:
+        """Looks whether the other side has had its time."""
+        if self._ending is not None:
+            if now - self._ending > LINGER_S:
+                self.abort()
+        elif self._core is not None and self.link is None:
+            self._happened(self._core.tick(now))
+        elif self.link is not None and self.link.device is None:
+            if now - self.began > HELLO_S:
+                self._give_up("no_hello")
+        elif self.link is not None and now - self.link.heard > max(IDLE_S, self.link.idle_limit):
+            self._give_up("silent")
+
+    def _line_up(self, data: bytes) -> None:
+        core = self._core
+        assert core is not None
+        if not self._waiting:
+            self.tcp.line_up(self)
+        # One byte too many is enough to be refused for.
+        self._waiting += data[: core.missing + 1 - len(self._waiting)]
+
+    def _happened(self, events: list[Event]) -> None:
+        for event in events:
+            match event:
+                case NeedsAdmission(device_id, public_key):
+                    self.tcp.handler.admit(device_id.hex(), public_key, self._decided)
+                case Failed(why):
+                    self.tcp.refused[f"handshake_{why}"] += 1
+                    _seldom.warning("handshake_failed", why=str(why), transport="tcp", address=str(self.address[0]))
+                    self.abort()
+                case Established():
+                    self._established(event)
+
+    def _decided(self, welcome: bool) -> None:
+        core = self._core
+        if core is None or core.over:
+            return
+        if welcome:
+            self._happened([core.admit()])
+        else:
+            core.refuse()
+            self.tcp.refused["not_admitted"] += 1
+            self.abort()
+
+    def _established(self, established: Established) -> None:
+        core = self._core
+        assert core is not None
+        link = self.link = TcpLink(self, established, new_id(self.tcp.clock.now()))
+        link.heard = self.tcp.clock.monotonic()
+        self._flush(core)
+        self._core = None
+        link.count_handshake(*self._counts)
+        self.tcp.handshakes_done += 1
+        self.tcp.handler.established(link)
+
+    def _flush(self, core: ServerHandshake) -> None:
+        data = core.outgoing()
+        self._counts[2] += len(data)
+        self._counts[3] += 1
+        self.write(data)
+
+    # --- messages ---
+
+    def _frames(self, link: TcpLink, data: bytes) -> None:
+        session = link.session
+        messages = session.receive(data)
+        if messages:
+            link.heard = self.tcp.clock.monotonic()
+        for message in messages:
+            if link.closed:
+                return
+            self._sequence += 1
+            self.tcp.handler.received(link, message, self._sequence, wire_length(len(message)), self.address)
+        if session.refused is not None and not link.closed:
+            self._give_up(f"frame_{session.refused}")
+
+    def _give_up(self, why: str) -> None:
+        self.tcp.refused[why] += 1
+        link = self.link
+        if link is not None and not link.closed:
+            self.tcp.handler.ended(link, why)
+        self.abort()
+
+
+class Tcp:
+    """The listening socket and its connections.
+
+    Attributes:
+        refused: What was dropped, by reason.
+        handshakes_done: How many were completed.
+    """
+
+    def __init__(self, private_key: RSAPrivateKey, handler: Handler, meter: Meter, clock: Clock) -> None:
+        self.private_key = private_key
+        self.handler = handler
+        self.meter = meter
+        self.clock = clock
+        self.refused: Counter[str] = Counter()
+        self.handshakes_done = 0
+        self._connections: set[Connection] = set()
+        # Those whose device is not known yet.
+        self._strangers: dict[Connection, None] = {}
+        self._hosts: Counter[str] = Counter()
+        self._line: deque[Connection] = deque()
+        self._pump: asyncio.Handle | None = None
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, host: str | None, port: int) -> int:
+        """Opens the socket; returns its port."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self), host, port, backlog=BACKLOG)
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    def close(self) -> None:
+        """Takes no more connections and ends those that there are; devices come back by themselves."""
+        if self._server is not None:
+            self._server.close()
+        if self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
+        for connection in list(self._connections):
+            connection.close()
+
+    def tick(self) -> None:
+        """Ends connections whose other side has had its time."""
+        now = self.clock.monotonic()
+        for connection in list(self._connections):
+            connection.tick(now)
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._connections)
+
+    @property
+    def handshakes(self) -> int:
+        """Connections whose device is not known yet."""
+        return len(self._strangers)
+
+    # --- what connections tell ---
+
+    def accept(self, connection: Connection) -> bool:
+        """Whether there is room for it."""
+        host = str(connection.address[0])
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self.refused["connections"] += 1
+        elif len(self._strangers) >= MAX_HANDSHAKES:
+            self.refused["handshakes"] += 1
+        elif self._hosts[host] >= MAX_HANDSHAKES_PER_HOST:
+            self.refused["handshakes_of_a_host"] += 1
+        else:
+            self._connections.add(connection)
+            self._strangers[connection] = None
+            self._hosts[host] += 1
+            return True
+        return False
+
+    def known(self, connection: Connection) -> None:
+        """It is known whose it is."""
+        if connection in self._strangers:
+            del self._strangers[connection]
+            host = str(connection.address[0])
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
+
+    def lost(self, connection: Connection) -> None:
+        """It is over."""
+        self.known(connection)
+        self._connections.discard(connection)
+
+    def line_up(self, connection: Connection) -> None:
+        """It needs an RSA operation; `Connection.go_on` is called when it is its turn."""
+        self._line.append(connection)
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self._pump = None
+        while self._line:
+            connection = self._line.popleft()
+            if connection in self._strangers:
+                self._pump = asyncio.get_running_loop().call_later(PACE_S, self._next)
+                connection.go_on()
+                return
