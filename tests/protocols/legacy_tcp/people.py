@@ -13,13 +13,16 @@ DEVICE_ID = bytes.fromhex("0123456789abcdef01234567")
 
 
 @cache
+def _key(which: str, bits: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, bits)
+
+
 def server_key(which: str = "ours") -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(65537, 2048)
+    return _key(which, 2048)
 
 
-@cache
 def device_key(which: str = "its own") -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(65537, 1024)
+    return _key(which, 1024)
 
 
 def public_der(key: rsa.RSAPrivateKey) -> bytes:
