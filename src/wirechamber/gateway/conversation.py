@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
+import msgspec
 import structlog
 from msgspec import structs
 
@@ -34,10 +35,10 @@ from wirechamber.model.links import (
     Unsubscribed,
 )
 from wirechamber.observe.logs import Seldom
-from wirechamber.protocols.coap.blockwise import Assembly
+from wirechamber.protocols.coap.blockwise import Fetch, More, Next, Receiver, Refused, Whole
 from wirechamber.protocols.coap.exchange import DEVICE_OS, OVER_TCP, RFC_7252, Busy, Endpoint, Request, Timing
 from wirechamber.protocols.coap.message import Code, Message, Option, Type, uint
-from wirechamber.protocols.deviceos.describe import read_application, read_metrics, read_system
+from wirechamber.protocols.deviceos.describe import read_application, read_system
 from wirechamber.protocols.deviceos.messages import (
     Describe,
     Flag,
@@ -53,8 +54,9 @@ from wirechamber.protocols.deviceos.messages import (
     Unknown,
     read_request,
 )
+from wirechamber.protocols.deviceos.metrics import read_metrics
 from wirechamber.protocols.deviceos.requests import describe_request, server_hello, time_answer
-from wirechamber.services.identity import Identity, Refused
+from wirechamber.services.identity import Identity, NotAdmitted
 
 _log = structlog.get_logger("wirechamber.gateway")
 _seldom = Seldom(_log)
@@ -74,10 +76,11 @@ DESCRIBE_S = 30.0
 class Asked:
     """A description that this cloud asked for, because the device does not tell it by itself."""
 
-    __slots__ = ("kind",)
+    __slots__ = ("fetch", "kind")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
+        self.fetch = Fetch()
 
 
 class Conversation:
@@ -147,6 +150,12 @@ class Conversation:
                     self.endpoint(link).reject(request, self._now)
                 return Purpose.KEEPALIVE
             case Publish():
+                if told.block1 is not None:
+                    data = self._whole(link, request, (told.name, told.private), told.block1, told.payload)
+                    if data is None:
+                        return Purpose.OTHER
+                    told = structs.replace(told, payload=data, block1=None)
+                # Whether it was seen before, and its answer, is a matter of where events are taken.
                 self.endpoint(link).forget(message.id)
                 self._publish(link, told, sequence, size, address)
                 return Purpose.PUBLISH
@@ -174,13 +183,19 @@ class Conversation:
         return Purpose.OTHER
 
     def answered(self, link: Link, asked: Asked, message: Message) -> None:
-        """A device sent a description that it was asked for."""
+        """A device sent a description that it was asked for, or a part of it."""
         device = link.device
         if device is None or message.code != Code.CONTENT:
             return
-        change = self._description(device, asked.kind, message.payload)
-        if change is not None:
-            self._keeper.keep(change)
+        match asked.fetch.take(message):
+            case Next(option):
+                self._ask(link, asked, option)
+            case Whole(body):
+                change = self._description(device, asked.kind, body)
+                if change is not None:
+                    self._keeper.keep(change)
+            case _:
+                self.refused["description"] += 1
 
     @property
     def _now(self) -> float:
@@ -240,7 +255,7 @@ class Conversation:
     async def _greet(self, link: Link, device_id: str, hello: Hello | None, request: Request | None) -> None:
         try:
             device = await self._identity.admit(device_id, link.public_key)
-        except Refused as problem:
+        except NotAdmitted as problem:
             self.refused[problem.reason] += 1
             _seldom.warning("device_refused", why=problem.description, device=device_id, address=link.host)
             link.refuse()
@@ -296,14 +311,18 @@ class Conversation:
         link.formats = (greeting.system_version or 0) >= FORMATS_SINCE
 
     def _ask_to_describe(self, link: Link) -> None:
-        endpoint = self.endpoint(link)
+        # One at a time: firmware drops the connection when it is asked for both at once (device-protocol.md, Q17).
         for kind in (Kind.SYSTEM, Kind.APPLICATION):
-            try:
-                message = describe_request(kind, link.next_id(), endpoint.next_token())
-                endpoint.send(message, Asked(kind), self._now, DESCRIBE_S)
-            except Busy:
-                return
+            self._ask(link, Asked(kind))
         self._flush(link, Purpose.OTHER)
+
+    def _ask(self, link: Link, asked: Asked, block: bytes | None = None) -> None:
+        endpoint = self.endpoint(link)
+        try:
+            message = describe_request(asked.kind, link.next_id(), endpoint.next_token(), block)
+            endpoint.send(message, asked, self._now, DESCRIBE_S)
+        except Busy:
+            self.refused["description"] += 1
 
     # --- descriptions ---
 
@@ -311,20 +330,36 @@ class Conversation:
         assert link.device is not None
         payload: bytes | None = describe.payload
         if describe.block1 is not None:
-            if link.parts is None:
-                link.parts = Assembly()
-            payload = link.parts.add(describe.kind, describe.block1, describe.payload, self._now)
-            if payload is None:
-                code = link.parts.answer
-                self._reply(link, request, Code.EMPTY if code == Code.CONTINUE and link.deviceos else code)
-                return
-            link.parts = None
-        change = self._description(link.device, describe.kind, payload or b"")
+            payload = self._whole(link, request, describe.kind, describe.block1, describe.payload)
+        if payload is None:
+            return
+        change = self._description(link.device, describe.kind, payload)
         if change is None:
             self.refused["description"] += 1
             self._reply(link, request, Code.BAD_REQUEST)
             return
         self._keeper.keep(change, self._kept(link, request))
+
+    def _whole(self, link: Link, request: Request, key: Hashable, block1: bytes, payload: bytes) -> bytes | None:
+        """The body that a block completes; None while it does not: then the block is answered."""
+        parts = link.parts
+        if parts is None:
+            parts = link.parts = Receiver()
+        match parts.take(key, block1, payload, self._now):
+            case Whole(body):
+                if not parts:
+                    link.parts = None
+                return body
+            case More(option):
+                # Device OS sends the next block after any acknowledgement (device-protocol.md, section 7.2).
+                if link.deviceos:
+                    self._reply(link, request)
+                else:
+                    self._reply(link, request, Code.CONTINUE, b"", (option,))
+            case Refused(_, code):
+                self.refused["blocks"] += 1
+                self._reply(link, request, code)
+        return None
 
     def _description(
         self, device: Device, kind: Kind, payload: bytes
@@ -336,9 +371,9 @@ class Conversation:
                     application = read_application(payload)
                     return Described(device.id, application.functions, application.variables)
                 case Kind.METRICS:
-                    return MetricsTold(device.id, now, read_metrics(payload))
+                    return MetricsTold(device.id, now, {each.name: each.value for each in read_metrics(payload)})
                 case _:
-                    return SystemDescribed(device.id, now, read_system(payload))
+                    return SystemDescribed(device.id, now, msgspec.to_builtins(read_system(payload)))
         except ValueError:
             return None
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wirechamber.gateway.outbox import Outbox
     from wirechamber.model import links
     from wirechamber.model.links import Subscription
-    from wirechamber.protocols.coap.blockwise import Assembly
+    from wirechamber.protocols.coap.blockwise import Receiver
 
 
 class Link(ABC):
@@ -66,7 +66,7 @@ class Link(ABC):
         self.address: tuple[Any, ...] = ()
         self.mids = Mids()
         self.storing: set[int] = set()
-        self.parts: Assembly | None = None
+        self.parts: Receiver | None = None
         self.allowance: Allowance | None = None
         self.system_allowance: Allowance | None = None
         self.subscriptions: tuple[Subscription, ...] = ()

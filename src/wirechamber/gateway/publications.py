@@ -24,17 +24,16 @@ from wirechamber.model.names import MAX_TTL, is_name
 from wirechamber.protocols.coap.message import Code, Message, Option, Type, ack, uint, write_message
 from wirechamber.protocols.deviceos.content import to_content
 from wirechamber.protocols.deviceos.messages import Publish
+from wirechamber.protocols.deviceos.system_events import CLAIM_CODE, PREFIXES
 
 _log = structlog.get_logger("wirechamber.gateway")
 
 # Device OS allows itself 255 events under its own names in 65.5 s (device-protocol.md, section 12).
 SYSTEM_BURST = 255.0
 SYSTEM_RATE = 255 / 65.5
-CLAIM_CODE = "spark/device/claim/code"
 # What firmware publishes under names of its own (device-protocol.md, section 10). Other names that begin like these
 # would pretend to be this cloud.
 SYSTEM = ("spark/device/", "particle/device/", "spark/hardware/", "spark/cc3000-patch-version", "spark/flash/status")
-RESERVED = ("spark", "particle")
 # Questions that an application asks by publishing; the answer is an event of the same name, to this device alone.
 RANDOM_BYTES = 40
 
@@ -170,7 +169,7 @@ class Publications:
         if len(publish.payload) > self._max_bytes:
             return Code.REQUEST_ENTITY_TOO_LARGE, "size", 0.0
         now = self._clock.monotonic()
-        if name.startswith(RESERVED) and link.deviceos:
+        if name.startswith(PREFIXES) and link.deviceos:
             if name.startswith(SYSTEM):
                 bucket = link.system_allowance
                 if bucket is None:

@@ -38,6 +38,7 @@ from wirechamber.observe.logs import Seldom
 from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Rejected, Request
 from wirechamber.protocols.coap.message import Malformed
 from wirechamber.protocols.deviceos.messages import is_publish, read_publish
+from wirechamber.protocols.deviceos.system_events import CLAIMED
 from wirechamber.protocols.dtls import Listener, Session, SessionState
 from wirechamber.services.identity import Identity
 from wirechamber.settings import Settings
@@ -60,8 +61,6 @@ WAKE_BATCH = 500
 PAGE = 1_000
 # A device says Hello in the first moment; one that does not, is none.
 HELLO_S = 90.0
-# device-protocol.md, section 10.2: any event under this name makes the device forget its code.
-CLAIM_ANSWER = "spark/device/claim/done"
 
 
 class Gateway:
@@ -353,7 +352,7 @@ class Gateway:
         except CloudError as problem:
             _log.warning("claim_code_refused", why=problem.description, device=device)
         # Either way the device need not send the code again (device-protocol.md, section 10.1).
-        self._tell(link, CLAIM_ANSWER, b"")
+        self._tell(link, CLAIMED, b"")
 
     # --- sessions from the store ---
 
@@ -380,10 +379,10 @@ class Gateway:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    async def _open(self, links: Sequence[UdpLink]) -> None:
+    async def _open(self, dormant: Sequence[UdpLink]) -> None:
         """Fetches sessions, and reserves a new block of numbers for each before it may send."""
         found: list[tuple[UdpLink, links.Session, LinkRecord | None, Device]] = []
-        for link in links:
+        for link in dormant:
             record = await self._store.sessions.get(link.id)
             device = None if record is None or record.device is None else await self._store.devices.get(record.device)
             if record is None or device is None:

@@ -139,11 +139,11 @@ class SystemDescribed(Struct, frozen=True):
 
 
 class MetricsTold(Struct, frozen=True):
-    """A device told measurements of itself, by id."""
+    """A device told measurements of itself, by name; None where it could not tell."""
 
     device: str
     at: int
-    metrics: dict[int, int]
+    metrics: dict[str, float | int | None]
 
 
 class Subscribed(Struct, frozen=True):
@@ -218,5 +218,5 @@ class Description(Struct, frozen=True, kw_only=True):
 
     system: dict[str, Any] | None = None
     system_at: int | None = None
-    metrics: dict[int, int] | None = None
+    metrics: dict[str, float | int | None] | None = None
     metrics_at: int | None = None

@@ -248,7 +248,7 @@ def _apply(db: sqlite3.Connection, vault: Vault, changes: Sequence[Change]) -> N
 _read_greeting = msgspec.json.Decoder(Greeting).decode
 _read_functions = msgspec.json.Decoder(tuple[str, ...]).decode
 _read_variables = msgspec.json.Decoder(dict[str, str]).decode
-_read_metrics = msgspec.json.Decoder(dict[int, int]).decode
+_read_metrics = msgspec.json.Decoder(dict[str, float | int | None]).decode
 _read_subscriptions = msgspec.json.Decoder(list[tuple[str, bool, bool, str | None, str]]).decode
 
 
