@@ -29,6 +29,7 @@ from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import EventLog, Trimmable
 from wirechamber.eventlog.lock import hold_folder
 from wirechamber.eventlog.sqlite import open_sqlite_log
+from wirechamber.gateway.service import Gateway, listening
 from wirechamber.integrations.registry import Registry, third_party
 from wirechamber.integrations.webhook import Webhook
 from wirechamber.model.times import DAY_MS, day
@@ -37,12 +38,15 @@ from wirechamber.observe.metrics import Metrics
 from wirechamber.secrets import Vault
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
+from wirechamber.services.identity import Identity
 from wirechamber.services.integrations import Integrations
 from wirechamber.services.publishing import Publishing
+from wirechamber.services.serverkeys import ServerKeys
 from wirechamber.settings import Settings
 from wirechamber.store.base import Retention, Store
 from wirechamber.store.sqlite import open_sqlite_store
 from wirechamber.streams.hub import Hub
+from wirechamber.switchboard.memory import MemorySwitchboard
 
 _log = structlog.get_logger("wirechamber")
 
@@ -67,7 +71,7 @@ class Cloud:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, log: EventLog, access: Access, server: Server,
+        self, settings: Settings, store: Store, log: EventLog, access: Access, server: Server, gateway: Gateway,
         failed: asyncio.Future[str],
     ) -> None:  # fmt: skip
         self.settings = settings
@@ -75,6 +79,7 @@ class Cloud:
         self.log = log
         self.access = access
         self.server = server
+        self.gateway = gateway
         self.failed = failed
         self.base_url = settings.base_url or server.base_url
 
@@ -97,22 +102,39 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     folder = make_folder(settings.data_folder)
     metrics = Metrics()
     kinds = registry()
+    failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     async with AsyncExitStack() as stack:
         stack.enter_context(hold_folder(folder))
         store = await stack.enter_async_context(open_sqlite_store(folder, Vault.open(folder), clock=clock))
         log = await stack.enter_async_context(open_sqlite_log(folder, durability=settings.durability, clock=clock))
         delivery = await stack.enter_async_context(
-            delivering(settings, log=log, store=store, registry=kinds, clock=clock, metrics=metrics, agent=USER_AGENT)
-        )
+            delivering(
+                settings, log=log, store=store, registry=kinds, clock=clock, metrics=metrics, agent=USER_AGENT,
+                failed=failed,
+            )
+        )  # fmt: skip
         hub = Hub(log.tail, settings.stream_buffer_kb * 1024)
         publishing = Publishing(log, clock, settings, metrics)
         access = Access(store, clock, settings)
+        switchboard = MemorySwitchboard()
+        identity = Identity(store, clock, settings, switchboard)
+        gateway = Gateway(
+            store=store,
+            log=log,
+            identity=identity,
+            server_key=ServerKeys(folder).ec(),
+            clock=clock,
+            settings=settings,
+            ready=publishing.check_disk,
+        )
+        switchboard.connect(gateway.questions)
+        devices = Devices(store, clock)
         parts = Parts(
             settings=settings,
             clock=clock,
             metrics=metrics,
             access=access,
-            devices=Devices(store, clock),
+            devices=devices,
             integrations=Integrations(store, log, kinds, clock, settings, delivery),
             publishing=publishing,
             log=log,
@@ -122,11 +144,12 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         )
         metrics.watch_streams(hub)
         metrics.watch_delivery(delivery)
+        await stack.enter_async_context(listening(gateway, settings, failed))
         await stack.enter_async_context(_task(_tidy(settings, store, log, delivery, clock), "janitor"))
         app = application(parts)
         await stack.enter_async_context(_task(look_after(app[OPEN], access, settings.keep_alive), "keep-alive"))
         server = await stack.enter_async_context(serving(app, settings, before_stop=hub.close, refused=metrics.refused))
-        yield Cloud(settings, store, log, access, server, delivery.failed)
+        yield Cloud(settings, store, log, access, server, gateway, failed)
 
 
 async def serve(settings: Settings, announce: Callable[[Cloud], None] | None = None) -> None:
@@ -134,7 +157,13 @@ async def serve(settings: Settings, announce: Callable[[Cloud], None] | None = N
     async with running(settings) as cloud:
         gc.collect()
         gc.freeze()
-        _log.info("serving", url=cloud.base_url, data=str(settings.data_folder.resolve()), version=__version__)
+        _log.info(
+            "serving",
+            url=cloud.base_url,
+            udp=cloud.gateway.port,
+            data=str(settings.data_folder.resolve()),
+            version=__version__,
+        )
         if announce is not None:
             announce(cloud)
         await until_stopped(cloud)

@@ -121,7 +121,7 @@ def test_what_a_device_told(opener: StoreOpener, tmp_path: Path) -> None:
                     Greeted(device=ONE, at=NOW, address="192.0.2.7 5000", greeting=HELLO, session=a_session(1)),
                     Described(ONE, ("on", "öff"), {"t": "double", "s": "string"}),
                     SystemDescribed(ONE, NOW + 1, {"modules": [{"version": 6200}]}),
-                    MetricsTold(ONE, NOW + 2, {1: 140, 32768: -5}),
+                    MetricsTold(ONE, NOW + 2, {"mem:free": 140, "app:0": -5.5}),
                     Subscribed(ONE, Subscription("spark")),
                     Subscribed(ONE, Subscription("particle")),
                     Subscribed(ONE, Subscription("particle", binary=True, cbor=True)),
@@ -149,7 +149,7 @@ def test_what_a_device_told(opener: StoreOpener, tmp_path: Path) -> None:
                 told, LinkRecord(device=TWO, online=True, last_heard=NOW, address="::1 9"),
             ]  # fmt: skip
             assert await store.links.description(ONE) == Description(
-                system={"modules": [{"version": 6200}]}, system_at=NOW + 1, metrics={1: 140, 32768: -5},
+                system={"modules": [{"version": 6200}]}, system_at=NOW + 1, metrics={"mem:free": 140, "app:0": -5.5},
                 metrics_at=NOW + 2,
             )  # fmt: skip
             await store.links.heard({ONE: NOW + 50, TWO: NOW - 1, NOBODY: NOW})
@@ -177,7 +177,7 @@ def test_a_device_that_greets_tells_everything_anew(opener: StoreOpener, tmp_pat
                         Greeted(device=device, at=NOW, address="a 1", greeting=HELLO, session=a_session(number)),
                         Described(device, ("f",), {"v": "int32"}),
                         SystemDescribed(device, NOW, {"a": 1}),
-                        MetricsTold(device, NOW, {1: 2}),
+                        MetricsTold(device, NOW, {"mem:free": 2}),
                         Subscribed(device, Subscription("old")),
                         CameOnline(device, NOW, "a 1"),
                     ]
@@ -195,7 +195,7 @@ def test_a_device_that_greets_tells_everything_anew(opener: StoreOpener, tmp_pat
                 device=ONE, online=True, last_heard=NOW + 9, last_handshake_at=NOW, address="b 2", greeting=other,
                 subscriptions=(Subscription("new"),),
             )  # fmt: skip
-            assert await store.links.description(ONE) == Description(metrics={1: 2}, metrics_at=NOW)
+            assert await store.links.description(ONE) == Description(metrics={"mem:free": 2}, metrics_at=NOW)
             assert await store.sessions.of_device(ONE) == [a_session(1)]
             # … or with a new one, which replaces those before.
             await store.links.apply([Greeted(device=ONE, at=NOW + 20, address="b 2", session=a_session(5, device=ONE))])

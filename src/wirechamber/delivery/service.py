@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import structlog
 from msgspec import structs
@@ -28,6 +27,7 @@ from wirechamber.model.deliveries import Attempt
 from wirechamber.model.events import Event
 from wirechamber.model.integrations import IntegrationRecord
 from wirechamber.observe.metrics import Metrics
+from wirechamber.observe.parts import watched
 from wirechamber.settings import Settings
 from wirechamber.store.base import Store
 
@@ -38,14 +38,12 @@ class Delivering:
     """What the rest of the cloud may ask of the delivery side.
 
     Attributes:
-        failed: Done with the name of a part that ended by an error of ours. The cloud must not go on without it.
     """
 
     def __init__(
         self, index: Index, integrations: Integrations, courier: Courier, dispatch: Dispatch, lanes: Lanes,
-        watermark: Watermark, log: EventLog, failed: asyncio.Future[str],
+        watermark: Watermark, log: EventLog,
     ) -> None:  # fmt: skip
-        self.failed = failed
         self._index = index
         self._integrations = integrations
         self._courier = courier
@@ -84,7 +82,15 @@ class Delivering:
 
 @asynccontextmanager
 async def delivering(
-    settings: Settings, *, log: EventLog, store: Store, registry: Registry, clock: Clock, metrics: Metrics, agent: str
+    settings: Settings,
+    *,
+    log: EventLog,
+    store: Store,
+    registry: Registry,
+    clock: Clock,
+    metrics: Metrics,
+    agent: str,
+    failed: asyncio.Future[str],
 ) -> AsyncIterator[Delivering]:
     """Delivers events from the stored cursor on, until the block ends.
 
@@ -137,17 +143,15 @@ async def delivering(
         clock=clock,
     )
     await integrations.refresh()
-    loop = asyncio.get_running_loop()
-    failed: asyncio.Future[str] = loop.create_future()
-    settling = _watched(loop, failed, settler.run(courier.settled), "settler")
+    settling = watched(failed, settler.run(courier.settled), "settler")
     followers = [
-        _watched(loop, failed, dispatch.run(), "dispatch"),
-        _watched(loop, failed, backlog.run(), "backlog"),
-        _watched(loop, failed, backlog.watch_deadlines(), "deadlines"),
-        _watched(loop, failed, pauses.run(), "pauses"),
+        watched(failed, dispatch.run(), "dispatch"),
+        watched(failed, backlog.run(), "backlog"),
+        watched(failed, backlog.watch_deadlines(), "deadlines"),
+        watched(failed, pauses.run(), "pauses"),
     ]
     try:
-        yield Delivering(index, integrations, courier, dispatch, lanes, watermark, log, failed)
+        yield Delivering(index, integrations, courier, dispatch, lanes, watermark, log)
     finally:
         for task in followers:
             task.cancel()
@@ -187,19 +191,3 @@ class Pauses:
         await self._store.integrations.update(structs.replace(current, paused=why, updated_at=self._clock.now()))
         await self._store.deliveries.hold(record.id)
         _log.warning("integration_paused", integration=record.id, owner=record.owner, why=why)
-
-
-def _watched(
-    loop: asyncio.AbstractEventLoop, failed: asyncio.Future[str], work: Coroutine[Any, Any, None], name: str
-) -> asyncio.Task[None]:
-    """A task without which the cloud must not go on; `failed` is told when it fails."""
-
-    def ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            _log.critical("part_failed", part=name, exc_info=task.exception())
-            if not failed.done():
-                failed.set_result(name)
-
-    task = loop.create_task(work, name=name)
-    task.add_done_callback(ended)
-    return task

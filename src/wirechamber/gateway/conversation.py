@@ -35,7 +35,8 @@ from wirechamber.model.links import (
     Unsubscribed,
 )
 from wirechamber.observe.logs import Seldom
-from wirechamber.protocols.coap.blockwise import Fetch, More, Next, Receiver, Refused, Whole
+from wirechamber.protocols.coap import blockwise
+from wirechamber.protocols.coap.blockwise import Fetch, More, Next, Receiver, Whole
 from wirechamber.protocols.coap.exchange import DEVICE_OS, OVER_TCP, RFC_7252, Busy, Endpoint, Request, Timing
 from wirechamber.protocols.coap.message import Code, Message, Option, Type, uint
 from wirechamber.protocols.deviceos.describe import read_application, read_system
@@ -56,7 +57,7 @@ from wirechamber.protocols.deviceos.messages import (
 )
 from wirechamber.protocols.deviceos.metrics import read_metrics
 from wirechamber.protocols.deviceos.requests import describe_request, server_hello, time_answer
-from wirechamber.services.identity import Identity, NotAdmitted
+from wirechamber.services.identity import Identity, Refused
 
 _log = structlog.get_logger("wirechamber.gateway")
 _seldom = Seldom(_log)
@@ -255,11 +256,11 @@ class Conversation:
     async def _greet(self, link: Link, device_id: str, hello: Hello | None, request: Request | None) -> None:
         try:
             device = await self._identity.admit(device_id, link.public_key)
-        except NotAdmitted as problem:
+        except Refused as problem:
             self.refused[problem.reason] += 1
             _seldom.warning("device_refused", why=problem.description, device=device_id, address=link.host)
             link.refuse()
-            self._close(link, problem.reason)
+            self._close(link, problem.description)
             return
         except CloudError as problem:
             _seldom.warning("device_held", why=problem.description, device=device_id)
@@ -356,7 +357,7 @@ class Conversation:
                     self._reply(link, request)
                 else:
                     self._reply(link, request, Code.CONTINUE, b"", (option,))
-            case Refused(_, code):
+            case blockwise.Refused(_, code):
                 self.refused["blocks"] += 1
                 self._reply(link, request, code)
         return None

@@ -8,7 +8,8 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -35,6 +36,7 @@ from wirechamber.model import links
 from wirechamber.model.devices import Device
 from wirechamber.model.links import Checkpoint, LinkRecord, Reservation
 from wirechamber.observe.logs import Seldom
+from wirechamber.observe.parts import watched
 from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Rejected, Request
 from wirechamber.protocols.coap.message import Malformed
 from wirechamber.protocols.deviceos.messages import is_publish, read_publish
@@ -59,6 +61,8 @@ STOP_S = 2.0
 # Sessions that are fetched from the store in one go.
 WAKE_BATCH = 500
 PAGE = 1_000
+# How often a port that somebody else has is asked for again.
+BIND_EVERY_S = 5.0
 # A device says Hello in the first moment; one that does not, is none.
 HELLO_S = 90.0
 
@@ -347,10 +351,13 @@ class Gateway:
 
     async def _redeem(self, link: Link, device: str, code: str) -> None:
         try:
-            await self._identity.redeem(device, code)
+            claimed = await self._identity.redeem(device, code)
             await self.roster.refresh()
         except CloudError as problem:
-            _log.warning("claim_code_refused", why=problem.description, device=device)
+            _log.warning("claim_held", why=problem.description, device=device)
+            return
+        if claimed is None:
+            _log.warning("claim_code_refused", device=device)
         # Either way the device need not send the code again (device-protocol.md, section 10.1).
         self._tell(link, CLAIMED, b"")
 
@@ -528,8 +535,13 @@ class Gateway:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def parts(self) -> dict[str, Any]:
-        """What runs all the time, by name; each ends by an error of ours only."""
+    @property
+    def port(self) -> int:
+        """The UDP port that devices reach; 0 while it is somebody else's."""
+        return self.udp.port
+
+    def parts(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What runs all the time, by name."""
         return {
             "device events": self.intake.batches.run(),
             "device news": self.keeper.batches.run(),
@@ -548,9 +560,58 @@ class Gateway:
                 await self.intake.batches.done()
                 await self.keeper.batches.done()
         self.outboxes.close()
-        await self.accounting.write()
-        await self.write_down()
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
             task.cancel()
+        await self.accounting.write()
+        await self.write_down()
+
+
+@asynccontextmanager
+async def listening(gateway: Gateway, settings: Settings, failed: asyncio.Future[str]) -> AsyncIterator[None]:
+    """Lets devices in until the end.
+
+    Args:
+        failed: Gets the name of a part that ended by an error of ours.
+    """
+    await gateway.start()
+    tasks = [watched(failed, work, name) for name, work in gateway.parts().items()]
+    binding: asyncio.Task[None] | None = None
+    if not await _bind(gateway, settings):
+        # The rest of the cloud is of use without devices, and whoever has the port may leave it.
+        binding = asyncio.get_running_loop().create_task(_bind_later(gateway, settings))
+    try:
+        yield
+    finally:
+        if binding is not None:
+            binding.cancel()
+        await gateway.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _bind(gateway: Gateway, settings: Settings) -> bool:
+    loop = asyncio.get_running_loop()
+    address = (settings.udp_host, settings.udp_port)
+    try:
+        await loop.create_datagram_endpoint(lambda: gateway.udp, local_addr=address)
+    except OSError as problem:
+        _log.warning(
+            "no_udp_port",
+            host=address[0],
+            port=address[1],
+            why=problem.strerror or str(problem),
+            advice="devices can't connect; free the port or set udp_port; it is tried again",
+        )
+        return False
+    return True
+
+
+async def _bind_later(gateway: Gateway, settings: Settings) -> None:
+    while True:
+        await asyncio.sleep(BIND_EVERY_S)
+        if await _bind(gateway, settings):
+            _log.info("udp_port_open", port=gateway.port)
+            return

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 import structlog
@@ -318,6 +319,7 @@ class Udp(asyncio.DatagramProtocol):
         refused: Datagrams and records that were dropped, by reason.
         handshakes_done: How many were completed.
         datagrams: How many came.
+        port: Where the socket is open; 0 while it is not.
     """
 
     def __init__(
@@ -335,13 +337,18 @@ class Udp(asyncio.DatagramProtocol):
         self._by_address: dict[Address, UdpLink] = {}
         self._handshakes: dict[Address, Handshaking] = {}
         self._transport: asyncio.DatagramTransport | None = None
+        self.port = 0
 
     # --- the socket ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is open."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        # uvloop's transports are no asyncio.DatagramTransport.
+        self._transport = cast("asyncio.DatagramTransport", transport)
+        sock: socket.socket = transport.get_extra_info("socket")
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+        self.port = sock.getsockname()[1]
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         """Finds whom a datagram is for."""
