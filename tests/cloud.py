@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -43,6 +43,8 @@ class Cloud:
         self.environment = clean | {
             "WIRECHAMBER_DATA": str(folder),
             "WIRECHAMBER_HTTP_PORT": "0",
+            "WIRECHAMBER_UDP_PORT": "0",
+            "WIRECHAMBER_UDP_HOST": "127.0.0.1",
             "WIRECHAMBER_UDP_HOST": "127.0.0.1",
             "WIRECHAMBER_UDP_PORT": "0",
             "WIRECHAMBER_OUTBOUND_ALLOW": "127.0.0.0/8,::1/128",
@@ -52,6 +54,7 @@ class Cloud:
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.udp_port = 0
         self.clients: list[httpx.Client] = []
 
     def start(self) -> Cloud:
@@ -60,17 +63,19 @@ class Cloud:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "wirechamber", "serve"], env=self.environment, stdout=log, stderr=log
             )
-        self.url = eventually(lambda: self._announced(offset), START_TIMEOUT_S, "starting")
-        # The port stays the same over restarts, as behind a real address.
+        announced = eventually(lambda: self._announced(offset), START_TIMEOUT_S, "starting")
+        self.url, self.udp_port = announced["url"], announced["udp"]
+        # The ports stay the same over restarts, as behind a real address.
         self.environment["WIRECHAMBER_HTTP_PORT"] = self.url.rpartition(":")[2]
+        self.environment["WIRECHAMBER_UDP_PORT"] = str(self.udp_port)
         return self
 
-    def _announced(self, offset: int) -> str | None:
+    def _announced(self, offset: int) -> dict[str, Any] | None:
         assert self.process is not None
         text = self.log_file.read_bytes()[offset:].decode("utf-8", "replace")
         assert self.process.poll() is None, f"the server ended at once:\n{text}"
-        found = re.search(r'"serving".*?"url": ?"([^"]+)"|"url": ?"([^"]+)".*"serving"', text)
-        return (found.group(1) or found.group(2)) if found else None
+        lines = [line for line in text.splitlines() if '"serving"' in line and line.endswith("}")]
+        return json.loads(lines[-1]) if lines else None
 
     def kill(self) -> None:
         """As a power cut for the process: SIGKILL."""

@@ -2,8 +2,8 @@
 
 Each event is matched once against the prefixes of its owner's devices. A device gets them in order, a few at a time,
 and what it has not acknowledged is not forgotten: if it goes away, it gets the rest when it comes back, for as long as
-the event's time to live lasts (at least once). A device that is behind reads the log from where it stopped; one that has
-caught up is handed events as they come.
+the event's time to live lasts (at least once). A device that is behind reads the log from where it stopped; one that
+has caught up is handed events as they come.
 """
 
 from __future__ import annotations
