@@ -125,11 +125,13 @@ def _layout(cid_length: int) -> struct.Struct:
     return layout
 
 
-def additional_data(form: CidForm, cid: bytes) -> tuple[bytes, bytes]:
+def _around(form: CidForm, cid: bytes) -> tuple[bytes, bytes]:
     """What is authenticated of a record with a connection id: before epoch and sequence number, and after them.
 
     The length of what is inside (2 bytes) comes last in both forms. The type is 25 even where the record says 253.
     """
+    if not cid:
+        return b"", b""
     if form == "rfc9146":
         # RFC 9146, section 5.3: seq_num_placeholder, tls12_cid, cid_length, tls12_cid, version, epoch, sequence, cid.
         return b"\xff" * 8 + bytes((TLS12_CID, len(cid))) + _CID_OPENING, cid
@@ -151,56 +153,57 @@ class Session:
     """
 
     __slots__ = (
-        "_after", "_before", "_head", "_iv", "_open", "_out_after", "_out_before", "_out_head", "_out_iv", "_seal",
-        "_unpack", "_window", "moving", "next_sequence", "refused", "send_limit", "state", "top",
+        "_after", "_before", "_cid", "_iv", "_out_after", "_out_before", "_out_iv", "_reading", "_salted", "_unpack",
+        "_window", "_writing", "moving", "next_sequence", "refused", "send_limit", "state", "top",
     )  # fmt: skip
 
     def __init__(
         self, state: SessionState, next_sequence: int = 0, send_limit: int = LAST_SEQUENCE, top: int = -1
     ) -> None:
         suite = SUITES[state.suite]
-        reading: Aead = suite.aead(state.read_key)
-        writing: Aead = suite.aead(state.write_key)
         self.state = state
         self.next_sequence = next_sequence
         self.send_limit = min(send_limit, LAST_SEQUENCE)
         self.top = top
         self.refused: Refusal | None = None
         self.moving = False
-        self._open = reading.decrypt
-        self._seal = writing.encrypt
+        self._reading: Aead = suite.aead(state.read_key)
+        self._writing: Aead = suite.aead(state.write_key)
+        # Whether the IV is only the first part of the nonce, and records carry the rest.
+        self._salted = suite.explicit_nonce > 0
         self._iv = state.read_iv
         self._out_iv = state.write_iv
         # Bit n: number top-n was received. What was received before a restart is not known, so all of it was.
         self._window = _FULL_WINDOW
-        self._head = HEADER + len(state.local_cid)
+        self._cid = state.local_cid
         self._unpack = _layout(len(state.local_cid)).unpack_from
-        self._before, self._after = additional_data(state.cid_form, state.local_cid) if state.local_cid else (b"", b"")
-        self._out_before, self._out_after = (
-            additional_data(state.cid_form, state.remote_cid) if state.remote_cid else (b"", b"")
-        )
+        self._before, self._after = _around(state.cid_form, state.local_cid)
+        self._out_before, self._out_after = _around(state.cid_form, state.remote_cid)
 
     def unprotect(self, datagram: bytes) -> Received | None:
         """Reads the one record that a datagram holds; None, and `refused` says why, unless it is authentic and new."""
-        head = self._head
+        cid = self._cid
+        head = HEADER + len(cid)
         try:
-            opening, counter, cid, length = self._unpack(datagram)
+            opening, counter, named, length = self._unpack(datagram)
         except struct.error:
             self.refused = Refusal.LENGTH
             return None
-        if length != len(datagram) - head or length > MAX_PROTECTED:
+        if length != len(datagram) - head or length > MAX_PROTECTED or length < _OVERHEAD:
             self.refused = Refusal.LENGTH
             return None
-        after = self._after
-        if after:
+        if cid:
             if opening != _CID_OPENING and (opening != _MOVED_OPENING or self.state.profile != "deviceos"):
                 # RFC 9146, section 3: with a connection id negotiated, every protected record has one.
                 self.refused = Refusal.TYPE
                 return None
-            if cid != self.state.local_cid:
+            if named != cid:
                 self.refused = Refusal.CID
                 return None
-        elif opening not in _PLAIN_TYPES:
+            aad = self._before + counter + self._after + (length - _OVERHEAD).to_bytes(2, "big")
+        elif opening in _PLAIN_TYPES:
+            aad = counter + opening + (length - _OVERHEAD).to_bytes(2, "big")
+        else:
             self.refused = Refusal.TYPE
             return None
         sequence = int.from_bytes(counter, "big") - _EPOCH
@@ -218,21 +221,12 @@ class Session:
         elif self._window >> (top - sequence) & 1:
             self.refused = Refusal.REPLAYED
             return None
-        iv = self._iv
-        if len(iv) == 4:
-            nonce = iv + datagram[head : head + EXPLICIT_NONCE]
-            sealed = datagram[head + EXPLICIT_NONCE :]
-        else:
-            # RFC 7905, section 2: the record's number, xored into the IV.
-            nonce = (int.from_bytes(iv, "big") ^ int.from_bytes(counter, "big")).to_bytes(12, "big")
-            sealed = datagram[head:]
-        # An explicit nonce of 8 bytes and a tag of 8, or a tag of 16.
-        inner = length - _OVERHEAD
-        if inner < 0:
-            self.refused = Refusal.LENGTH
-            return None
         try:
-            data = self._open(nonce, sealed, self._before + counter + (after or opening) + inner.to_bytes(2, "big"))
+            if self._salted:
+                head += EXPLICIT_NONCE
+                data = self._reading.decrypt(self._iv + datagram[head - EXPLICIT_NONCE : head], datagram[head:], aad)
+            else:
+                data = self._reading.decrypt(_mixed(self._iv, counter), datagram[head:], aad)
         except InvalidTag:
             self.refused = Refusal.TAG
             return None
@@ -243,7 +237,7 @@ class Session:
         else:
             self._window |= 1 << (top - sequence)
         self.moving = False
-        if not after:
+        if not cid:
             return Received(opening[0], data, sequence, False)
         data = data.rstrip(b"\0")
         if not data:
@@ -269,15 +263,11 @@ class Session:
             return self._protect_with_cid(content_type, data, counter, after)
         opening = _OPENINGS[content_type]
         size = len(data)
-        iv = self._out_iv
-        if len(iv) == 4:
-            return (
-                opening + counter + (size + _OVERHEAD).to_bytes(2, "big") + counter
-                + self._seal(iv + counter, data, counter + opening + size.to_bytes(2, "big"))
-            )  # fmt: skip
-        nonce = (int.from_bytes(iv, "big") ^ int.from_bytes(counter, "big")).to_bytes(12, "big")
-        sealed = self._seal(nonce, data, counter + opening + size.to_bytes(2, "big"))
-        return opening + counter + (size + _OVERHEAD).to_bytes(2, "big") + sealed
+        aad = counter + opening + size.to_bytes(2, "big")
+        head = opening + counter + (size + _OVERHEAD).to_bytes(2, "big")
+        if self._salted:
+            return head + counter + self._writing.encrypt(self._out_iv + counter, data, aad)
+        return head + self._writing.encrypt(_mixed(self._out_iv, counter), data, aad)
 
     def _protect_with_cid(self, content_type: int, data: bytes, counter: bytes, after: bytes) -> bytes:
         inner = data + bytes((content_type,))
@@ -285,12 +275,14 @@ class Session:
         if state.cid_form == "draft":
             inner += bytes(-len(inner) % DRAFT_PADDING)
         size = len(inner)
-        iv = self._out_iv
-        if len(iv) == 4:
-            nonce, explicit = iv + counter, counter
-        else:
-            nonce, explicit = (int.from_bytes(iv, "big") ^ int.from_bytes(counter, "big")).to_bytes(12, "big"), b""
-        sealed = self._seal(nonce, inner, self._out_before + counter + after + size.to_bytes(2, "big"))
+        aad = self._out_before + counter + after + size.to_bytes(2, "big")
         opening = _MOVED_OPENING if self.moving else _CID_OPENING
-        length = len(explicit) + len(sealed)
-        return opening + counter + state.remote_cid + length.to_bytes(2, "big") + explicit + sealed
+        head = opening + counter + state.remote_cid + (size + _OVERHEAD).to_bytes(2, "big")
+        if self._salted:
+            return head + counter + self._writing.encrypt(self._out_iv + counter, inner, aad)
+        return head + self._writing.encrypt(_mixed(self._out_iv, counter), inner, aad)
+
+
+def _mixed(iv: bytes, counter: bytes) -> bytes:
+    # RFC 7905, section 2: the record's number, xored into the IV.
+    return (int.from_bytes(iv, "big") ^ int.from_bytes(counter, "big")).to_bytes(12, "big")
