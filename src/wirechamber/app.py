@@ -33,15 +33,18 @@ from wirechamber.gateway.service import Gateway, listening
 from wirechamber.integrations.registry import Registry, third_party
 from wirechamber.integrations.webhook import Webhook
 from wirechamber.model.times import DAY_MS, day
+from wirechamber.model.usage import hour
 from wirechamber.observe.logs import configure
 from wirechamber.observe.metrics import Metrics
 from wirechamber.secrets import Vault
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
+from wirechamber.services.functions import Functions
 from wirechamber.services.identity import Identity
 from wirechamber.services.integrations import Integrations
 from wirechamber.services.publishing import Publishing
 from wirechamber.services.serverkeys import ServerKeys
+from wirechamber.services.usage import Usages
 from wirechamber.settings import Settings
 from wirechamber.store.base import Retention, Store
 from wirechamber.store.sqlite import open_sqlite_store
@@ -135,6 +138,9 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             metrics=metrics,
             access=access,
             devices=devices,
+            functions=Functions(devices, switchboard),
+            identity=identity,
+            usage=Usages(store, devices, clock),
             integrations=Integrations(store, log, kinds, clock, settings, delivery),
             publishing=publishing,
             log=log,
@@ -220,7 +226,9 @@ async def _tidy(settings: Settings, store: Store, log: EventLog, delivery: Deliv
                     counters_after=day(now) - settings.attempt_days,
                 )
             )
+            await store.usage.tidy(hour(now) - settings.usage_days * 24)
             await store.tokens.remove_expired(now)
+            await store.claims.remove_expired(now)
         except CloudError as problem:
             _log.warning("tidy_failed", why=problem.description)
         await asyncio.sleep(TIDY_EVERY_S)

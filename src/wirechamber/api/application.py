@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from wirechamber.api import devices, events, integrations, meta, oauth, openapi, streams, users
+from wirechamber.api import devices, events, integrations, meta, oauth, openapi, streams, usage, users
 from wirechamber.api.http import COMMON_HEADERS, MAX_BODY_BYTES, answer
 from wirechamber.api.parts import Parts
 from wirechamber.api.routing import Route, served
@@ -19,6 +19,7 @@ ROUTES: tuple[Route, ...] = (
     *users.ROUTES,
     *streams.ROUTES,
     *events.ROUTES,
+    *usage.ROUTES,
     *devices.ROUTES,
     *integrations.ROUTES,
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
 from wirechamber.api.http import Call, answer
 from wirechamber.api.routing import Route
 from wirechamber.errors import BadInput, CloudError, DeviceUnreachable
-from wirechamber.model.times import iso
+from wirechamber.model.devices import Device
+from wirechamber.model.times import iso, iso_or_none
 from wirechamber.services.devices import view
 
 
@@ -33,6 +37,25 @@ class FunctionCall(Struct):
     args: str | None = None
     arg: str | None = None
     params: str | None = None
+    format: str | None = None
+
+
+class PublicKey(Struct):
+    """What provisioning takes; only the key counts, the rest is what clients send along."""
+
+    publicKey: str  # noqa: N815
+    deviceID: str | None = None  # noqa: N815
+    filename: str | None = None
+    order: str | None = None
+    algorithm: str | None = None
+    product_id: str | None = None
+
+
+class ClaimCodeRequest(Struct):
+    """What asking for a claim code takes; neither is looked at."""
+
+    iccid: str | None = None
+    imei: str | None = None
 
 
 class NoAnswer(CloudError):
@@ -49,12 +72,9 @@ async def listed(call: Call) -> web.Response:
         name=call.query("name") or call.query("deviceName"),
         page=call.number("page"),
         per_page=call.number("per_page", "perPage"),
+        online={"true": True, "1": True, "false": False, "0": False}.get(call.query("online") or ""),
     )
-    shown = [view(device) for device in devices]
-    if call.query("online") in ("true", "1"):
-        shown = [device for device in shown if device["online"]]
-        count = len(shown)
-    return answer(shown, headers={"X-Total-Count": str(count)})
+    return answer([view(device) for device in devices], headers={"X-Total-Count": str(count)})
 
 
 async def show(call: Call) -> web.Response:
@@ -72,7 +92,7 @@ async def claim(call: Call) -> web.Response:
             "deviceID": device.id,
             "user_id": call.owner,
             "claimed": True,
-            "connected": False,
+            "connected": device.online,
         }
     )
 
@@ -87,9 +107,7 @@ async def change(call: Call) -> web.Response:
     """Renames, notes or signals."""
     body = await call.body()
     if body.get("signal") not in (None, ""):
-        await call.parts.devices.get(call.owner, call.path("id"))
-        text = "Timed out, didn't hear back from device service"
-        raise NoAnswer(text, error="timed out", code=500, errors=[{"error": text}])
+        return await _signal(call, body["signal"])
     if body.get("name") is None and body.get("notes") is None:
         raise BadInput("send what to change: name, notes or signal")
     device = await call.parts.devices.edit(call.owner, call.path("id"), name=body.get("name"), notes=body.get("notes"))
@@ -97,22 +115,84 @@ async def change(call: Call) -> web.Response:
     return answer({"ok": True, "id": device.id, **changed, "updated_at": iso(call.parts.clock.now())})
 
 
+async def _signal(call: Call, wanted: Any) -> web.Response:
+    # Clients send 1, "1" or true.
+    text = str(wanted).lower()
+    if text not in ("0", "1", "true", "false"):
+        raise BadInput("signal must be 1 or 0")
+    on = text in ("1", "true")
+    try:
+        device = await call.parts.functions.signal(call.owner, call.path("id"), on=on)
+    except DeviceUnreachable:
+        text = "Timed out, didn't hear back from device service"
+        raise NoAnswer(text, error="timed out", code=500, errors=[{"error": text}]) from None
+    return answer({"ok": True, "id": device.id, "connected": True, "signaling": on})
+
+
 async def ping(call: Call) -> web.Response:
     """Whether the device answers."""
-    await call.parts.devices.get(call.owner, call.path("id"))
-    return answer({"ok": True, "online": False})
+    return answer({"ok": True, "online": await call.parts.functions.ping(call.owner, call.path("id"))})
 
 
 async def call_function(call: Call) -> web.Response:
     """Calls a function; a device that is known to be offline is not waited for."""
-    await call.parts.devices.get(call.owner, call.path("id"))
-    raise DeviceUnreachable("the device is offline", error="timed out")
+    body = await call.body()
+    device, result = await call.parts.functions.call(
+        call.owner, call.path("id"), call.path("function"), _argument(body)
+    )
+    if "raw" in (body.get("format"), call.query("format")):
+        return answer(result)
+    return answer(
+        {"ok": True, "id": device.id, "name": device.name, "last_app": None, "connected": True, "return_value": result}
+    )
 
 
-async def read_variable(call: Call) -> web.Response:
+def _argument(body: dict[str, Any]) -> str:
+    for name in ("args", "arg", "params"):
+        value = body.get(name)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, int | float):
+            # A number that a client did not put into quotes.
+            return msgspec.json.encode(value).decode()
+        if value is not None:
+            raise BadInput("the argument must be a text")
+    return ""
+
+
+async def read_variable(call: Call, name: str | None = None) -> web.Response:
     """Reads a variable; a device that is known to be offline is not waited for."""
-    await call.parts.devices.get(call.owner, call.path("id"))
-    raise DeviceUnreachable("the device is offline", error="Timed out.")
+    name = name or call.path("variable")
+    device, value = await call.parts.functions.read(call.owner, call.path("id"), name)
+    if call.query("format") == "raw":
+        return answer(value)
+    return answer({"cmd": "VarReturn", "name": name, "result": value, "coreInfo": _core_info(device)})
+
+
+def _core_info(device: Device) -> dict[str, Any]:
+    return {
+        "name": device.name,
+        "last_app": None,
+        "last_heard": iso_or_none(device.last_heard),
+        "connected": True,
+        "last_handshake_at": iso_or_none(device.last_handshake_at),
+        "deviceID": device.id,
+        "product_id": device.product_id,
+    }
+
+
+async def provision(call: Call) -> web.Response:
+    """Binds a public key to a device."""
+    body = await call.body()
+    device = await call.parts.identity.provision(call.owner, call.path("id"), body.get("publicKey"))
+    return answer({"ok": True, "id": device.id, "device_id": device.id})
+
+
+async def claim_code(call: Call) -> web.Response:
+    """A code by which a device becomes the caller's."""
+    await call.body()
+    code, devices = await call.parts.identity.new_claim_code(call.owner)
+    return answer({"ok": True, "claim_code": code, "device_ids": devices})
 
 
 ROUTES = (
@@ -143,11 +223,19 @@ ROUTES = (
     Route(
         method="POST", path="/v1/devices/{id}/{function}", handler=call_function,
         requires="devices.function:call", owned=("id",), body=FunctionCall,
-        summary="Call a function (408: devices can't connect yet)", answers="408",
+        summary="Call a function", answers="{id, name, connected, return_value}, or with format=raw the number",
     ),
     Route(
         method="GET", path="/v1/devices/{id}/{variable}", handler=read_variable,
         requires="devices.variable:get", owned=("id",),
-        summary="Read a variable (408: devices can't connect yet)", answers="408",
+        summary="Read a variable", answers="{name, result, coreInfo}, or with format=raw the value",
+    ),
+    Route(
+        method="POST", path="/v1/provisioning/{id}", handler=provision, requires="devices:update", owned=("id",),
+        body=PublicKey, summary="Bind a public key (PEM) to your device", answers="{ok, id}",
+    ),
+    Route(
+        method="POST", path="/v1/device_claims", handler=claim_code, requires="devices:update", body=ClaimCodeRequest,
+        summary="A code that makes the first device which sends it yours", answers="{claim_code, device_ids}",
     ),
 )  # fmt: skip

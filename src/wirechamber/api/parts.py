@@ -11,8 +11,11 @@ from wirechamber.eventlog.base import EventLog
 from wirechamber.observe.metrics import Metrics
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
+from wirechamber.services.functions import Functions
+from wirechamber.services.identity import Identity
 from wirechamber.services.integrations import Integrations
 from wirechamber.services.publishing import Publishing
+from wirechamber.services.usage import Usages
 from wirechamber.settings import Settings
 from wirechamber.streams.hub import Hub
 
@@ -33,6 +36,9 @@ class Parts:
     metrics: Metrics
     access: Access
     devices: Devices
+    functions: Functions
+    identity: Identity
+    usage: Usages
     integrations: Integrations
     publishing: Publishing
     log: EventLog

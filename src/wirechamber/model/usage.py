@@ -32,7 +32,7 @@ class Usage(Struct, frozen=True, gc=False):
         purpose: A `Purpose`.
         up_bytes, down_bytes: On the wire, the headers of IP and UDP included.
         publishes: Events that were stored.
-        data_bytes: Their names and data.
+        data_bytes: Their data.
     """
 
     device: str

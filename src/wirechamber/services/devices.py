@@ -50,10 +50,10 @@ class Devices:
         return device
 
     async def page(
-        self, owner: str, *, name: str | None, page: int | None, per_page: int | None
+        self, owner: str, *, name: str | None, page: int | None, per_page: int | None, online: bool | None = None
     ) -> tuple[list[Device], int]:
         """The owner's devices: all, or one page; and how many there are."""
-        where = DeviceFilter(owner=owner, name=name)
+        where = DeviceFilter(owner=owner, name=name, online=online)
         if page is None and per_page is None:
             return await self._store.devices.find(where)
         size = min(per_page or 25, MAX_PER_PAGE)

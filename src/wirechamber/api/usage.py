@@ -1,0 +1,45 @@
+"""What devices used."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from wirechamber.api import devices
+from wirechamber.api.http import Call, answer
+from wirechamber.api.routing import Route
+from wirechamber.services.usage import Span, by_hour, total, view
+
+
+async def of_device(call: Call) -> web.Response:
+    """One device's, by purpose and by hour. A device that has a variable of this name is asked for that."""
+    device = await call.parts.devices.get(call.owner, call.path("id"))
+    if "usage" in device.variables:
+        return await devices.read_variable(call, "usage")
+    span = _span(call)
+    usage = await call.parts.usage.of_device(call.owner, device.id, span)
+    return answer({**view(usage), "hours": by_hour(await call.parts.usage.hours(device, span))})
+
+
+async def of_all(call: Call) -> web.Response:
+    """That of all devices of the caller."""
+    found = await call.parts.usage.of_all(call.owner, _span(call))
+    return answer(
+        {"total": total(row for each in found for row in each.rows), "devices": [view(each) for each in found]}
+    )
+
+
+def _span(call: Call) -> Span:
+    return call.parts.usage.span(call.query("since"), call.query("until"))
+
+
+ROUTES = (
+    Route(
+        method="GET", path="/v1/usage", handler=of_all, requires="devices:list",
+        summary="What your devices used (since, until)", answers="{total, devices}",
+    ),
+    Route(
+        method="GET", path="/v1/devices/{id}/usage", handler=of_device, requires="devices:get", owned=("id",),
+        summary="What a device used, by purpose and hour, and what HTTPS would have cost (since, until)",
+        answers="{id, total, purposes, https, hours}",
+    ),
+)  # fmt: skip

@@ -1,0 +1,145 @@
+"""What devices used, and what the same publishes would have cost by HTTPS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from wirechamber.clock import Clock
+from wirechamber.errors import BadInput
+from wirechamber.model.devices import Device
+from wirechamber.model.times import iso, parse_iso
+from wirechamber.model.usage import HOUR_MS, Purpose, Usage, hour
+from wirechamber.services.devices import Devices
+from wirechamber.store.base import DeviceFilter, Store, UsageFilter
+
+# A new HTTPS connection for each publish of 20 bytes, both directions, headers of IP and TCP and the end of the
+# connection included: TLS 1.3 with a P-256 leaf and intermediate certificate, measured (docs/devices.md).
+HTTPS_BYTES = 3_656
+HTTPS_DATA_BYTES = 20
+# The most hours that one answer lists.
+MAX_HOURS = 24 * 92
+DEFAULT_HOURS = 24 * 30
+
+_COUNTS = ("up_bytes", "up_datagrams", "down_bytes", "down_datagrams", "publishes", "data_bytes")
+
+
+class Span(Struct, frozen=True):
+    """Hours since 1970: the first in, the last not."""
+
+    since: int
+    until: int
+
+
+class DeviceUsage(Struct, frozen=True):
+    """What one device used in a span of time, by purpose."""
+
+    device: Device
+    span: Span
+    rows: tuple[Usage, ...]
+
+
+class Usages:
+    """What an owner may know about the traffic of devices."""
+
+    def __init__(self, store: Store, devices: Devices, clock: Clock) -> None:
+        self._store = store
+        self._devices = devices
+        self._clock = clock
+
+    def span(self, since: str | None = None, until: str | None = None) -> Span:
+        """The hours from `since` to `until`, ISO 8601; the hour that is now and 30 days before if not given.
+
+        Raises:
+            BadInput: One is no time, or they are too far apart, or the wrong way round.
+        """
+        last = hour(self._clock.now()) + 1 if until is None else hour(_time("until", until) + HOUR_MS - 1)
+        first = last - DEFAULT_HOURS if since is None else hour(_time("since", since))
+        if not first <= last <= first + MAX_HOURS:
+            raise BadInput(f"`since` must be before `until`, and at most {MAX_HOURS // 24} days")
+        return Span(first, last)
+
+    async def of_device(self, owner: str, id_or_name: str, span: Span) -> DeviceUsage:
+        """One device's.
+
+        Raises:
+            Forbidden: The device is unknown or not the owner's.
+        """
+        device = await self._devices.get(owner, id_or_name)
+        where = UsageFilter(device=device.id, since=span.since, until=span.until)
+        return DeviceUsage(device, span, tuple(await self._store.usage.totals(where)))
+
+    async def hours(self, device: Device, span: Span) -> list[Usage]:
+        """One device's, hour by hour."""
+        return await self._store.usage.hours(UsageFilter(device=device.id, since=span.since, until=span.until))
+
+    async def of_all(self, owner: str | None, span: Span) -> list[DeviceUsage]:
+        """That of every device of the owner that used something; of all devices when there is no owner."""
+        rows = await self._store.usage.totals(UsageFilter(owner=owner, since=span.since, until=span.until))
+        devices, _ = await self._store.devices.find(DeviceFilter(owner=owner))
+        found: dict[str, list[Usage]] = {}
+        for row in rows:
+            found.setdefault(row.device, []).append(row)
+        return [DeviceUsage(device, span, tuple(found[device.id])) for device in devices if device.id in found]
+
+
+def total(rows: Iterable[Usage]) -> dict[str, int]:
+    """The sums over all rows, and the bytes of both directions."""
+    sums = dict.fromkeys(_COUNTS, 0)
+    for row in rows:
+        for name in _COUNTS:
+            sums[name] += getattr(row, name)
+    return {"bytes": sums["up_bytes"] + sums["down_bytes"], **sums}
+
+
+def by_https(publishes: int, data_bytes: int) -> int:
+    """Bytes on the wire if each publish had been a new HTTPS connection with the same data."""
+    return publishes * (HTTPS_BYTES - HTTPS_DATA_BYTES) + data_bytes
+
+
+def compared(used: dict[str, int]) -> dict[str, Any]:
+    """What the same publishes would have cost by HTTPS, and how many times more that is."""
+    https = by_https(used["publishes"], used["data_bytes"])
+    return {"bytes": https, "times": round(https / used["bytes"], 1) if used["bytes"] else None}
+
+
+def view(usage: DeviceUsage) -> dict[str, Any]:
+    """As the API shows it."""
+    used = total(usage.rows)
+    return {
+        "id": usage.device.id,
+        "name": usage.device.name,
+        "since": iso(usage.span.since * HOUR_MS),
+        "until": iso(usage.span.until * HOUR_MS),
+        "total": used,
+        "purposes": by_purpose(usage.rows),
+        "https": compared(used),
+    }
+
+
+def by_purpose(rows: Iterable[Usage]) -> dict[str, dict[str, int]]:
+    """The sums of each purpose that has any."""
+    sorted_out: dict[int, list[Usage]] = {}
+    for row in rows:
+        sorted_out.setdefault(row.purpose, []).append(row)
+    return {Purpose(purpose).label: total(found) for purpose, found in sorted(sorted_out.items())}
+
+
+def by_hour(rows: Iterable[Usage]) -> list[dict[str, Any]]:
+    """Hours that have any, oldest first."""
+    sorted_out: dict[int, list[Usage]] = {}
+    for row in rows:
+        sorted_out.setdefault(row.hour, []).append(row)
+    return [
+        {"hour": iso(number * HOUR_MS), "total": total(found), "purposes": by_purpose(found)}
+        for number, found in sorted(sorted_out.items())
+    ]
+
+
+def _time(name: str, text: str) -> int:
+    try:
+        return parse_iso(text)
+    except (ValueError, OverflowError):
+        raise BadInput(f"{name} must be a time such as 2027-01-31T13:00:00Z") from None
