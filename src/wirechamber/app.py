@@ -121,11 +121,13 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         access = Access(store, clock, settings)
         switchboard = MemorySwitchboard()
         identity = Identity(store, clock, settings, switchboard)
+        keys = ServerKeys(folder)
         gateway = Gateway(
             store=store,
             log=log,
             identity=identity,
-            server_key=ServerKeys(folder).ec(),
+            server_key=keys.ec(),
+            tcp_key=keys.rsa() if settings.tcp_port else None,
             clock=clock,
             settings=settings,
             ready=publishing.check_disk,
@@ -167,6 +169,7 @@ async def serve(settings: Settings, announce: Callable[[Cloud], None] | None = N
             "serving",
             url=cloud.base_url,
             udp=cloud.gateway.port,
+            tcp=cloud.gateway.tcp_port,
             data=str(settings.data_folder.resolve()),
             version=__version__,
         )

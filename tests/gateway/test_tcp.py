@@ -154,7 +154,8 @@ async def until(true: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def running() -> AsyncIterator[Cloud]:
     cloud = Cloud()
-    cloud.port = await cloud.tcp.listen("127.0.0.1", 0)
+    await cloud.tcp.listen("127.0.0.1", 0)
+    cloud.port = cloud.tcp.port
     try:
         yield cloud
     finally:
@@ -272,7 +273,7 @@ def test_when_we_hang_up_what_was_said_still_arrives() -> None:
         peer = await cloud.device()
         [link] = cloud.desk.links
         link.send(b"last words", Purpose.OTHER)
-        link.discard()
+        link.close()
         link.send(b"after the end", Purpose.OTHER)
         assert peer.session is not None
         assert peer.session.receive(await peer.closed()) == [b"last words"]

@@ -8,13 +8,13 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from wirechamber.clock import Clock
 from wirechamber.errors import CloudError
@@ -31,6 +31,7 @@ from wirechamber.gateway.outbox import Outboxes, Sent
 from wirechamber.gateway.publications import Publications
 from wirechamber.gateway.questions import Asked, Questions
 from wirechamber.gateway.roster import Roster
+from wirechamber.gateway.tcp import Tcp
 from wirechamber.gateway.udp import Address, Udp, UdpLink, parse_address
 from wirechamber.model import links
 from wirechamber.model.devices import Device
@@ -42,7 +43,7 @@ from wirechamber.protocols.coap.message import Malformed
 from wirechamber.protocols.deviceos.messages import is_publish, read_publish
 from wirechamber.protocols.deviceos.system_events import CLAIMED
 from wirechamber.protocols.dtls import Listener, Session, SessionState
-from wirechamber.services.identity import Identity
+from wirechamber.services.identity import Identity, Refused
 from wirechamber.settings import Settings
 from wirechamber.store.base import Store
 
@@ -67,11 +68,21 @@ BIND_EVERY_S = 5.0
 HELLO_S = 90.0
 
 
+class DevicePort(NamedTuple):
+    """A port for devices: the protocol's name, where it is, and what opens it."""
+
+    name: str
+    host: str
+    number: int
+    bind: Callable[[], Awaitable[None]]
+
+
 class Gateway:
     """Holds the links of all devices that speak to this process.
 
     Attributes:
         udp: The sessions over UDP.
+        tcp: The connections over TCP; None where there is no key for them.
         roster: Links by device.
     """
 
@@ -85,6 +96,7 @@ class Gateway:
         clock: Clock,
         settings: Settings,
         ready: Callable[[], Any],
+        tcp_key: rsa.RSAPrivateKey | None = None,
     ) -> None:
         self._store = store
         self._log = log
@@ -126,6 +138,7 @@ class Gateway:
             discard=self._discard,
         )
         self.udp = Udp(Listener(server_key, self._new_cid, psk=True), self, self.accounting, self.meter, clock)
+        self.tcp = None if tcp_key is None else Tcp(tcp_key, self, self.meter, clock)
         self._timers: list[tuple[float, int, Link]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._number = itertools.count()
@@ -170,6 +183,10 @@ class Gateway:
             arrival = endpoint.receive(data, self._clock.monotonic())
         except Malformed as problem:
             self.refused["coap"] += 1
+            if link.reliable:
+                # Frames have no MAC: nobody gets to try what else the change of a frame does.
+                self.ended(link, "it sent a message without sense")
+                return
             endpoint.refuse(problem)
             arrival, purpose = None, Purpose.OTHER
         match arrival:
@@ -272,9 +289,9 @@ class Gateway:
         self.notices.tell(link, name, data)
         self.flush(link, Purpose.ANSWER)
 
-    # --- sessions: the handler of `udp` ---
+    # --- sessions: the handler of `udp` and `tcp` ---
 
-    def established(self, link: UdpLink) -> None:
+    def established(self, link: Link) -> None:
         """A handshake is done."""
         self._unnamed[link] = self._clock.monotonic()
         if link.psk_identity is not None:
@@ -283,7 +300,7 @@ class Gateway:
 
     def ended(self, link: Link, why: str) -> None:
         """The device ended its session."""
-        if link.device is not None:
+        if link.device is not None and not link.reliable:
             self._gone.append(link.id)
         self.close(link, why)
 
@@ -296,6 +313,24 @@ class Gateway:
     def find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
         """Looks a pre-shared key up."""
         self._start(self._find_psk(identity, found))
+
+    def admit(self, device_id: str, public_key: bytes, decided: Callable[[bool], None]) -> None:
+        """Whether to go on with a device on TCP; who it is, is settled when its Hello has proved it."""
+        self._start(self._check(device_id, public_key, decided))
+
+    async def _check(self, device_id: str, public_key: bytes, decided: Callable[[bool], None]) -> None:
+        try:
+            await self._identity.check(device_id, public_key)
+        except Refused as problem:
+            self.refused[problem.reason] += 1
+            _seldom.warning("device_refused", why=problem.description, device=device_id)
+            decided(False)
+        except CloudError as problem:
+            # It comes back by itself.
+            _seldom.warning("device_held", why=problem.description, device=device_id)
+            decided(False)
+        else:
+            decided(True)
 
     async def _find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
         psk: bytes | None = None
@@ -479,6 +514,8 @@ class Gateway:
     async def _look_after_handshakes(self) -> None:
         while True:
             self.udp.tick()
+            if self.tcp is not None:
+                self.tcp.tick()
             await asyncio.sleep(HANDSHAKES_EVERY_S)
 
     async def _look_after_links(self) -> None:
@@ -540,6 +577,23 @@ class Gateway:
         """The UDP port that devices reach; 0 while it is somebody else's."""
         return self.udp.port
 
+    @property
+    def tcp_port(self) -> int:
+        """The TCP port that devices reach; 0 when there is none, or while it is somebody else's."""
+        return 0 if self.tcp is None else self.tcp.port
+
+    def ports(self, settings: Settings) -> list[DevicePort]:
+        """What is to be opened so that devices get in."""
+        loop, host, tcp = asyncio.get_running_loop(), settings.udp_host, self.tcp
+
+        async def open_udp() -> None:
+            await loop.create_datagram_endpoint(lambda: self.udp, local_addr=(host, settings.udp_port))
+
+        ports = [DevicePort("udp", host, settings.udp_port, open_udp)]
+        if tcp is not None:
+            ports.append(DevicePort("tcp", host, settings.tcp_port, lambda: tcp.listen(host, settings.tcp_port)))
+        return ports
+
     def parts(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What runs all the time, by name."""
         return {
@@ -555,10 +609,15 @@ class Gateway:
     async def stop(self) -> None:
         """Writes down what there is; devices notice nothing."""
         self.udp.close()
+        if self.tcp is not None:
+            self.tcp.close_port()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await self.intake.batches.done()
                 await self.keeper.batches.done()
+        if self.tcp is not None:
+            # After the last acknowledgement: over TCP, devices send nothing twice.
+            self.tcp.close()
         self.outboxes.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -577,41 +636,38 @@ async def listening(gateway: Gateway, settings: Settings, failed: asyncio.Future
     """
     await gateway.start()
     tasks = [watched(failed, work, name) for name, work in gateway.parts().items()]
-    binding: asyncio.Task[None] | None = None
-    if not await _bind(gateway, settings):
-        # The rest of the cloud is of use without devices, and whoever has the port may leave it.
-        binding = asyncio.get_running_loop().create_task(_bind_later(gateway, settings))
+    loop = asyncio.get_running_loop()
+    # The rest of the cloud is of use without devices, and whoever has the port may leave it.
+    binding = [loop.create_task(_bind_later(port)) for port in gateway.ports(settings) if not await _bind(port)]
     try:
         yield
     finally:
-        if binding is not None:
-            binding.cancel()
+        for task in binding:
+            task.cancel()
         await gateway.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _bind(gateway: Gateway, settings: Settings) -> bool:
-    loop = asyncio.get_running_loop()
-    address = (settings.udp_host, settings.udp_port)
+async def _bind(port: DevicePort) -> bool:
     try:
-        await loop.create_datagram_endpoint(lambda: gateway.udp, local_addr=address)
+        await port.bind()
     except OSError as problem:
         _log.warning(
-            "no_udp_port",
-            host=address[0],
-            port=address[1],
+            f"no_{port.name}_port",
+            host=port.host,
+            port=port.number,
             why=problem.strerror or str(problem),
-            advice="devices can't connect; free the port or set udp_port; it is tried again",
+            advice=f"devices can't connect; free the port or set {port.name}_port; it is tried again",
         )
         return False
     return True
 
 
-async def _bind_later(gateway: Gateway, settings: Settings) -> None:
+async def _bind_later(port: DevicePort) -> None:
     while True:
         await asyncio.sleep(BIND_EVERY_S)
-        if await _bind(gateway, settings):
-            _log.info("udp_port_open", port=gateway.port)
+        if await _bind(port):
+            _log.info(f"{port.name}_port_open", host=port.host, port=port.number)
             return

@@ -135,12 +135,10 @@ class TcpLink(Link):
             self.handshake = None
 
     def refuse(self) -> None:
-        """Ends the connection; the device understands nothing else."""
-        self.close()
+        """Says nothing: that the connection ends is all that the device understands."""
 
     def discard(self) -> None:
-        """Ends the connection; the device comes back with a new handshake."""
-        self.close()
+        """Says nothing: with the connection the session ends."""
 
     def close(self) -> None:
         """What was sent goes out, then the connection ends."""
@@ -356,22 +354,40 @@ class Tcp:
         self._pump: asyncio.Handle | None = None
         self._server: asyncio.Server | None = None
 
-    async def listen(self, host: str | None, port: int) -> int:
-        """Opens the socket; returns its port."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), host, port, backlog=BACKLOG)
-        bound: int = self._server.sockets[0].getsockname()[1]
-        return bound
+    async def listen(self, host: str, port: int) -> None:
+        """Opens the socket; an empty host stands for all addresses.
 
-    def close(self) -> None:
-        """Takes no more connections and ends those that there are; devices come back by themselves."""
+        Raises:
+            OSError: It is not to be had.
+        """
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self), host or None, port, backlog=BACKLOG)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; 0 while there is none."""
+        sockets = self._server.sockets if self._server is not None else ()
+        return int(sockets[0].getsockname()[1]) if sockets else 0
+
+    def close_port(self) -> None:
+        """Takes no more connections."""
         if self._server is not None:
             self._server.close()
+            self._server = None
+
+    def close(self) -> None:
+        """Ends all connections, and takes no more; devices come back by themselves."""
+        self.close_port()
         if self._pump is not None:
             self._pump.cancel()
             self._pump = None
+        self._line.clear()
         for connection in list(self._connections):
-            connection.close()
+            if connection.link is not None:
+                # Nobody is told: whether its device comes back, the next process will see.
+                connection.link.close()
+            else:
+                connection.close()
 
     def tick(self) -> None:
         """Ends connections whose other side has had its time."""

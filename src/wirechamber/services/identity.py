@@ -87,22 +87,36 @@ class Identity:
         Raises:
             Refused: It is not, as far as can be told.
         """
-        if not is_device_id(device_id):
-            raise Refused("no_id", "what it gives as its id is none")
         provisioning = self._settings.provisioning and public_key is not None
-        device = await self._store.devices.get(device_id)
+        device = await self._known(device_id, provisioning)
         if device is None:
-            if not provisioning:
-                raise Refused("unknown_id", "no device of this id is known; `wirechamber device add` makes it known")
             device = await self._added(device_id)
         keys = await self._store.keys.get(device_id) or self._keys(device_id)
         if keys.public_key is None and keys.psk is None and provisioning:
             keys = await self._store.keys.bind(self._keys(device_id, public_key=public_key))
-        bound = keys.psk if public_key is None else keys.public_key
-        if bound is None:
-            raise Refused("no_key", "no such key is bound to it; `wirechamber device keys` binds one")
-        if public_key is not None and not hmac.compare_digest(bound, public_key):
-            raise Refused("other_key", "another key is bound to it; `wirechamber device keys` replaces that")
+        _compare(keys, public_key)
+        return device
+
+    async def check(self, device_id: str, public_key: bytes) -> None:
+        """As `admit`, before the device has proved that it holds the key: whether to go on with it. Binds nothing.
+
+        Raises:
+            Refused: It would not be let in.
+        """
+        provisioning = self._settings.provisioning
+        await self._known(device_id, provisioning)
+        keys = await self._store.keys.get(device_id) or self._keys(device_id)
+        if keys.public_key is None and keys.psk is None and provisioning:
+            return
+        _compare(keys, public_key)
+
+    async def _known(self, device_id: str, provisioning: bool) -> Device | None:
+        """The device; None when it is unknown and may become known."""
+        if not is_device_id(device_id):
+            raise Refused("no_id", "what it gives as its id is none")
+        device = await self._store.devices.get(device_id)
+        if device is None and not provisioning:
+            raise Refused("unknown_id", "no device of this id is known; `wirechamber device add` makes it known")
         return device
 
     async def psk(self, identity: bytes) -> bytes | None:
@@ -215,6 +229,15 @@ class Identity:
 
     def _keys(self, device_id: str, public_key: bytes | None = None) -> DeviceKeys:
         return DeviceKeys(device=device_id, public_key=public_key, changed_at=self._clock.now())
+
+
+def _compare(keys: DeviceKeys, public_key: bytes | None) -> None:
+    """Raises Refused unless the key is bound; None stands for a pre-shared key, which was compared by using it."""
+    bound = keys.psk if public_key is None else keys.public_key
+    if bound is None:
+        raise Refused("no_key", "no such key is bound to it; `wirechamber device keys` binds one")
+    if public_key is not None and not hmac.compare_digest(bound, public_key):
+        raise Refused("other_key", "another key is bound to it; `wirechamber device keys` replaces that")
 
 
 def device_of(identity: bytes) -> str | None:
