@@ -263,7 +263,7 @@ def _system_from_json(told: dict[str, Any]) -> System:
 def _module_from_json(module: dict[str, Any]) -> Module:
     dependencies = module.get("d")
     letter = _text(module, "f")
-    store = _text(module, "l")
+    store = _text(module, "l") or "m"
     return Module(
         type=_MODULE_LETTERS.get(letter, letter),
         index=_int(module, "n"),

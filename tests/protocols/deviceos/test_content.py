@@ -1,0 +1,227 @@
+"""Event data between wire and log (integrations.md, section 7; device-protocol.md, section 8)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wirechamber.protocols.deviceos.cbor import NotCbor, NotJson, cbor_to_json, json_to_cbor
+from wirechamber.protocols.deviceos.content import Content, Form, data_url, read_data_url, to_content, to_device
+
+PLAIN, BINARY, CBOR, BOTH = (False, False), (True, False), (False, True), (True, True)
+STRUCTURED = bytes.fromhex("a361610161626374776f6163f5")
+
+
+@pytest.mark.parametrize(
+    ("payload", "content_format", "content"),
+    [
+        (b"hello", None, Content("hello", "text/plain")),
+        (b"hello", 0, Content("hello", "text/plain")),
+        (b"", None, Content(None, "text/plain")),
+        (b"caf\xe9", None, Content("caf\N{REPLACEMENT CHARACTER}", "text/plain")),
+        (b'{"k":1}', 50, Content('{"k":1}', "application/json")),
+        (b"<x/>", 41, Content("<x/>", "application/xml")),
+        (b"</x>", 40, Content("</x>", "application/link-format")),
+        (b"\0\1\2", 42, Content("data:application/octet-stream;base64,AAEC", "application/octet-stream")),
+        (b"", 42, Content("data:application/octet-stream;base64,", "application/octet-stream")),
+        (b"\xff\xd8", 22, Content("data:image/jpeg;base64,/9g=", "image/jpeg")),
+        (b"\x89PNG", 23, Content("data:image/png;base64,iVBORw==", "image/png")),
+        (b"\0", 47, Content("data:application/exi;base64,AA==", "application/exi")),
+        (b"\0", 4711, Content("data:application/octet-stream;base64,AA==", "application/octet-stream")),
+        (STRUCTURED, 65001, Content('{"a":1,"b":"two","c":true}', "application/json")),
+        (STRUCTURED, 60, Content(data_url(STRUCTURED, "application/cbor"), "application/cbor")),
+        # It says that it is structured, and is not.
+        (b"\xff", 65001, Content("data:application/cbor;base64,/w==", "application/cbor")),
+        (b"", 65001, Content("data:application/cbor;base64,", "application/cbor")),
+    ],
+)
+def test_to_the_log(payload: bytes, content_format: int | None, content: Content) -> None:
+    assert to_content(payload, content_format) == content
+
+
+@pytest.mark.parametrize(
+    ("data", "mime", "wanted", "forms"),
+    [
+        ("hi", "text/plain", [PLAIN], [Form(b"hi")]),
+        (None, "text/plain", [PLAIN], [Form(b"")]),
+        ("hi", "text/plain", [BINARY], [Form(b"hi")]),
+        # Nobody wants it: a CBOR handler gets nothing else.
+        ("hi", "text/plain", [CBOR], []),
+        ("hi", "text/plain", [], []),
+        ("hi", "text/plain; charset=utf-8", [PLAIN, BINARY, CBOR], [Form(b"hi")]),
+        ("hi", "text/html", [PLAIN], [Form(b"hi")]),
+        # Text that looks like a data URL, and is text.
+        ("data:image/png;base64,AAEC", "text/plain", [PLAIN], [Form(b"data:image/png;base64,AAEC")]),
+        ('{"k":1}', "application/json", [PLAIN], [Form(b'{"k":1}', 50)]),
+        ('{"k":1}', "application/json", [BINARY], [Form(b'{"k":1}', 50)]),
+        ('{"k":1}', "application/json", [CBOR], [Form(b"\xa1ak\1", 60)]),
+        ('{"k":1}', "application/json", [BOTH], [Form(b"\xa1ak\1", 60)]),
+        ('{"k":1}', "application/json", [PLAIN, CBOR], [Form(b'{"k":1}', 50), Form(b"\xa1ak\1", 60)]),
+        ('{"k":1}', "application/json", [BINARY, CBOR], [Form(b"\xa1ak\1", 60)]),
+        ("{", "application/json", [BINARY, CBOR], [Form(b"{", 50)]),
+        ("data:application/octet-stream;base64,AAEC", "application/octet-stream", [BINARY], [Form(b"\0\1\2", 42)]),
+        # A plain handler would not be called.
+        ("data:application/octet-stream;base64,AAEC", "application/octet-stream", [PLAIN, CBOR], []),
+        ("data:image/png;base64,AAEC", "image/png", [PLAIN, BINARY], [Form(b"\0\1\2", 23)]),
+        ("data:video/mp4;base64,AAEC", "video/mp4", [BINARY], [Form(b"\0\1\2", 42)]),
+        ("data:application/cbor;base64,AA==", "application/cbor", [CBOR], [Form(b"\0", 60)]),
+        ("data:application/cbor;base64,AA==", "application/cbor", [BINARY], [Form(b"\0", 60)]),
+        # No data URL after all.
+        ("not so", "image/png", [PLAIN], [Form(b"not so", 23)]),
+    ],
+)
+def test_to_devices(data: str | None, mime: str, wanted: list[tuple[bool, bool]], forms: list[Form]) -> None:
+    assert list(to_device(data, mime, wanted)) == forms
+
+
+@pytest.mark.parametrize("data", ["hi", '{"k":1}', "data:image/png;base64,AAEC"])
+def test_devices_before_6_2_get_text(data: str) -> None:
+    assert to_device(data, "application/json", [PLAIN], accepts_types=False) == (Form(data.encode()),)
+
+
+def test_what_a_device_publishes_reaches_others_as_it_was() -> None:
+    for payload, content_format in ((b"\0\1", 42), (b"\xff", 22), (b"{}", 50), (b"x", None)):
+        content = to_content(payload, content_format)
+        assert to_device(content.data, content.mime, [BINARY]) == (Form(payload, content_format),)
+    # 65001 would be acknowledged and not delivered, so it becomes 60.
+    content = to_content(STRUCTURED, 65001)
+    assert to_device(content.data, content.mime, [CBOR]) == (Form(STRUCTURED, 60),)
+
+
+@given(st.binary(max_size=100))
+def test_data_urls(payload: bytes) -> None:
+    assert read_data_url(data_url(payload, "image/png")) == (payload, "image/png")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("data:;base64,AA==", (b"\0", "text/plain")),
+        ("data:text/plain;charset=utf-8;base64,AA==", (b"\0", "text/plain")),
+        ("data:text/plain,hello", None),
+        ("data:image/png;base64,A", None),
+        ("data:image/png;base64,ÄÄ==", None),
+        ("no data", None),
+    ],
+)
+def test_data_urls_of_others(text: str, found: tuple[bytes, str] | None) -> None:
+    assert read_data_url(text) == found
+
+
+# --- CBOR ---
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 64), (1 << 64) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_json_survives_cbor(value: object) -> None:
+    back = json.loads(cbor_to_json(json_to_cbor(json.dumps(value))))
+    assert back == value
+    assert repr(back) == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        # RFC 8949, appendix A.
+        ("00", "0"), ("17", "23"), ("1818", "24"), ("1903e8", "1000"), ("1a000f4240", "1000000"),
+        ("1bffffffffffffffff", "18446744073709551615"), ("20", "-1"), ("3bffffffffffffffff", "-18446744073709551616"),
+        ("f90000", "0.0"), ("f98000", "-0.0"), ("f93c00", "1.0"), ("f97bff", "65504.0"), ("fa47c35000", "100000.0"),
+        ("fb3ff199999999999a", "1.1"), ("f4", "false"), ("f5", "true"), ("f6", "null"), ("60", '""'),
+        ("6161", '"a"'), ("62c3bc", '"ü"'), ("80", "[]"), ("83010203", "[1,2,3]"),
+        ("8301820203820405", "[1,[2,3],[4,5]]"),
+        ("a0", "{}"), ("a26161016162820203", '{"a":1,"b":[2,3]}'),
+    ],
+)  # fmt: skip
+def test_items_both_ways(data: str, text: str) -> None:
+    assert cbor_to_json(bytes.fromhex(data)) == text
+    assert json_to_cbor(text).hex() == data
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("f7", "null"),
+        ("f97e00", "null"),
+        ("fb7ff0000000000000", "null"),
+        ("c074323031332d30332d32315432303a30343a30305a", '"2013-03-21T20:04:00Z"'),
+        ("c11a514b67b0", "1363896240"),
+        ("4401020304", '{"_type":"buffer","_data":"AQIDBA=="}'),
+        ("5f42010243030405ff", '{"_type":"buffer","_data":"AQIDBAU="}'),
+        ("7f657374726561646d696e67ff", '"streaming"'),
+        ("9fff", "[]"),
+        ("9f018202039f0405ffff", "[1,[2,3],[4,5]]"),
+        ("bf61610161629f0203ffff", '{"a":1,"b":[2,3]}'),
+        ("a201020304", '{"1":2,"3":4}'),
+    ],
+)
+def test_items_that_json_says_otherwise(data: str, text: str) -> None:
+    assert cbor_to_json(bytes.fromhex(data)) == text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "", "18", "1901", "ff", "1f", "3f", "df", "1c", "fc", "f0", "f8ff", "fe", "0000", "41", "5f", "5f41",
+        "5f6161ff", "5f5fffff", "62c328", "81", "9a7fffffff00", "9f", "81ff", "a1", "a161", "a1ff00", "a16161ff", "bf6161ff",
+        "bf6161", "a1f500", "a1f93c0000", "fb00", "c0", "ba7fffffff", "5bffffffffffffffff00", "81" * 40 + "00",
+        "c0" * 40 + "00",
+    ],
+)  # fmt: skip
+def test_bytes_that_are_no_cbor(data: str) -> None:
+    with pytest.raises(NotCbor):
+        cbor_to_json(bytes.fromhex(data))
+
+
+def test_byte_strings_in_json() -> None:
+    assert json_to_cbor('{"_type":"buffer","_data":"AQID"}').hex() == "43010203"
+    # Something that only looks like one.
+    for text in ('{"_type":"buffer","_data":"?"}', '{"_type":"buffer","_data":1}', '{"_type":"buffer"}'):
+        assert json.loads(cbor_to_json(json_to_cbor(text))) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "nope", "[" * 40 + "]" * 40, "[" * 100_000, "1" * 400, "1" * 5000, "-" + "9" * 400]
+)
+def test_text_that_can_not_be_said(text: str) -> None:
+    with pytest.raises(NotJson):
+        json_to_cbor(text)
+
+
+def test_large_numbers_become_floats() -> None:
+    assert cbor_to_json(json_to_cbor(str(1 << 70))) == str(float(1 << 70))
+    assert cbor_to_json(json_to_cbor("[1e400, NaN]")) == "[null,null]"
+
+
+def test_half_a_character_is_replaced() -> None:
+    assert cbor_to_json(json_to_cbor('"\\ud800"')) == '"?"'
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_json_or_not(data: bytes) -> None:
+    try:
+        text = cbor_to_json(data)
+    except NotCbor:
+        return
+    json.loads(text)
+
+
+@given(st.binary(max_size=40), st.none() | st.integers(0, 0xFFFF) | st.sampled_from([0, 22, 42, 50, 60, 65001]))
+def test_any_payload_has_a_place_in_the_log(payload: bytes, content_format: int | None) -> None:
+    content = to_content(payload, content_format)
+    if content.data is not None:
+        content.data.encode()
+        to_device(content.data, content.mime, [PLAIN, BINARY, CBOR])
