@@ -45,8 +45,6 @@ class Cloud:
             "WIRECHAMBER_HTTP_PORT": "0",
             "WIRECHAMBER_UDP_PORT": "0",
             "WIRECHAMBER_UDP_HOST": "127.0.0.1",
-            "WIRECHAMBER_UDP_HOST": "127.0.0.1",
-            "WIRECHAMBER_UDP_PORT": "0",
             "WIRECHAMBER_OUTBOUND_ALLOW": "127.0.0.0/8,::1/128",
             "WIRECHAMBER_DISK_FLOOR_MB": "0",
             "WIRECHAMBER_LOG_FORMAT": "json",

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from wirechamber.cli.folder import Folder, in_folder
 from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.cli.user import Data, Json
+from wirechamber.errors import BadInput
 from wirechamber.model.devices import DEFAULT_PLATFORM, Device
+from wirechamber.model.times import iso_or_none
 from wirechamber.services.devices import view
+from wirechamber.services.identity import as_pem, check_psk, fingerprint, new_device_key, read_public_key
+from wirechamber.settings import Settings
 from wirechamber.store.base import DeviceFilter
 
+PSK_BYTES = 32
+# device-protocol.md, section 2.
+UDP_PORT, TCP_PORT = 5684, 5683
+
+Key = Annotated[
+    Path | None, typer.Option("--key", help="File with the device's public key, PEM or DER: P-256, or RSA for TCP.")
+]
+PskFile = Annotated[
+    Path | None, typer.Option("--psk-file", help="File with a pre-shared key in hex digits, 16 to 64 bytes.")
+]
 Id = Annotated[str, typer.Argument(help="The device's id, 24 hex digits.")]
 
 
 def app() -> typer.Typer:
     """The group of commands."""
-    group = typer.Typer(help="Devices: add, list, show, remove.", no_args_is_help=True)
+    group = typer.Typer(help="Devices: add, list, show, remove; their keys.", no_args_is_help=True)
     group.command("add")(add)
     group.command("list")(listed)
     group.command("show")(show)
     group.command("remove")(remove)
+    group.command("keys")(keys)
+    group.command("provision")(provision)
     return group
 
 
@@ -35,16 +55,20 @@ def add(
     platform: Annotated[
         int, typer.Option("--platform", help="Platform id; 32 is a P2 or Photon 2.")
     ] = DEFAULT_PLATFORM,
+    key: Key = None,
+    psk_file: PskFile = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Make a device known to this cloud."""
+    """Make a device known to this cloud, with the key by which it will be known again."""
+    public_key, psk = _keys(key, psk_file)
 
     async def work(folder: Folder) -> None:
         user = None if owner is None else await folder.access.named(owner)
         device = await folder.devices.add(device_id, None if user is None else user.id, name=name, platform=platform)
+        await _bind(folder, device.id, public_key, psk)
         if json:
-            show_json(view(device))
+            show_json(view(await _found(folder, device.id)))
         else:
             typer.echo(f"device {device.id} was added{f' for {owner}' if owner else ', free to be claimed'}")
 
@@ -65,8 +89,20 @@ def listed(
             show_json([view(device) for device in devices])
             return
         names = {each.id: each.name for each in await folder.store.users.all()}
-        rows = [(each.id, each.name, names.get(each.owner or ""), each.platform_id) for each in devices]
-        show_table(("ID", "NAME", "OWNER", "PLATFORM"), rows, empty="there are no devices yet")
+        rows = [
+            (
+                each.id,
+                each.name,
+                names.get(each.owner or ""),
+                each.platform_id,
+                "yes" if each.online else "no",
+                iso_or_none(each.last_heard),
+                each.key,
+            )
+            for each in devices
+        ]
+        columns = ("ID", "NAME", "OWNER", "PLATFORM", "ONLINE", "HEARD", "KEY")
+        show_table(columns, rows, empty="there are no devices yet")
 
     in_folder(work, data=data)
 
@@ -97,6 +133,136 @@ def remove(
         done(text, json, id=device.id)
 
     in_folder(work, data=data)
+
+
+def keys(
+    device_id: Id,
+    key: Key = None,
+    psk_file: PskFile = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Show which keys a device has, or replace them: its sessions end, and it must prove to hold the new one."""
+    public_key, psk = _keys(key, psk_file)
+
+    async def work(folder: Folder) -> None:
+        device = await _found(folder, device_id)
+        if public_key is not None or psk is not None:
+            changed = await _bind(folder, device.id, public_key, psk)
+            text = f"device {device.id} has another key now" if changed else f"device {device.id} had that key already"
+            done(text, json, id=device.id, changed=changed)
+            return
+        bound = await folder.identity.keys(device.id)
+        shown = {
+            "id": device.id,
+            "public_key": None if bound is None or bound.public_key is None else as_pem(bound.public_key),
+            "fingerprint": None if bound is None or bound.public_key is None else fingerprint(bound.public_key),
+            "psk": bound is not None and bound.psk is not None,
+            "changed_at": None if bound is None else iso_or_none(bound.changed_at),
+        }
+        if json:
+            show_json(shown)
+            return
+        typer.echo(f"public key      {shown['fingerprint'] or 'none'}")
+        typer.echo(f"pre-shared key  {'yes' if shown['psk'] else 'none'}")
+        if shown["public_key"] is not None:
+            typer.echo(shown["public_key"], nl=False)
+
+    in_folder(work, data=data)
+
+
+def provision(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files; made if need be.")],
+    device_id: Annotated[
+        str | None, typer.Argument(help="The device's id, 24 hex digits; a new one is made up if there is none.")
+    ] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="Name of its owner; without, anyone may claim it.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Its name, unique to its owner.")] = None,
+    psk: Annotated[bool, typer.Option("--psk", help="A pre-shared key, for devices without Device OS.")] = False,
+    tcp: Annotated[bool, typer.Option("--tcp", help="RSA, for devices of the older generation.")] = False,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Where the device finds this cloud [default: device_host]")
+    ] = None,
+    port: Annotated[int | None, typer.Option("--port", help="[default: udp_port, or tcp_port with --tcp]")] = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Make a key for a device, bind it, and write the files that the device needs."""
+    if psk and tcp:
+        fail("choose one of --psk and --tcp", Exit.USAGE)
+    made = secrets.token_hex(12) if device_id is None else device_id.lower()
+
+    async def work(folder: Folder) -> None:
+        user = None if owner is None else await folder.access.named(owner)
+        where = host or folder.settings.device_host
+        server = folder.keys.for_device(where, device_port(folder.settings, port, tcp=tcp), tcp=tcp) if where else b""
+        key = None if psk else new_device_key(tcp=tcp)
+        secret = secrets.token_bytes(PSK_BYTES) if psk else None
+        files: dict[str, bytes] = {"device_id": f"{made}\n".encode()}
+        if key is None:
+            assert secret is not None
+            files["device.psk"] = f"{secret.hex()}\n".encode()
+        else:
+            files["device_key.der"] = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+            files["server_key.der"] = server or folder.keys.public(tcp=tcp)
+        written = [str(_write(out / file, content)) for file, content in files.items()]
+        device = await folder.store.devices.get(made)
+        if device is None:
+            device = await folder.devices.add(made, None if user is None else user.id, name=name)
+        elif owner is not None and (user is None or device.owner != user.id):
+            fail(f"the device {made} is known already, and not {owner}'s", Exit.NOT_ALLOWED)
+        public = None if key is None else key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        await _bind(folder, device.id, public, secret)
+        if json:
+            show_json({**view(await _found(folder, device.id)), "files": written})
+            return
+        typer.echo(f"device {device.id} can connect with the files in {out}: {', '.join(files)}")
+        if not psk and not server:
+            typer.echo("server_key.der holds no address, since neither --host nor device_host was given")
+
+    in_folder(work, data=data, create=True)
+
+
+def device_port(settings: Settings, port: int | None, *, tcp: bool) -> int:
+    """The port that is written into a device's memory: as told, as set, else the usual one."""
+    return port or (settings.tcp_port or TCP_PORT if tcp else settings.udp_port or UDP_PORT)
+
+
+def _keys(key: Path | None, psk_file: Path | None) -> tuple[bytes | None, bytes | None]:
+    """What the files hold, checked before anything is changed."""
+    try:
+        public_key = None if key is None else read_public_key(key.read_bytes())
+        psk = None if psk_file is None else check_psk(bytes.fromhex(psk_file.read_text().strip()))
+    except OSError as problem:
+        fail(f"{problem.filename} can't be read: {problem.strerror}", Exit.USAGE)
+    except ValueError:
+        fail(f"{psk_file} must hold the key in hex digits", Exit.USAGE)
+    except BadInput as problem:
+        fail(f"{key if psk_file is None else psk_file}: {problem.description}", Exit.USAGE)
+    return public_key, psk
+
+
+async def _bind(folder: Folder, device_id: str, public_key: bytes | None, psk: bytes | None) -> bool:
+    changed = False
+    if public_key is not None:
+        changed |= await folder.identity.set_key(device_id, public_key)
+    if psk is not None:
+        changed |= await folder.identity.set_psk(device_id, psk)
+    return changed
+
+
+def _write(file: Path, content: bytes) -> Path:
+    """Writes a file that only its owner may read; one that is there is not touched."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        fail(f"{file} is there already; choose another folder with --out")
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+    return file
 
 
 async def _found(folder: Folder, device_id: str) -> Device:

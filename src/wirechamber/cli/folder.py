@@ -13,6 +13,9 @@ from wirechamber.errors import CloudError
 from wirechamber.secrets import Vault
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
+from wirechamber.services.identity import Identity
+from wirechamber.services.serverkeys import ServerKeys
+from wirechamber.services.usage import Usages
 from wirechamber.settings import Settings, load
 from wirechamber.store.base import Store
 from wirechamber.store.sqlite import open_sqlite_store
@@ -25,9 +28,29 @@ class Folder:
 
     def __init__(self, settings: Settings, store: Store) -> None:
         clock = SystemClock()
+        self.settings = settings
         self.store = store
         self.access = Access(store, clock, settings)
         self.devices = Devices(store, clock)
+        self.identity = Identity(store, clock, settings)
+        self.usage = Usages(store, self.devices, clock)
+        self.keys = ServerKeys(settings.data_folder)
+
+
+def opened(data: Path | None, *, create: bool = False) -> Settings:
+    """The settings, once the data folder is there.
+
+    Args:
+        data: From the command's flag; None for the setting.
+        create: Make the folder if it is not there.
+    """
+    settings, _ = load(flags={"data": None if data is None else str(data)})
+    folder = settings.data_folder
+    if create:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif not folder.is_dir():
+        fail(f"there is no data folder {folder}; set WIRECHAMBER_DATA, or make one with `wirechamber user create`")
+    return settings
 
 
 def in_folder(work: Callable[[Folder], Awaitable[Result]], *, data: Path | None, create: bool = False) -> Result:
@@ -38,12 +61,7 @@ def in_folder(work: Callable[[Folder], Awaitable[Result]], *, data: Path | None,
         create: Make the folder if it is not there.
     """
     try:
-        settings, _ = load(flags={"data": None if data is None else str(data)})
-        folder = settings.data_folder
-        if create:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        elif not folder.is_dir():
-            fail(f"there is no data folder {folder}; set WIRECHAMBER_DATA, or make one with `wirechamber user create`")
+        settings = opened(data, create=create)
         return asyncio.run(_opened(settings, work))
     except CloudError as problem:
         fail(problem.description, exit_code(problem))

@@ -35,6 +35,7 @@ from wirechamber.switchboard.base import Leave, Switchboard
 # A PEM of RSA-4096 is under 1 KB.
 MAX_KEY_BYTES = 4096
 RSA_BITS = (1024, 2048, 3072, 4096)
+RSA_DEVICE_BITS = 1024
 # RFC 4279, section 5.3 wants 64 bytes to be taken; fewer than 16 can be guessed sooner than AES-128.
 MIN_PSK = 16
 MAX_PSK = 64
@@ -263,6 +264,9 @@ def read_public_key(data: bytes) -> bytes:
     """
     if len(data) > MAX_KEY_BYTES:
         raise BadInput(f"a public key has at most {MAX_KEY_BYTES} bytes")
+    if data[:1] == b"\x30":
+        # As a device's memory holds it.
+        data = data.rstrip(b"\xff") if data.endswith(b"\xff" * 8) else data
     if b"PRIVATE KEY" in data:
         raise BadInput("that is a private key, which only the device should have; send the public key")
     try:
@@ -286,6 +290,26 @@ def check_psk(psk: bytes) -> bytes:
     if not MIN_PSK <= len(psk) <= MAX_PSK:
         raise BadInput(f"a pre-shared key has {MIN_PSK} to {MAX_PSK} bytes")
     return psk
+
+
+def new_device_key(*, tcp: bool = False) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
+    """A key pair for a device: P-256, or RSA-1024 for the older link over TCP."""
+    if not tcp:
+        return ec.generate_private_key(ec.SECP256R1())
+    while True:
+        key = rsa.generate_private_key(65537, RSA_DEVICE_BITS)
+        numbers = key.private_numbers()
+        # Devices read it at fixed places, so every number must fill its own (device-protocol.md, section 5.1).
+        halves = (numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp)
+        if numbers.d.bit_length() > RSA_DEVICE_BITS - 8 and all(
+            half.bit_length() > RSA_DEVICE_BITS // 2 - 8 for half in halves
+        ):
+            return key
+
+
+def as_pem(public_key: bytes) -> str:
+    """A stored public key as PEM."""
+    return load_der_public_key(public_key).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def fingerprint(public_key: bytes) -> str:

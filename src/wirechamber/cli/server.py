@@ -1,0 +1,78 @@
+"""`wirechamber server`: the key by which devices know this cloud."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wirechamber.cli.device import device_port
+from wirechamber.cli.folder import opened
+from wirechamber.cli.output import Exit, exit_code, fail, show_json
+from wirechamber.cli.user import Data, Json
+from wirechamber.errors import CloudError
+from wirechamber.services.identity import as_pem, fingerprint
+from wirechamber.services.serverkeys import ServerKeys
+
+
+def app() -> typer.Typer:
+    """The group of commands."""
+    group = typer.Typer(help="The key by which devices know this cloud.", no_args_is_help=True)
+    group.command("key")(key)
+    # A group stays one, with one command in it.
+    group.callback()(_nothing)
+    return group
+
+
+def _nothing() -> None:
+    pass
+
+
+def key(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the public key here, DER (SubjectPublicKeyInfo); - for stdout.")
+    ] = None,
+    for_device: Annotated[
+        Path | None,
+        typer.Option("--for-device", help="Write key and address here, as a device's memory takes them."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="IPv4 address or name for --for-device [default: device_host]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Port for --for-device [default: udp_port, or tcp_port with --tcp]")
+    ] = None,
+    tcp: Annotated[bool, typer.Option("--tcp", help="The RSA key, for devices of the older generation.")] = False,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Print or write this cloud's public key, which is made on first use. Works while a server runs, and while none
+    does."""
+    try:
+        settings = opened(data, create=True)
+        keys = ServerKeys(settings.data_folder)
+        public = keys.public(tcp=tcp)
+        if out is not None:
+            _write(out, public)
+        if for_device is not None:
+            where = host or settings.device_host
+            if not where:
+                fail("name the host under which devices reach this cloud: --host, or device_host", Exit.USAGE)
+            _write(for_device, keys.for_device(where, device_port(settings, port, tcp=tcp), tcp=tcp))
+    except CloudError as problem:
+        fail(problem.description, exit_code(problem))
+    except OSError as problem:
+        fail(f"{problem.filename or 'the data folder'} can't be written: {problem.strerror}", Exit.FAILED)
+    if json:
+        show_json({"public_key": as_pem(public), "fingerprint": fingerprint(public)})
+    elif out is None and for_device is None:
+        typer.echo(as_pem(public), nl=False)
+
+
+def _write(file: Path, content: bytes) -> None:
+    if str(file) == "-":
+        sys.stdout.buffer.write(content)
+    else:
+        file.write_bytes(content)
