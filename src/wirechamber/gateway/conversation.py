@@ -395,10 +395,7 @@ class Conversation:
         if not link.deviceos and observe != 0:
             self._unsubscribe(link, request, wanted, observe)
             return
-        others = tuple(
-            each for each in link.subscriptions if each.prefix != wanted.prefix or each.device != wanted.device
-        )
-        if len(others) >= MAX_SUBSCRIPTIONS:
+        if len(_others(link, wanted)) >= MAX_SUBSCRIPTIONS:
             self.refused["subscriptions"] += 1
             self._reply(link, request, Code.FORBIDDEN)
             return
@@ -406,7 +403,7 @@ class Conversation:
         def done(ok: bool) -> None:
             if ok and not link.closed and link.device is not None:
                 self._outboxes.leave(link, link.device.owner)
-                link.subscriptions = (*others, wanted)
+                link.subscriptions = (*_others(link, wanted), wanted)
                 self._outboxes.join(link, link.device.owner, link.subscriptions)
                 self._outboxes.settle(link)
             if link.deviceos:
@@ -452,6 +449,11 @@ class Conversation:
         else:
             self._reply(link, request, Code.CONTENT, (seconds & 0xFFFFFFFF).to_bytes(4, "big"))
         self._flush(link, Purpose.OTHER)
+
+
+def _others(link: Link, wanted: Subscription) -> tuple[Subscription, ...]:
+    """What the device wants beside this, which replaces what it wanted of the same."""
+    return tuple(each for each in link.subscriptions if (each.prefix, each.device) != (wanted.prefix, wanted.device))
 
 
 def _greeting(hello: Hello) -> Greeting:
