@@ -364,6 +364,27 @@ def test_deliveries_are_held_and_released(opener: StoreOpener, tmp_path: Path) -
     run(work())
 
 
+def test_what_is_held_for_active_integrations_is_released_together(opener: StoreOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opener(tmp_path) as store:
+            await with_hooks(store, "temp", "hum", "wind")
+            for name, change in (("hum", {"disabled": True}), ("wind", {"paused": "misconfigured"})):
+                record = await store.integrations.get(f"hook-{name}")
+                assert record is not None
+                await store.integrations.update(structs.replace(record, **change))
+            held = [
+                a_delivery(number, integration=f"hook-{name}", state="held")
+                for number, name in enumerate(("temp", "hum", "wind"))
+            ]
+            await store.deliveries.settle(Settlement(upsert=(*held, a_delivery(9, state="dead"))))
+            assert await store.deliveries.release_active(NOW + 7) == 1
+            assert [(each.integration, each.due_at) for each in await store.deliveries.due(NOW + 7, 10)] == [
+                ("hook-temp", NOW + 7)
+            ]
+
+    run(work())
+
+
 def test_overdue_answers(opener: StoreOpener, tmp_path: Path) -> None:
     async def work() -> None:
         async with opener(tmp_path) as store:

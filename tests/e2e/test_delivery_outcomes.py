@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -11,9 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec import structs
 
 from tests.cloud import Cloud, Target, cloud, eventually
 from tests.sse import Seen, Stream, stream, take
+from wirechamber.clock import SystemClock
+from wirechamber.secrets import Vault
+from wirechamber.store.sqlite import open_sqlite_store
 
 
 def hook(client: httpx.Client, target: Target, event: str = "temp", **rest: Any) -> str:
@@ -343,3 +349,92 @@ def test_the_log_is_paged_and_filtered(live: Cloud, target: Target) -> None:
             found = client.get(path, params={"status": status}).json()["logs"]
             assert [each["ok"] for each in found] == [status == "success"] * count
         assert client.get(path, params={"device": "0" * 24}).json()["logs"] == []
+
+
+def test_what_was_held_is_sent_as_soon_as_the_integration_is_enabled(tmp_path: Path, target: Target) -> None:
+    target.answer = lambda method, path, body: (500, {}, b"")
+    with cloud(tmp_path / "data", retry_schedule="0,0.2,0.2,0.2") as live, live.client(live.user("ann")) as client:
+        made = hook(client, target)
+        publish(client)
+        eventually(lambda: target.requests)
+        client.put(f"/v1/integrations/{made}", json={"disabled": True})
+        target.answer = lambda method, path, body: (200, {}, b"")
+        with stream(client, "/v1/devices/events/hook-sent") as source:
+            client.put(f"/v1/integrations/{made}", json={"disabled": False})
+            enabled_at = time.monotonic()
+            # No other event comes that would wake anybody.
+            take(source, 1)
+        assert time.monotonic() - enabled_at < 3
+
+
+def test_what_is_set_aside_while_the_integration_is_being_enabled_is_not_forgotten(
+    tmp_path: Path, target: Target
+) -> None:
+    gate = threading.Event()
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        gate.wait(10)
+        return 200, {}, b""
+
+    target.answer = answer
+    with cloud(tmp_path / "data", lane_concurrency="1") as live, live.client(live.user("ann")) as client:
+        made = hook(client, target, body="{{{PARTICLE_EVENT_VALUE}}}")
+        for number in range(5):
+            publish(client, data=str(number))
+        eventually(lambda: target.requests)
+        client.put(f"/v1/integrations/{made}", json={"disabled": True})
+        # Delivery learns of the change with the next event.
+        publish(client, "another")
+        client.put(f"/v1/integrations/{made}", json={"disabled": False})
+        gate.set()
+        eventually(lambda: len(target.requests) == 5, what="all five requests")
+        assert {body for *_, body in target.requests} == {str(number).encode() for number in range(5)}
+
+
+def test_what_was_held_when_the_server_was_killed_between_saving_and_releasing_is_sent(
+    tmp_path: Path, target: Target
+) -> None:
+    target.answer = lambda method, path, body: (500, {}, b"")
+    with cloud(tmp_path / "data", retry_schedule="0,0.2,0.2") as live:
+        token = live.user("ann")
+        with live.client(token) as client:
+            made = hook(client, target)
+            publish(client)
+            eventually(lambda: target.requests)
+            client.put(f"/v1/integrations/{made}", json={"disabled": True})
+        live.kill()
+        asyncio.run(_enable(tmp_path / "data", made))
+        target.answer = lambda method, path, body: (200, {}, b"")
+        live.start()
+        with live.client(token) as client:
+            eventually(lambda: attempts(client, made)[0]["ok"], 5, "the delivery that was held")
+
+
+async def _enable(folder: Path, integration: str) -> None:
+    """What saving does first; the rest is what the kill prevents."""
+    async with open_sqlite_store(folder, Vault.open(folder), clock=SystemClock()) as store:
+        record = await store.integrations.get(integration)
+        assert record is not None
+        assert record.disabled
+        assert await store.deliveries.open_of(integration) == 1
+        await store.integrations.update(structs.replace(record, disabled=False))
+
+
+def test_the_device_is_told_by_its_deadline_though_the_first_request_still_hangs(
+    tmp_path: Path, target: Target
+) -> None:
+    gate = threading.Event()
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        gate.wait(10)
+        return 200, {}, b"late"
+
+    target.answer = answer
+    with cloud(tmp_path / "data", answer_deadline="0.5") as live, live.client(live.user("ann")) as client:
+        hook(client, target)
+        with stream(client, "/v1/devices/events/hook-") as source:
+            publish(client)
+            (error,) = take(source, 1)
+            assert (error.name, error.data) == ("hook-error/temp/0", "ETIMEDOUT")
+            gate.set()
+            assert [event.name for event in take(source, 2)] == ["hook-sent/temp", "hook-response/temp/0"]

@@ -27,6 +27,8 @@ LONGEST_NAP_S = 30.0
 # Due rows whose lanes are full are asked for again after this, or as soon as a batch was settled.
 SHORTEST_NAP_S = 0.02
 AGING_TICK_S = 1.0
+# What a device is told while no attempt has failed yet, in the words of integrations.md, section 9.
+OVERDUE = "ETIMEDOUT"
 
 
 class Backlog:
@@ -82,6 +84,9 @@ class Backlog:
         if courier.claims >= MAX_CLAIMS:
             return LONGEST_NAP_S
         await self._integrations.refresh()
+        for integration in tuple(courier.revived):
+            await self._deliveries.release(integration, now)
+            courier.revived.discard(integration)
         rows = await self._deliveries.due(now, courier.claims + FETCH, courier.full())
         fresh = [row for row in rows if courier.may_resume(row.id)]
         for row in fresh:
@@ -102,6 +107,12 @@ class Backlog:
 
     async def _tell_overdue(self) -> None:
         now = self._clock.now()
+        for hanging in self._courier.overdue(now):
+            # It has no row yet; should this be lost, the same event is made again with the same id.
+            hanging.error_told = True
+            topics = self._courier.topics(hanging)
+            error = results.of_failure(hanging.event, hanging.integration, hanging.delivery, topics, OVERDUE, now)
+            self._settler.add(Settled(events=[error]))
         for row in await self._deliveries.overdue_answers(now, FETCH):
             job = self._courier.claimed(row.id)
             if job is not None and job.error_told:
@@ -110,7 +121,7 @@ class Backlog:
             if trigger is None:
                 continue
             topics = self._courier.topics(job or Job.of_row(row, trigger))
-            why = row.why or "ETIMEDOUT"
+            why = row.why or OVERDUE
             error = results.of_failure(row.event, row.integration, row.id, topics, why, now)
             if job is None:
                 self._settler.add(Settled(events=[error], upsert=structs.replace(row, error_told=True)))

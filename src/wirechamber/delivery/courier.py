@@ -89,6 +89,9 @@ class Courier:
         self._user_agent = user_agent
         self._loop = asyncio.get_running_loop()
         self._claimed: dict[str, Job] = {}
+        self._running: dict[Job, None] = {}
+        # Integrations of which a delivery was written down as held although they are active by now.
+        self.revived: set[str] = set()
         self._pump_due = False
         self._stopped = False
         self._waiters: list[asyncio.Future[None]] = []
@@ -157,18 +160,30 @@ class Courier:
         """Starts no more jobs; those that run are settled as they end."""
         self._stopped = True
 
-    def settled(self, batch: list[Settled]) -> None:
-        """The settler has written a batch: there is room for more."""
-        for item in batch:
-            settled = item.upsert.id if item.upsert is not None else item.remove
-            if settled is not None:
-                self._claimed.pop(settled, None)
-                self._just_settled.add(settled)
+    def overdue(self, now: int) -> list[Job]:
+        """First attempts under way past the moment at which their device must be told; later ones have a row."""
+        return [job for job in self._running if not job.stored and not job.error_told and job.deadline_at <= now]
+
+    def wake(self) -> None:
+        """Ends every `progress`: there may be rows to fetch that were not due before."""
         self._batches += 1
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def settled(self, batch: list[Settled]) -> None:
+        """The settler has written a batch: there is room for more."""
+        for item in batch:
+            if item.upsert is not None and item.upsert.state == "held":
+                trigger = self._index.get(item.upsert.integration)
+                if trigger is not None and trigger.record.active:
+                    self.revived.add(item.upsert.integration)
+            settled = item.upsert.id if item.upsert is not None else item.remove
+            if settled is not None:
+                self._claimed.pop(settled, None)
+                self._just_settled.add(settled)
+        self.wake()
         self._schedule_pump()
 
     # --- lanes ---
@@ -224,6 +239,7 @@ class Courier:
             plan = _stillborn(prepared)
         else:
             plan = trigger.kind.deliver((job.event,), prepared, self._context())
+        self._running[job] = None
         self._runner.start(job.integration, plan, lambda run: self._attempted(job, run))
 
     def _context(self) -> Context:
@@ -232,6 +248,7 @@ class Courier:
     # --- what came of an attempt ---
 
     def _attempted(self, job: Job, run: Run) -> None:
+        del self._running[job]
         self._lanes.release(job)
         self._schedule_pump()
         if self._stopped and _was_cut_short(run):

@@ -37,10 +37,17 @@ class Integrations:
         self._runner = runner
         self._seen = -1
         self._revision = 0
+        self._taking_in = asyncio.Lock()
 
     async def refresh(self) -> None:
         """Takes in what has changed since the last time."""
-        seen = self._store.revision()
+        if self._store.revision() == self._seen:
+            return
+        # One at a time: of two, the one that read earlier could be applied later.
+        async with self._taking_in:
+            await self._take_in(self._store.revision())
+
+    async def _take_in(self, seen: int) -> None:
         if seen == self._seen:
             return
         changes = await self._store.integrations.changes(self._revision)

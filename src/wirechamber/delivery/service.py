@@ -29,7 +29,7 @@ from wirechamber.model.integrations import IntegrationRecord
 from wirechamber.observe.metrics import Metrics
 from wirechamber.observe.parts import watched
 from wirechamber.settings import Settings
-from wirechamber.store.base import Store
+from wirechamber.store.base import Deliveries, Store
 
 _log = structlog.get_logger("wirechamber.delivery")
 
@@ -42,7 +42,7 @@ class Delivering:
 
     def __init__(
         self, index: Index, integrations: Integrations, courier: Courier, dispatch: Dispatch, lanes: Lanes,
-        watermark: Watermark, log: EventLog,
+        watermark: Watermark, log: EventLog, deliveries: Deliveries, clock: Clock,
     ) -> None:  # fmt: skip
         self._index = index
         self._integrations = integrations
@@ -51,6 +51,8 @@ class Delivering:
         self._lanes = lanes
         self._watermark = watermark
         self._log = log
+        self._deliveries = deliveries
+        self._clock = clock
 
     @property
     def settled_to(self) -> Cursor:
@@ -71,6 +73,16 @@ class Delivering:
     def running(self) -> int:
         """Deliveries that are being attempted."""
         return self._lanes.running
+
+    async def saved(self, record: IntegrationRecord) -> None:
+        """An integration's new configuration is stored: it counts from now on. What was held for it is due at once."""
+        # In this order: what is written down as held after the index knows better is noticed by the courier.
+        await self._integrations.refresh()
+        if record.active:
+            await self._deliveries.release(record.id, self._clock.now())
+            self._courier.wake()
+        else:
+            await self._deliveries.hold(record.id)
 
     async def test(self, record: IntegrationRecord, event: Event) -> Attempt:
         """Sends one sample event through an integration, enabled or not, and tells what came of it."""
@@ -143,6 +155,8 @@ async def delivering(
         clock=clock,
     )
     await integrations.refresh()
+    # Saving an integration and releasing what it held are two steps; a crash may have come between.
+    await store.deliveries.release_active(clock.now())
     settling = watched(failed, settler.run(courier.settled), "settler")
     followers = [
         watched(failed, dispatch.run(), "dispatch"),
@@ -151,7 +165,7 @@ async def delivering(
         watched(failed, pauses.run(), "pauses"),
     ]
     try:
-        yield Delivering(index, integrations, courier, dispatch, lanes, watermark, log)
+        yield Delivering(index, integrations, courier, dispatch, lanes, watermark, log, store.deliveries, clock)
     finally:
         for task in followers:
             task.cancel()

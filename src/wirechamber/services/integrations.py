@@ -32,25 +32,28 @@ TEST_DATA = "test-event"
 MAX_DEPTH = 64
 
 
-class Tester(Protocol):
-    """Sends one sample event through an integration."""
+class Delivery(Protocol):
+    """What is asked of the delivery side."""
+
+    async def saved(self, record: IntegrationRecord) -> None:
+        """A new configuration is stored; what waited for this integration is held, or due at once."""
 
     async def test(self, record: IntegrationRecord, event: Event) -> Attempt:
-        """Makes the attempt and tells what came of it."""
+        """Sends one sample event through it and tells what came of it."""
 
 
 class Integrations:
     """What an owner may do with integrations."""
 
     def __init__(
-        self, store: Store, log: EventLog, registry: Registry, clock: Clock, settings: Settings, tester: Tester
+        self, store: Store, log: EventLog, registry: Registry, clock: Clock, settings: Settings, delivery: Delivery
     ) -> None:
         self._store = store
         self._log = log
         self._registry = registry
         self._clock = clock
         self._settings = settings
-        self._tester = tester
+        self._delivery = delivery
 
     async def create(self, owner: str, sent: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
         """Makes an integration; returns it as shown, with `warnings`.
@@ -94,10 +97,7 @@ class Integrations:
         since = record.since if record.active else await self._log.newest()
         changed = structs.replace(changed, updated_at=self._clock.now(), since=since, paused=None)
         await self._store.integrations.update(changed)
-        if changed.disabled:
-            await self._store.deliveries.hold(changed.id)
-        else:
-            await self._store.deliveries.release(changed.id, self._clock.now())
+        await self._delivery.saved(changed)
         return self.view(changed) | {"warnings": warnings}
 
     async def remove(self, owner: str, integration_id: str) -> None:
@@ -163,7 +163,7 @@ class Integrations:
             origin="api",
             ttl=DEFAULT_TTL,
         )
-        attempt = await self._tester.test(record, event)
+        attempt = await self._delivery.test(record, event)
         shown = attempt_view(attempt)
         return {
             "ok": attempt.ok,

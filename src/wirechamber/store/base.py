@@ -308,6 +308,9 @@ class Deliveries(Protocol):
     async def release(self, integration_id: str, due_at: int) -> int:
         """Makes an integration's held deliveries wait again. Returns how many."""
 
+    async def release_active(self, due_at: int) -> int:
+        """The same for every integration that is active (asked once, at the start). Returns how many."""
+
     async def open_of(self, integration_id: str) -> int:
         """How many deliveries of the integration are waiting or held."""
 

@@ -144,6 +144,14 @@ class SqliteDeliveries:
             due_at,
         )
 
+    async def release_active(self, due_at: int) -> int:
+        """Makes what is held for active integrations wait again."""
+        return await self._change(
+            "update delivery set state = 'waiting', due_at = ? where state = 'held' and integration in"
+            " (select id from integration where record ->> 'disabled' = 0 and record ->> 'paused' is null)",
+            due_at,
+        )
+
     async def open_of(self, integration_id: str) -> int:
         """How many deliveries wait or are held."""
         query = "select count(*) from delivery where integration = ? and state in ('waiting', 'held')"
