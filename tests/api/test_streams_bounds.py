@@ -35,15 +35,39 @@ def _opens(client: httpx.Client) -> bool:
         return response.status_code == 200
 
 
-def _connect(live: Cloud, token: str) -> socket.socket:
+def _connect(live: Cloud, token: str, after: str = "") -> socket.socket:
     host, port = live.url.removeprefix("http://").split(":")
     made = socket.socket()
     # As little as possible waits in the kernel.
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     made.settimeout(20)
     made.connect((host, int(port)))
-    made.sendall(f"GET /v1/devices/events HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+    path = f"/v1/devices/events?last_event_id={after}"
+    made.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
     return made
+
+
+def test_who_catches_up_is_not_taken_for_slow(tmp_path: Path) -> None:
+    count, data = 1_500, "x" * 16_000
+    with cloud(tmp_path / "data", stream_buffer_kb="64") as live:
+        token = live.user("ann")
+        publisher = live.client(token)
+        for _ in range(count):
+            publisher.post("/v1/devices/events", json={"name": "past", "data": data})
+        # All of it is in memory still, and many times what may wait for a reader.
+        with _connect(live, token, after="0") as reading:
+            got = reading.recv(1000)
+            assert b"200 OK" in got
+            publisher.post("/v1/devices/events", json={"name": "live"})
+            publisher.post("/v1/devices/events", json={"name": "last"})
+            parts = [got]
+            while b"event: last" not in b"".join(parts[-2:]):
+                part = reading.recv(1 << 20)
+                assert part, "the stream has ended"
+                parts.append(part)
+        seen = b"".join(parts)
+        assert [seen.count(b"event: " + name) for name in (b"past", b"live", b"last")] == [count, 1, 1]
+        assert _metric(live, "wirechamber_streams_let_go_total") == 0
 
 
 def test_a_slow_reader_is_let_go_and_the_others_go_on(tmp_path: Path) -> None:

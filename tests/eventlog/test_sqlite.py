@@ -204,3 +204,25 @@ def test_what_waits_is_bounded(tmp_path: Path) -> None:
             await log.append([numbered(1)])
 
     run(work())
+
+
+def test_what_a_taken_position_keeps_out_is_not_acknowledged(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with open_sqlite_log(tmp_path, durability="full", clock=SystemClock()) as log:
+            (first,) = await log.append([numbered(0)])
+            intruder = sqlite3.connect(tmp_path / FILE)
+            intruder.execute(
+                "insert into event select position + 1, 'other', owner, coreid, name, received_at, size, record"
+                " from event"
+            )
+            intruder.commit()
+            intruder.close()
+            with pytest.raises(Unavailable):
+                await log.append([numbered(1)])
+            # Nothing of it is in the way of the next one.
+            (second,) = await log.append([numbered(1)])
+            assert log.order(second) > log.order(first) + 1
+            page = await log.read(Scope(owner=numbered(0).owner), log.origin)
+            assert [entry.cursor for entry in page.entries if entry.event.id == numbered(1).id] == [second]
+
+    run(work())

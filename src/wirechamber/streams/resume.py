@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from wirechamber.eventlog.base import Cursor, EventLog, Gap, Scope
@@ -9,6 +10,8 @@ from wirechamber.protocols import sse
 from wirechamber.streams.hub import formatted
 
 PAGE = 500
+# So much of the past may be left for the turn in which a reader joins. More would look like a reader that is slow.
+LEFT_BYTES = 64 * 1024
 
 
 class Start:
@@ -38,21 +41,33 @@ class Start:
 
 
 async def history(log: EventLog, scope: Scope, start: Start) -> AsyncIterator[bytes]:
-    """The events that a reader missed, one each, until the tail in memory reaches back to `start.position`.
+    """The events that a reader missed, one each, until little is left, all of it in the tail in memory.
 
-    `start.position` moves on with each of them, so the caller can join the live stream there: when this ends, what is
-    left is in the tail.
+    `start.position` moves on with each of them, so the caller can join the live stream there. The caller waits for the
+    reader in between, so one that reads slowly stays here, however much comes meanwhile.
     """
     if start.gap is not None:
         yield sse.gap(start.gap.first, start.gap.last, start.position)
-    while log.tail.since(start.position, 0) is None:
-        page = await log.read(scope, start.position, PAGE)
-        if page.gap is not None:
-            yield sse.gap(page.gap.first, page.gap.last, page.gap.last)
-        for entry in page.entries:
+    while True:
+        entries = log.tail.since(start.position, PAGE)
+        if entries is None:
+            page = await log.read(scope, start.position, PAGE)
+            if page.gap is not None:
+                yield sse.gap(page.gap.first, page.gap.last, page.gap.last)
+            for entry in page.entries:
+                start.position = entry.cursor
+                yield formatted(entry.cursor, entry.event)
+            start.position = page.after
+            continue
+        frames = [formatted(entry.cursor, entry.event) if scope.holds(entry.event) else b"" for entry in entries]
+        if len(entries) < PAGE and sum(map(len, frames)) <= LEFT_BYTES:
+            return
+        for entry, frame in zip(entries, frames, strict=True):
             start.position = entry.cursor
-            yield formatted(entry.cursor, entry.event)
-        start.position = page.after
+            if frame:
+                yield frame
+        # Where nothing of this page was for the reader, nobody has waited yet.
+        await asyncio.sleep(0)
 
 
 def recent(log: EventLog, scope: Scope, position: Cursor) -> list[bytes]:

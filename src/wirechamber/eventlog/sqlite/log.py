@@ -312,14 +312,18 @@ class SqliteEventLog:
         newest = first + len(events) - 1
         # A transaction of its own, begun and committed within the statement: each further one would wait for the GIL.
         stored = self._writer.execute(INSERT, (_encode(rows).decode(),)).rowcount
+        # At once: whatever fails from here on, these positions are taken.
+        self._newest = newest
         known: dict[str, int] = {}
         if stored != len(rows):
             known = _positions(self._writer, [event.id for event in events])
+            if any(event.id not in known for event in events):
+                # Left out for another reason than its id. It must not be acknowledged.
+                raise sqlite3.IntegrityError("a position was taken already")
             used = _sizes_of_new(rows, known)
         for owner, size in used.items():
             self._used[owner] = self._used.get(owner, 0) + size
         self._uncounted += stored
-        self._newest = newest
         if self._uncounted >= COUNT_EVERY:
             with suppress(sqlite3.Error), transaction(self._writer) as db:
                 self._count(db)
