@@ -176,8 +176,9 @@ def test_items_that_json_says_otherwise(data: str, text: str) -> None:
     "data",
     [
         "", "18", "1901", "ff", "1f", "3f", "df", "1c", "fc", "f0", "f8ff", "fe", "0000", "41", "5f", "5f41",
-        "5f6161ff", "5f5fffff", "62c328", "81", "9a7fffffff00", "9f", "81ff", "a1", "a161", "a1ff00", "a16161ff", "bf6161ff",
-        "bf6161", "a1f500", "a1f93c0000", "fb00", "c0", "ba7fffffff", "5bffffffffffffffff00", "81" * 40 + "00",
+        "5f6161ff", "5f5fffff", "62c328", "81", "9a7fffffff00", "9f", "81ff", "a1", "a161", "a1ff00", "a16161ff",
+        "bf6161ff", "bf6161", "a1f500", "a1f93c0000", "fb00", "c0", "ba7fffffff", "5bffffffffffffffff00",
+        "81" * 40 + "00",
         "c0" * 40 + "00",
     ],
 )  # fmt: skip
