@@ -11,7 +11,7 @@ from enum import IntEnum, IntFlag
 
 from msgspec import Struct
 
-from wirechamber.protocols.coap.message import Code, Message, Option, Type, bad_option, ping, uint
+from wirechamber.protocols.coap.message import MAX_MESSAGE, Code, Message, Option, Type, bad_option, ping, uint
 from wirechamber.protocols.deviceos.varint import TooShort, read_varint, write_varint
 
 # Device OS: an event without Max-Age lives for 60 s (device-protocol.md, Q24).
@@ -234,7 +234,6 @@ _NON_BYTE = 0x50
 _UPPER_E = ord("E")
 _LOWER_E = ord("e")
 _ONE_LETTER_PATH = 0xB1
-_JUST_MAX_AGE = DEFAULT_TTL
 
 
 def is_publish(data: bytes) -> bool:
@@ -277,6 +276,8 @@ def read_publish(data: bytes) -> Publish | None:
         max_age = DEFAULT_TTL
         payload = b""
         size = len(data)
+        if size > MAX_MESSAGE:
+            return None
         if end < size:
             first = data[end]
             if first == 0xFF:
