@@ -96,7 +96,7 @@ def address_block(host: str, port: int) -> bytes:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        kind, value = NAME, host.encode("idna") if host and not host.isascii() else host.encode()
+        kind, value = NAME, _name(host)
     else:
         if isinstance(address, ipaddress.IPv6Address):
             raise BadInput("a device's memory takes an IPv4 address or a name, not an IPv6 address; use a name")
@@ -109,6 +109,13 @@ def address_block(host: str, port: int) -> bytes:
         raise BadInput("the port must be between 1 and 65534")
     block = bytes((kind, len(value))) + value
     return (block.ljust(PORT_AT, UNUSED) + port.to_bytes(2, "big")).ljust(ADDRESS_BYTES, UNUSED)
+
+
+def _name(host: str) -> bytes:
+    try:
+        return host.encode() if host.isascii() else host.encode("idna")
+    except UnicodeError:
+        raise BadInput(f"{host!r} is no name of a host") from None
 
 
 def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
