@@ -1,4 +1,4 @@
-"""A device for tests that does just what it is told, over a real socket: it repeats nothing and answers nothing unasked."""
+"""A device for tests that does just what it is told, over a real socket: it repeats nothing, answers nothing unasked."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ def device_key() -> ec.EllipticCurvePrivateKey:
 
 def public_der(key: ec.EllipticCurvePrivateKey) -> bytes:
     """Its public half."""
-    return key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 class Peer:
@@ -154,9 +152,7 @@ class Peer:
     def resume(self, state: tuple[bytes, int, int, int]) -> Peer:
         """Wakes up with what it kept."""
         keys, next_sequence, top, self.message_id = state
-        self.session = Session(
-            msgspec.msgpack.decode(keys, type=SessionState), next_sequence=next_sequence, top=top
-        )
+        self.session = Session(msgspec.msgpack.decode(keys, type=SessionState), next_sequence=next_sequence, top=top)
         self.session.moving = True
         return self
 

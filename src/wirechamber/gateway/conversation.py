@@ -175,9 +175,9 @@ class Conversation:
                 self._roster.went(link)
             case LedgerRequest():
                 self._reply(link, request, Code.NOT_FOUND)
-            case Malformed():
+            case Malformed(code=code):
                 self.refused["malformed"] += 1
-                self._reply(link, request, Code.BAD_REQUEST)
+                self._reply(link, request, code)
             case Unknown():
                 self.refused["unknown"] += 1
                 self._reply(link, request, Code.NOT_FOUND)
