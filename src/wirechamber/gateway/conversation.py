@@ -18,6 +18,7 @@ from msgspec import structs
 
 from wirechamber.clock import Clock
 from wirechamber.errors import CloudError
+from wirechamber.eventlog.base import Cursor
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import Purpose
@@ -256,6 +257,7 @@ class Conversation:
     async def _greet(self, link: Link, device_id: str, hello: Hello | None, request: Request | None) -> None:
         try:
             device = await self._identity.admit(device_id, link.public_key)
+            behind = await self._roster.left_at(device_id) if link.device is None else None
         except Refused as problem:
             self.refused[problem.reason] += 1
             _seldom.warning("device_refused", why=problem.description, device=device_id, address=link.host)
@@ -278,9 +280,17 @@ class Conversation:
         )
         if greeting is not None and greeting.platform != device.platform_id:
             device = structs.replace(device, platform_id=greeting.platform)
-        self._keeper.keep(change, lambda ok: self._greeted(link, device, hello, request, ok))
+        self._keeper.keep(change, lambda ok: self._greeted(link, device, hello, request, ok, behind))
 
-    def _greeted(self, link: Link, device: Device, hello: Hello | None, request: Request | None, ok: bool) -> None:
+    def _greeted(
+        self,
+        link: Link,
+        device: Device,
+        hello: Hello | None,
+        request: Request | None,
+        ok: bool,
+        behind: Cursor | None,
+    ) -> None:
         if link.closed:
             return
         if not ok:
@@ -292,6 +302,8 @@ class Conversation:
         if old is not None:
             self._close(old, "its device has begun a new session")
             link.behind = old.behind
+        elif behind is not None:
+            link.behind = behind
         self._outboxes.leave(link, device.owner)
         link.subscriptions = ()
         if hello is not None:

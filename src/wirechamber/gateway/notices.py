@@ -43,20 +43,27 @@ class Notices:
         if not forms:
             return False
         if link.deviceos:
-            messages = [_event(event.name, form, link.next_id()) for form in forms]
+            messages = [_event(link, event.name, form) for form in forms]
         else:
             messages = [_notification(event.name, forms[0], wanted[0], link.next_id(), self._order())]
         endpoint = self._endpoint(link)
+        now = self._clock.monotonic()
         try:
+            if link.reliable:
+                # Over TCP, Device OS acknowledges no events (6.2.0, on the wire). It does acknowledge a ping, and by
+                # then it has read what came before.
+                for message in messages:
+                    endpoint.send(message, None, now)
+                messages = [Message(Type.CON, Code.EMPTY.value, link.next_id(), b"")]
             for message in messages:
-                endpoint.send(message, sent, self._clock.monotonic())
+                endpoint.send(message, sent, now)
         except (Busy, ValueError):
             return False
         return True
 
     def tell(self, link: Link, name: str, data: bytes) -> None:
         """Sends an event to one device that asked for it, without the log."""
-        message = _event(name, Form(data), link.next_id())
+        message = _event(link, name, Form(data))
         try:
             self._endpoint(link).send(message, None, self._clock.monotonic())
         except Busy:
@@ -68,11 +75,12 @@ class Notices:
         return (self._clock.now() >> 4) & _OBSERVE_MASK
 
 
-def _event(name: str, form: Form, id: int) -> Message:
+def _event(link: Link, name: str, form: Form) -> Message:
     options = list(path("e", name))
     if form.content_format is not None:
         options.append((Option.CONTENT_FORMAT.value, uint(form.content_format)))
-    return Message(Type.CON, Code.POST.value, id, b"", tuple(options), form.payload)
+    type = Type.NON if link.reliable else Type.CON
+    return Message(type, Code.POST.value, link.next_id(), b"", tuple(options), form.payload)
 
 
 def _notification(name: str, form: Form, wanted: Subscription, id: int, order: int) -> Message:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
 from wirechamber.clock import Clock
+from wirechamber.eventlog.base import Cursor
 from wirechamber.gateway.intake import Arrival
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
@@ -62,6 +64,8 @@ class Roster:
         self._seen = -1
         self._revision = 0
         self.online = 0
+        # Up to where devices had their events that were linked when the last process ended, unless the store says less.
+        self.since: Cursor | None = None
 
     def get(self, device: str) -> Link | None:
         """The device's link, if it has one."""
@@ -115,7 +119,28 @@ class Roster:
         self._tell(Status(link, self._clock, online=False))
         self._keeper.keep(WentOffline(device=device.id, at=self._clock.now(), resume_from=behind))
 
+    def gone(self, device: Device) -> None:
+        """The device was online when the process ended, and has no session to come back with."""
+        now = self._clock.now()
+        self._tell(Arrival(status_event(device, online=False, now=now)))
+        self._keeper.keep(WentOffline(device=device.id, at=now))
+
+    async def left_at(self, device_id: str) -> Cursor | None:
+        """Up to where a device has had its events that is not linked at present; None if that was never told."""
+        if device_id in self._links:
+            return None
+        record = await self._store.links.get(device_id)
+        if record is None or record.resume_from is None:
+            return None
+        return Cursor(record.resume_from) if record.resume_from else self.since
+
     # --- what the registry says ---
+
+    async def begin(self) -> None:
+        """From here on, changes matter; whatever is read afterwards has those of before."""
+        seen = self._store.revision()
+        self._revision = (await self._store.devices.changes(sys.maxsize)).revision
+        self._seen = seen
 
     async def refresh(self) -> None:
         """Takes in what has changed in the registry since the last time, made by whichever process."""

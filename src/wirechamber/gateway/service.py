@@ -233,6 +233,8 @@ class Gateway:
     def _timed_out(self, link: Link, tag: object) -> None:
         if isinstance(tag, Asked):
             self.questions.unanswered(tag)
+        elif isinstance(tag, Sent) and link.reliable:
+            self.ended(link, "it acknowledges nothing")
         elif isinstance(tag, Sent):
             # It acknowledges nothing, so it is not there; it gets the rest when it is back.
             self._went(link)
@@ -458,10 +460,11 @@ class Gateway:
 
     async def start(self) -> None:
         """Takes up what the last process left."""
+        await self.roster.begin()
         sessions = self._store.sessions
         cursor = await sessions.cursor()
         newest = self._log.tail.newest
-        self._since = newest if cursor is None else self._log.parse(cursor)
+        self._since = self.roster.since = newest if cursor is None else self._log.parse(cursor)
         if cursor is not None:
             await self._catch_up(self._since)
         self.accounting.cursor = newest
@@ -484,6 +487,12 @@ class Gateway:
                 self.roster.restored(link)
                 if online[known.device].subscriptions:
                     self.wake(link)
+        for device_id in online:
+            if self.roster.get(device_id) is None:
+                # Its connection ended with the last process.
+                device = await self._store.devices.get(device_id)
+                if device is not None:
+                    self.roster.gone(device)
 
     async def _catch_up(self, cursor: Cursor) -> None:
         """Brings the receive state of sessions up to the events that they brought (DESIGN, section 3)."""

@@ -47,12 +47,15 @@ class Timing(Struct, frozen=True):
         random_factor: It is waited up to this many times as long, by chance; then doubled with each repetition.
         max_retransmit: How often a message is sent again before it is given up.
         lifetime: For how long a message id that was seen is taken for the same message (EXCHANGE_LIFETIME).
+        in_order: Nothing is lost or overtaken, so that an acknowledgement under an id that says nothing still tells
+            something.
     """
 
     ack_timeout: float = 2.0
     random_factor: float = 1.5
     max_retransmit: int = 4
     lifetime: float = 247.0
+    in_order: bool = False
 
 
 RFC_7252 = Timing()
@@ -60,7 +63,7 @@ RFC_7252 = Timing()
 # behind a modem that has to wake up.
 DEVICE_OS = Timing(ack_timeout=4.0, max_retransmit=3)
 # Over TCP nothing is sent again (device-protocol.md, section 5.3); an acknowledgement comes soon or never.
-OVER_TCP = Timing(ack_timeout=30.0, random_factor=1.0, max_retransmit=0)
+OVER_TCP = Timing(ack_timeout=30.0, random_factor=1.0, max_retransmit=0, in_order=True)
 
 
 class Busy(RuntimeError):
@@ -305,6 +308,8 @@ class Endpoint:
     def _acknowledged(self, message: Message, now: float) -> Arrival:
         sent = self._sent.get(message.id) if self._sent is not None else None
         code = message.code
+        if sent is None and self._timing.in_order:
+            sent = self._meant(message)
         if sent is None or not sent.con or 0 < code < 0x40:
             return None
         if code and message.token != sent.token:
@@ -316,6 +321,17 @@ class Endpoint:
             return None
         self._done(sent, now, last=not (code and sent.keep))
         return Answered(sent.tag, message) if code else Acknowledged(sent.tag)
+
+    def _meant(self, message: Message) -> _Sent | None:
+        """What an acknowledgement under an unknown id is for.
+
+        Over TCP, Device OS acknowledges pings, and requests that it answers in the acknowledgement, under a new id of
+        its own (6.2.0, on the wire).
+        """
+        if message.code:
+            return self._tokens.get(message.token) if self._tokens is not None and message.token else None
+        waiting = self._sent.values() if self._sent is not None else ()
+        return next((sent for sent in waiting if sent.con and not sent.data[1]), None)
 
     def _rejected(self, message: Message, now: float) -> Arrival:
         sent = self._sent.get(message.id) if self._sent is not None else None
