@@ -152,6 +152,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         )
         metrics.watch_streams(hub)
         metrics.watch_delivery(delivery)
+        metrics.watch_links(gateway)
         await stack.enter_async_context(listening(gateway, settings, failed))
         await stack.enter_async_context(_task(_tidy(settings, store, log, delivery, clock), "janitor"))
         app = application(parts)

@@ -591,6 +591,51 @@ class Gateway:
         """The TCP port that devices reach; 0 when there is none, or while it is somebody else's."""
         return 0 if self.tcp is None else self.tcp.port
 
+    # --- what is counted ---
+
+    @property
+    def online(self) -> int:
+        """Devices that are online."""
+        return self.roster.online
+
+    @property
+    def sessions(self) -> int:
+        """Devices whose links are known, online or not."""
+        return len(self.roster)
+
+    @property
+    def handshaking(self) -> int:
+        """Handshakes under way."""
+        return self.udp.handshakes + (0 if self.tcp is None else self.tcp.handshakes)
+
+    @property
+    def handshakes(self) -> int:
+        """Handshakes that were completed."""
+        return self.udp.handshakes_done + (0 if self.tcp is None else self.tcp.handshakes_done)
+
+    @property
+    def accepted(self) -> int:
+        """Events of devices that were stored."""
+        return self.publications.accepted
+
+    @property
+    def delivered(self) -> int:
+        """Events that devices acknowledged."""
+        return self.outboxes.delivered
+
+    def refusals(self) -> dict[tuple[str, str], int]:
+        """What was refused or dropped: by part and reason."""
+        waiting = self.intake.batches.dropped + self.keeper.batches.dropped
+        parts = {
+            "udp": self.udp.refused,
+            "tcp": Counter() if self.tcp is None else self.tcp.refused,
+            "messages": self.refused + self.conversation.refused,
+            "events": self.publications.refused,
+            "to_devices": Counter(expired=self.outboxes.expired, too_large=self.outboxes.too_large),
+            "store": Counter(waiting=waiting),
+        }
+        return {(part, reason): count for part, counts in parts.items() for reason, count in counts.items()}
+
     def ports(self, settings: Settings) -> list[DevicePort]:
         """What is to be opened so that devices get in."""
         loop, host, tcp = asyncio.get_running_loop(), settings.udp_host, self.tcp

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
@@ -38,6 +38,26 @@ class DeliveryCounts(Protocol):
     def lag(self) -> int: ...  # noqa: D102
 
 
+class LinkCounts(Protocol):
+    """What the gateway can tell of devices' links."""
+
+    @property
+    def online(self) -> int: ...  # noqa: D102
+    @property
+    def sessions(self) -> int: ...  # noqa: D102
+    @property
+    def handshaking(self) -> int: ...  # noqa: D102
+    @property
+    def handshakes(self) -> int: ...  # noqa: D102
+    @property
+    def accepted(self) -> int: ...  # noqa: D102
+    @property
+    def delivered(self) -> int: ...  # noqa: D102
+
+    def refusals(self) -> Mapping[tuple[str, str], int]:
+        """What was refused or dropped: by part and reason."""
+
+
 class Metrics(Collector):
     """Everything that is counted in one cloud."""
 
@@ -50,6 +70,7 @@ class Metrics(Collector):
         self._too_deep = 0
         self._streams: StreamCounts | None = None
         self._delivery: DeliveryCounts | None = None
+        self._links: LinkCounts | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(namespace="wirechamber", registry=self._registry)
@@ -95,6 +116,10 @@ class Metrics(Collector):
         """Reads the delivery side's own counts."""
         self._delivery = delivery
 
+    def watch_links(self, links: LinkCounts) -> None:
+        """Reads the gateway's own counts."""
+        self._links = links
+
     # --- what Prometheus reads ---
 
     def render(self) -> bytes:
@@ -109,7 +134,11 @@ class Metrics(Collector):
         """Every metric as it is now."""
         yield _counter("http_requests", "API requests answered.", ("method", "route", "status"), self._requests)
         yield self._histogram()
-        yield _counter("events", "Events accepted.", ("origin",), {(key,): n for key, n in self._events.items()})
+        events = {(key,): n for key, n in self._events.items()}
+        links = self._links
+        if links is not None:
+            events["device",] = links.accepted
+        yield _counter("events", "Events accepted.", ("origin",), events)
         yield _counter("deliveries", "Attempts by what followed.", ("kind", "outcome"), self._deliveries)
         refused = {(key,): n for key, n in self._refused.items()}
         yield _counter("input_refused", "Input that was refused.", ("reason",), refused)
@@ -120,6 +149,14 @@ class Metrics(Collector):
             yield _gauge("streams_open", "Event streams open.", lambda: streams.open)
             yield _counter("stream_events", "Events written to streams.", (), {(): streams.sent})
             yield _counter("streams_let_go", "Streams ended because their reader was slow.", (), {(): streams.let_go})
+        if links is not None:
+            yield _gauge("devices_online", "Devices that are online.", lambda: links.online)
+            yield _gauge("device_sessions", "Links of devices that are known, online or not.", lambda: links.sessions)
+            yield _gauge("device_handshakes_open", "Handshakes under way.", lambda: links.handshaking)
+            yield _counter("device_handshakes", "Handshakes completed.", (), {(): links.handshakes})
+            yield _counter("device_events", "Events that devices acknowledged.", (), {(): links.delivered})
+            refusals = links.refusals()
+            yield _counter("device_input_refused", "Input from devices refused.", ("part", "reason"), refusals)
         if delivery is not None:
             yield _gauge("deliveries_waiting", "Deliveries waiting in memory.", lambda: delivery.waiting)
             yield _gauge("deliveries_running", "Deliveries being attempted.", lambda: delivery.running)
