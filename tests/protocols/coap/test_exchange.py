@@ -317,6 +317,19 @@ def test_a_late_answer_is_acknowledged_and_not_told() -> None:
     assert end.outgoing() == [ack(9)]
 
 
+def test_an_answer_to_what_was_not_asked_yet_is_to_something_else() -> None:
+    end = endpoint(forgiving=True)
+    end.send(con(1), "first", 0.0)
+    end.send(con(2, b"t"), "waiting", 0.0, 50.0)
+    end.outgoing()
+    assert end.receive(answer(Type.CON, 9, b"t"), 0.1) is None
+    assert end.outgoing() == [ack(9)]
+    assert end.receive(ack(1), 0.2) == Acknowledged("first")
+    assert [read_message(data).id for data in end.outgoing()] == [2]
+    message = answer(Type.ACK, 2, b"t")
+    assert end.receive(message, 0.3) == Answered("waiting", message)
+
+
 def test_a_function_that_refuses_and_answers_all_the_same() -> None:
     # device-protocol.md, section 8: an argument that is too long.
     end = endpoint(forgiving=True)

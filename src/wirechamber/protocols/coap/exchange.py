@@ -122,7 +122,7 @@ class _Sent:
     Attributes:
         due: When it is sent again; None once it is acknowledged, or if it never is sent again.
         timeout: How long is waited this time.
-        tries: How often it was sent again.
+        tries: How often it was sent again; -1 before it was sent at all.
         answer_by: When it is too late for the answer; None while no answer is expected.
         expects: An answer is expected.
         keep: More answers may follow the first (RFC 7641).
@@ -153,7 +153,7 @@ class _Sent:
         self.keep = keep
         self.due: float | None = None
         self.timeout = 0.0
-        self.tries = 0
+        self.tries = -1
 
 
 class Endpoint:
@@ -346,6 +346,9 @@ class Endpoint:
         if not self.fresh(id, now):
             return Duplicate(id)
         sent = self._tokens.get(message.token) if self._tokens is not None else None
+        if sent is not None and sent.tries < 0:
+            # It has not been asked yet: this answers an earlier question with the same token.
+            sent = None
         answer = b""
         if con:
             # RFC 7252, section 4.2: a CON that can't be made sense of is rejected.
@@ -587,6 +590,7 @@ class Endpoint:
         if self._sent is None:
             self._sent = {}
         self._sent[sent.id] = sent
+        sent.tries = 0
         if sent.con:
             # RFC 7252, section 4.2: "a random duration between ACK_TIMEOUT and (ACK_TIMEOUT * ACK_RANDOM_FACTOR)".
             timing = self._timing
