@@ -268,6 +268,31 @@ def test_an_acknowledgement_with_another_token_answers_nothing() -> None:
     assert end.deadline() == 2.0
 
 
+def test_over_tcp_firmware_acknowledges_pings_and_answers_under_ids_of_its_own() -> None:
+    end = endpoint(OVER_TCP, nstart=2, forgiving=True)
+    end.send(Message(Type.CON, Code.EMPTY, 1), "ping", 0.0)
+    end.send(con(2, b"s", Code.PUT), "signal", 0.0, 10.0)
+    end.send(con(3, b"w"), "waiting", 0.0, 10.0)
+    end.outgoing()
+    # What was not sent yet can't be meant.
+    assert end.receive(answer(Type.ACK, 900, b"w"), 0.1) is None
+    assert end.receive(answer(Type.ACK, 900, b""), 0.1) is None
+    answered = answer(Type.ACK, 901, b"s", Code.CHANGED, b"")
+    assert end.receive(answered, 0.2) == Answered("signal", answered)
+    assert end.receive(ack(902), 0.3) == Acknowledged("ping")
+    assert end.receive(ack(903), 0.4) is None
+    assert end.deadline() == 10.0
+
+
+def test_over_udp_an_unknown_id_acknowledges_nothing() -> None:
+    end = endpoint(DEVICE_OS, forgiving=True)
+    end.send(Message(Type.CON, Code.EMPTY, 1), "ping", 0.0)
+    assert end.receive(ack(902), 0.1) is None
+    # A response without a token answers nothing that was asked.
+    assert end.receive(answer(Type.NON, 903, b""), 0.2) is None
+    assert end.deadline() == 4.0
+
+
 def test_an_acknowledgement_with_a_request_in_it_means_nothing() -> None:
     end = endpoint()
     end.send(con(1), "it", 0.0)

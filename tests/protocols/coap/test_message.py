@@ -125,6 +125,10 @@ def test_options_are_found_by_number() -> None:
     assert message.uint(Option.MAX_AGE) == 3600
     assert message.uint(Option.CONTENT_FORMAT) == 0
     assert message.uint(Option.OBSERVE) is None
+    assert message.is_request
+    assert not message.is_response
+    assert not read_message(ack(1)).is_request
+    assert read_message(bytes.fromhex("60450001")).is_response
 
 
 def test_options_are_written_in_order_and_those_of_one_number_stay_in_theirs() -> None:

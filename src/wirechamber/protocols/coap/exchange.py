@@ -329,9 +329,14 @@ class Endpoint:
         its own (6.2.0, on the wire).
         """
         if message.code:
-            return self._tokens.get(message.token) if self._tokens is not None and message.token else None
+            return self._asked(message.token) if message.token else None
         waiting = self._sent.values() if self._sent is not None else ()
         return next((sent for sent in waiting if sent.con and not sent.data[1]), None)
+
+    def _asked(self, token: bytes) -> _Sent | None:
+        """The question with this token. One that waits to be sent can't be meant, but an earlier one with its token."""
+        sent = self._tokens.get(token) if self._tokens is not None else None
+        return None if sent is None or sent.tries < 0 else sent
 
     def _rejected(self, message: Message, now: float) -> Arrival:
         sent = self._sent.get(message.id) if self._sent is not None else None
@@ -345,10 +350,7 @@ class Endpoint:
         id, con = message.id, message.type is Type.CON
         if not self.fresh(id, now):
             return Duplicate(id)
-        sent = self._tokens.get(message.token) if self._tokens is not None else None
-        if sent is not None and sent.tries < 0:
-            # It has not been asked yet: this answers an earlier question with the same token.
-            sent = None
+        sent = self._asked(message.token)
         answer = b""
         if con:
             # RFC 7252, section 4.2: a CON that can't be made sense of is rejected.
