@@ -116,6 +116,8 @@ class Wirechamber:
         self.environment = clean | {
             "WIRECHAMBER_DATA": str(folder),
             "WIRECHAMBER_HTTP_PORT": "0",
+            "WIRECHAMBER_UDP_PORT": "0",
+            "WIRECHAMBER_UDP_HOST": "127.0.0.1",
             "WIRECHAMBER_OUTBOUND_ALLOW": "127.0.0.0/8",
             "WIRECHAMBER_STREAMS_PER_ADDRESS": "100000",
             "WIRECHAMBER_LOG_FORMAT": "json",
@@ -124,16 +126,20 @@ class Wirechamber:
         }
         self._command("user", "create", "bench", "--password-stdin", stdin="bench password\n")
         self.token = self._command("token", "create", "--user", "bench").strip()
-        log = (folder / "server.log").open("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "wirechamber", "serve"],
-            env=self.environment, stdout=log, stderr=log, preexec_fn=use_core(SERVER_CORE),
-        )  # fmt: skip
+        self.start(folder / "server.log")
+
+    def start(self, log: Path) -> None:
+        """Starts the server; what it says goes to the file, which begins anew."""
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "wirechamber", "serve"],
+                env=self.environment, stdout=output, stderr=output, preexec_fn=use_core(SERVER_CORE),
+            )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT_S
-        while '"url": "' not in (text := (folder / "server.log").read_text()):
+        while '"url": "' not in (text := log.read_text()):
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise SystemExit(f"the server did not start:\n{text}")
-            time.sleep(0.05)
+            time.sleep(0.005)
         self.url = text.partition('"url": "')[2].partition('"')[0]
         self.port = int(self.url.rpartition(":")[2])
 

@@ -29,7 +29,8 @@ from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import EventLog, Trimmable
 from wirechamber.eventlog.lock import hold_folder
 from wirechamber.eventlog.sqlite import open_sqlite_log
-from wirechamber.gateway.service import Gateway, listening
+from wirechamber.gateway.ports import listening
+from wirechamber.gateway.service import Gateway
 from wirechamber.integrations.registry import Registry, third_party
 from wirechamber.integrations.webhook import Webhook
 from wirechamber.model.times import DAY_MS, day

@@ -4,45 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
-import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from wirechamber.clock import Clock
 from wirechamber.errors import CloudError
-from wirechamber.eventlog.base import Cursor, EventLog, Scope
+from wirechamber.eventlog.base import EventLog
 from wirechamber.gateway import conversation as talk
-from wirechamber.gateway.accounting import BLOCK, Accounting
+from wirechamber.gateway.accounting import Accounting
+from wirechamber.gateway.dormant import Dormant
 from wirechamber.gateway.intake import Intake
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import Meter, Purpose, rows
-from wirechamber.gateway.mids import Mids
 from wirechamber.gateway.notices import Notices
 from wirechamber.gateway.outbox import Outboxes, Sent
 from wirechamber.gateway.publications import Publications
 from wirechamber.gateway.questions import Asked, Questions
 from wirechamber.gateway.roster import Roster
 from wirechamber.gateway.tcp import Tcp
-from wirechamber.gateway.udp import Address, Udp, UdpLink, parse_address
-from wirechamber.model import links
-from wirechamber.model.devices import Device
-from wirechamber.model.links import Checkpoint, LinkRecord, Reservation
+from wirechamber.gateway.timers import Timers
+from wirechamber.gateway.udp import Address, Udp, UdpLink
 from wirechamber.observe.logs import Seldom
-from wirechamber.observe.parts import watched
 from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Rejected, Request
 from wirechamber.protocols.coap.message import Malformed
 from wirechamber.protocols.deviceos.messages import is_publish, read_publish
 from wirechamber.protocols.deviceos.system_events import CLAIMED
-from wirechamber.protocols.dtls import Listener, Session, SessionState
+from wirechamber.protocols.dtls import Listener
 from wirechamber.services.identity import Identity, Refused
 from wirechamber.settings import Settings
 from wirechamber.store.base import Store
@@ -56,25 +49,10 @@ HANDSHAKES_EVERY_S = 0.25
 LOOK_EVERY_S = 1.0
 # How often traffic and signs of life are written down. Lost at a crash, they cost a few seconds of counters.
 WRITE_EVERY_S = 5.0
-RETRY_S = 0.5
 # What is under way gets so long to reach the disk when the process is told to stop.
 STOP_S = 2.0
-# Sessions that are fetched from the store in one go.
-WAKE_BATCH = 500
-PAGE = 1_000
-# How often a port that somebody else has is asked for again.
-BIND_EVERY_S = 5.0
 # A device says Hello in the first moment; one that does not, is none.
 HELLO_S = 90.0
-
-
-class DevicePort(NamedTuple):
-    """A port for devices: the protocol's name, where it is, and what opens it."""
-
-    name: str
-    host: str
-    number: int
-    bind: Callable[[], Awaitable[None]]
 
 
 class Gateway:
@@ -133,19 +111,24 @@ class Gateway:
         self.questions = Questions(
             self.roster,
             clock,
-            ready=self._awake,
+            ready=lambda link: self.dormant.awake(link),
             flush=lambda link: self.flush(link, Purpose.OTHER),
             discard=self._discard,
         )
         self.udp = Udp(Listener(server_key, self._new_cid, psk=True), self, self.accounting, self.meter, clock)
         self.tcp = None if tcp_key is None else Tcp(tcp_key, self, self.meter, clock)
-        self._timers: list[tuple[float, int, Link]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._number = itertools.count()
-        # Up to where every device of the last process had had its events, unless the store says otherwise.
-        self._since = log.tail.newest
-        self._waking: dict[UdpLink, asyncio.Future[None]] = {}
-        self._wake = asyncio.Event()
+        self.timers = Timers(clock, self._due)
+        self.dormant = Dormant(
+            store=store,
+            log=log,
+            clock=clock,
+            udp=self.udp,
+            accounting=self.accounting,
+            roster=self.roster,
+            outboxes=self.outboxes,
+            conversation=self.conversation,
+            close=self.close,
+        )
         self._gone: list[str] = []
         # Links whose handshake is done and which have not said yet who they are.
         self._unnamed: dict[Link, float] = {}
@@ -248,35 +231,14 @@ class Gateway:
             return
         for data in endpoint.outgoing():
             link.send(data, purpose)
-        due = endpoint.deadline()
-        if due is not None and (link.timer is None or due < link.timer):
-            link.timer = due
-            heapq.heappush(self._timers, (due, next(self._number), link))
-            if self._timers[0][2] is link:
-                self._set_timer()
+        self.timers.watch(link, endpoint.deadline())
 
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._timers:
-            delay = max(0.0, self._timers[0][0] - self._clock.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
-
-    def _tick(self) -> None:
-        now = self._clock.monotonic()
-        timers = self._timers
-        while timers and timers[0][0] <= now:
-            due, _, link = heapq.heappop(timers)
-            if link.closed or link.timer != due:
-                continue
-            link.timer = None
-            endpoint = link.endpoint
-            if endpoint is not None:
-                for over in endpoint.tick(now):
-                    self._timed_out(link, over.tag)
-                self.flush(link, Purpose.ANSWER)
-        self._set_timer()
+    def _due(self, link: Link, now: float) -> None:
+        endpoint = link.endpoint
+        if endpoint is not None:
+            for over in endpoint.tick(now):
+                self._timed_out(link, over.tag)
+            self.flush(link, Purpose.ANSWER)
 
     def _endpoint(self, link: Link) -> Any:
         return self.conversation.endpoint(link)
@@ -307,10 +269,8 @@ class Gateway:
         self.close(link, why)
 
     def wake(self, link: UdpLink) -> None:
-        """Something is to be done with a session that is in the store only."""
-        if link not in self._waking:
-            self._waking[link] = asyncio.get_running_loop().create_future()
-            self._wake.set()
+        """Something came for a session that is in the store only."""
+        self.dormant.wake(link)
 
     def find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
         """Looks a pre-shared key up."""
@@ -398,126 +358,6 @@ class Gateway:
         # Either way the device need not send the code again (device-protocol.md, section 10.1).
         self._tell(link, CLAIMED, b"")
 
-    # --- sessions from the store ---
-
-    async def _awake(self, link: Link) -> None:
-        if isinstance(link, UdpLink) and link.session is None and not link.closed:
-            self.wake(link)
-            await self._waking[link]
-
-    async def _wake_forever(self) -> None:
-        while True:
-            await self._wake.wait()
-            batch = list(itertools.islice(self._waking, WAKE_BATCH))
-            if not batch:
-                self._wake.clear()
-                continue
-            try:
-                await self._open(batch)
-            except CloudError as problem:
-                _seldom.warning("sessions_held", why=problem.description, sessions=len(batch))
-                await asyncio.sleep(RETRY_S)
-                continue
-            for link in batch:
-                waiter = self._waking.pop(link)
-                if not waiter.done():
-                    waiter.set_result(None)
-
-    async def _open(self, dormant: Sequence[UdpLink]) -> None:
-        """Fetches sessions, and reserves a new block of numbers for each before it may send."""
-        found: list[tuple[UdpLink, links.Session, LinkRecord | None, Device]] = []
-        for link in dormant:
-            record = await self._store.sessions.get(link.id)
-            device = None if record is None or record.device is None else await self._store.devices.get(record.device)
-            if record is None or device is None:
-                self.close(link, "nothing is known of it any more")
-            else:
-                found.append((link, record, await self._store.links.get(device.id), device))
-        reservations = [Reservation(link.id, record.send_limit + BLOCK) for link, record, _, _ in found]
-        await self._store.sessions.account([], reservations, self.accounting.cursor)
-        for link, record, told, device in found:
-            if link.closed or link.session is not None:
-                continue
-            state = msgspec.msgpack.decode(record.state, type=SessionState)
-            link.mids = Mids.from_bytes(record.mids)
-            link.device = device
-            if told is not None:
-                self._recall(link, told)
-            link.open(Session(state, record.send_limit, record.send_limit + BLOCK, record.top))
-
-    def _recall(self, link: UdpLink, told: LinkRecord) -> None:
-        """What the device said before, and will not say again."""
-        greeting = told.greeting
-        if greeting is not None:
-            self.conversation.recall(link, greeting)
-        assert link.device is not None
-        link.subscriptions = told.subscriptions
-        link.behind = Cursor(told.resume_from) if told.resume_from else self._since
-        self.outboxes.join(link, link.device.owner, told.subscriptions)
-        if link.online:
-            self.conversation.endpoint(link)
-            self.outboxes.back(link)
-
-    async def start(self) -> None:
-        """Takes up what the last process left."""
-        await self.roster.begin()
-        sessions = self._store.sessions
-        cursor = await sessions.cursor()
-        newest = self._log.tail.newest
-        self._since = self.roster.since = newest if cursor is None else self._log.parse(cursor)
-        if cursor is not None:
-            await self._catch_up(self._since)
-        self.accounting.cursor = newest
-        online = {record.device: record for record in await self._store.links.online()}
-        now = self._clock.monotonic()
-        for known in await sessions.known():
-            link = UdpLink(self.udp, known.id, known.cid, deviceos=known.deviceos)
-            link.adopt(parse_address(known.address))
-            link.stored = True
-            self.udp.bind(link)
-            if known.device is None:
-                continue
-            device = await self._store.devices.get(known.device)
-            if device is None:
-                continue
-            link.device = device
-            self.roster.put(known.device, link)
-            link.heard = now
-            if known.device in online:
-                self.roster.restored(link)
-                if online[known.device].subscriptions:
-                    self.wake(link)
-        for device_id in online:
-            if self.roster.get(device_id) is None:
-                # Its connection ended with the last process.
-                device = await self._store.devices.get(device_id)
-                if device is not None:
-                    self.roster.gone(device)
-
-    async def _catch_up(self, cursor: Cursor) -> None:
-        """Brings the receive state of sessions up to the events that they brought (DESIGN, section 3)."""
-        news: dict[str, list[tuple[int, int]]] = {}
-        position = cursor
-        while True:
-            page = await self._log.read(Scope(), position, PAGE)
-            for entry in page.entries:
-                event = entry.event
-                if event.session is not None and event.record is not None:
-                    news.setdefault(event.session, []).append((event.record, event.message or 0))
-            position = page.after
-            if not page.more:
-                break
-        checkpoints: list[Checkpoint] = []
-        for session, seen in news.items():
-            record = await self._store.sessions.get(session)
-            if record is not None:
-                mids = Mids.from_bytes(record.mids)
-                for _, message_id in seen:
-                    mids.add(message_id)
-                top = max(record.top, *(number for number, _ in seen))
-                checkpoints.append(Checkpoint(session, top, mids.to_bytes(), record.address))
-        await self._store.sessions.account(checkpoints, [], position)
-
     # --- what is done at intervals ---
 
     async def _look_after_handshakes(self) -> None:
@@ -575,6 +415,10 @@ class Gateway:
             self._gone += gone
 
     # --- life ---
+
+    async def start(self) -> None:
+        """Takes up what the last process left."""
+        await self.dormant.start()
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -636,25 +480,13 @@ class Gateway:
         }
         return {(part, reason): count for part, counts in parts.items() for reason, count in counts.items()}
 
-    def ports(self, settings: Settings) -> list[DevicePort]:
-        """What is to be opened so that devices get in."""
-        loop, host, tcp = asyncio.get_running_loop(), settings.udp_host, self.tcp
-
-        async def open_udp() -> None:
-            await loop.create_datagram_endpoint(lambda: self.udp, local_addr=(host, settings.udp_port))
-
-        ports = [DevicePort("udp", host, settings.udp_port, open_udp)]
-        if tcp is not None:
-            ports.append(DevicePort("tcp", host, settings.tcp_port, lambda: tcp.listen(host, settings.tcp_port)))
-        return ports
-
     def parts(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What runs all the time, by name."""
         return {
             "device events": self.intake.batches.run(),
             "device news": self.keeper.batches.run(),
             "session state": self.accounting.run(),
-            "sessions": self._wake_forever(),
+            "sessions": self.dormant.run(),
             "handshakes": self._look_after_handshakes(),
             "links": self._look_after_links(),
             "traffic": self._write_forever(),
@@ -673,55 +505,8 @@ class Gateway:
             # After the last acknowledgement: over TCP, devices send nothing twice.
             self.tcp.close()
         self.outboxes.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        self.timers.close()
         for task in self._tasks:
             task.cancel()
         await self.accounting.write()
         await self.write_down()
-
-
-@asynccontextmanager
-async def listening(gateway: Gateway, settings: Settings, failed: asyncio.Future[str]) -> AsyncIterator[None]:
-    """Lets devices in until the end.
-
-    Args:
-        failed: Gets the name of a part that ended by an error of ours.
-    """
-    await gateway.start()
-    tasks = [watched(failed, work, name) for name, work in gateway.parts().items()]
-    loop = asyncio.get_running_loop()
-    # The rest of the cloud is of use without devices, and whoever has the port may leave it.
-    binding = [loop.create_task(_bind_later(port)) for port in gateway.ports(settings) if not await _bind(port)]
-    try:
-        yield
-    finally:
-        for task in binding:
-            task.cancel()
-        await gateway.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _bind(port: DevicePort) -> bool:
-    try:
-        await port.bind()
-    except OSError as problem:
-        _log.warning(
-            f"no_{port.name}_port",
-            host=port.host,
-            port=port.number,
-            why=problem.strerror or str(problem),
-            advice=f"devices can't connect; free the port or set {port.name}_port; it is tried again",
-        )
-        return False
-    return True
-
-
-async def _bind_later(port: DevicePort) -> None:
-    while True:
-        await asyncio.sleep(BIND_EVERY_S)
-        if await _bind(port):
-            _log.info(f"{port.name}_port_open", host=port.host, port=port.number)
-            return

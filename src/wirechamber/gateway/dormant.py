@@ -1,0 +1,198 @@
+"""Sessions that the store has and this process has not opened yet.
+
+After a restart every one of them is known by its connection id and opened when something comes for it, or at once if
+its device waits for events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from wirechamber.clock import Clock
+from wirechamber.errors import CloudError
+from wirechamber.eventlog.base import Cursor, EventLog, Scope
+from wirechamber.gateway.accounting import BLOCK, Accounting
+from wirechamber.gateway.conversation import Conversation
+from wirechamber.gateway.link import Link
+from wirechamber.gateway.mids import Mids
+from wirechamber.gateway.outbox import Outboxes
+from wirechamber.gateway.roster import Roster
+from wirechamber.gateway.udp import Udp, UdpLink, parse_address
+from wirechamber.model import links
+from wirechamber.model.devices import Device
+from wirechamber.model.links import Checkpoint, LinkRecord, Reservation
+from wirechamber.observe.logs import Seldom
+from wirechamber.protocols.dtls import Session, SessionState
+from wirechamber.store.base import Store
+
+_seldom = Seldom(structlog.get_logger("wirechamber.gateway"))
+
+# Sessions that are fetched from the store in one go.
+WAKE_BATCH = 500
+PAGE = 1_000
+RETRY_S = 0.5
+
+
+class Dormant:
+    """Knows them, and opens them.
+
+    Args:
+        close: Ends a link of which nothing is known any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        log: EventLog,
+        clock: Clock,
+        udp: Udp,
+        accounting: Accounting,
+        roster: Roster,
+        outboxes: Outboxes,
+        conversation: Conversation,
+        close: Callable[[Link, str], None],
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._clock = clock
+        self._udp = udp
+        self._accounting = accounting
+        self._roster = roster
+        self._outboxes = outboxes
+        self._conversation = conversation
+        self._close = close
+        self._waking: dict[UdpLink, asyncio.Future[None]] = {}
+        self._wake = asyncio.Event()
+        # Up to where every device of the last process had had its events, unless the store says otherwise.
+        self._since = log.tail.newest
+
+    def wake(self, link: UdpLink) -> None:
+        """The session is needed: `UdpLink.open` is called, or it is closed."""
+        if link not in self._waking:
+            self._waking[link] = asyncio.get_running_loop().create_future()
+            self._wake.set()
+
+    async def awake(self, link: Link) -> None:
+        """Returns when the link can send, or is closed."""
+        if isinstance(link, UdpLink) and link.session is None and not link.closed:
+            self.wake(link)
+            await self._waking[link]
+
+    async def run(self) -> None:
+        """Opens sessions for ever."""
+        while True:
+            await self._wake.wait()
+            batch = list(itertools.islice(self._waking, WAKE_BATCH))
+            if not batch:
+                self._wake.clear()
+                continue
+            try:
+                await self._open(batch)
+            except CloudError as problem:
+                _seldom.warning("sessions_held", why=problem.description, sessions=len(batch))
+                await asyncio.sleep(RETRY_S)
+                continue
+            for link in batch:
+                waiter = self._waking.pop(link)
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def _open(self, dormant: Sequence[UdpLink]) -> None:
+        """Fetches sessions, and reserves a new block of numbers for each before it may send."""
+        found: list[tuple[UdpLink, links.Session, LinkRecord | None, Device]] = []
+        for link in dormant:
+            record = await self._store.sessions.get(link.id)
+            device = None if record is None or record.device is None else await self._store.devices.get(record.device)
+            if record is None or device is None:
+                self._close(link, "nothing is known of it any more")
+            else:
+                found.append((link, record, await self._store.links.get(device.id), device))
+        reservations = [Reservation(link.id, record.send_limit + BLOCK) for link, record, _, _ in found]
+        await self._store.sessions.account([], reservations, self._accounting.cursor)
+        for link, record, told, device in found:
+            if link.closed or link.session is not None:
+                continue
+            state = msgspec.msgpack.decode(record.state, type=SessionState)
+            link.mids = Mids.from_bytes(record.mids)
+            link.device = device
+            if told is not None:
+                self._recall(link, told)
+            link.open(Session(state, record.send_limit, record.send_limit + BLOCK, record.top))
+
+    def _recall(self, link: UdpLink, told: LinkRecord) -> None:
+        """What the device said before, and will not say again."""
+        greeting = told.greeting
+        if greeting is not None:
+            self._conversation.recall(link, greeting)
+        assert link.device is not None
+        link.subscriptions = told.subscriptions
+        link.behind = Cursor(told.resume_from) if told.resume_from else self._since
+        self._outboxes.join(link, link.device.owner, told.subscriptions)
+        if link.online:
+            self._conversation.endpoint(link)
+            self._outboxes.back(link)
+
+    async def start(self) -> None:
+        """Takes up what the last process left."""
+        await self._roster.begin()
+        sessions = self._store.sessions
+        cursor = await sessions.cursor()
+        newest = self._log.tail.newest
+        self._since = self._roster.since = newest if cursor is None else self._log.parse(cursor)
+        if cursor is not None:
+            await self._catch_up(self._since)
+        self._accounting.cursor = newest
+        online = {record.device: record for record in await self._store.links.online()}
+        devices = {device.id: device for device in (await self._store.devices.changes(0)).changed}
+        now = self._clock.monotonic()
+        for known in await sessions.known():
+            link = UdpLink(self._udp, known.id, known.cid, deviceos=known.deviceos)
+            link.adopt(parse_address(known.address))
+            link.stored = True
+            self._udp.bind(link)
+            device = devices.get(known.device or "")
+            if device is None or known.device is None:
+                continue
+            link.device = device
+            self._roster.put(known.device, link)
+            link.heard = now
+            if known.device in online:
+                self._roster.restored(link)
+                if online[known.device].subscriptions:
+                    self.wake(link)
+        for device_id in online:
+            if self._roster.get(device_id) is None:
+                # Its connection ended with the last process.
+                device = devices.get(device_id)
+                if device is not None:
+                    self._roster.gone(device)
+
+    async def _catch_up(self, cursor: Cursor) -> None:
+        """Brings the receive state of sessions up to the events that they brought (DESIGN, section 3)."""
+        news: dict[str, list[tuple[int, int]]] = {}
+        position = cursor
+        while True:
+            page = await self._log.read(Scope(), position, PAGE)
+            for entry in page.entries:
+                event = entry.event
+                if event.session is not None and event.record is not None:
+                    news.setdefault(event.session, []).append((event.record, event.message or 0))
+            position = page.after
+            if not page.more:
+                break
+        checkpoints: list[Checkpoint] = []
+        for session, seen in news.items():
+            record = await self._store.sessions.get(session)
+            if record is not None:
+                mids = Mids.from_bytes(record.mids)
+                for _, message_id in seen:
+                    mids.add(message_id)
+                top = max(record.top, *(number for number, _ in seen))
+                checkpoints.append(Checkpoint(session, top, mids.to_bytes(), record.address))
+        await self._store.sessions.account(checkpoints, [], position)

@@ -1,0 +1,87 @@
+"""Opens the ports for devices, and keeps the gateway's parts running."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import structlog
+
+from wirechamber.gateway.service import Gateway
+from wirechamber.observe.parts import watched
+from wirechamber.settings import Settings
+
+_log = structlog.get_logger("wirechamber.gateway")
+
+# How often a port that somebody else has is asked for again.
+BIND_EVERY_S = 5.0
+
+
+class DevicePort(NamedTuple):
+    """A port for devices: the protocol's name, where it is, and what opens it."""
+
+    name: str
+    host: str
+    number: int
+    bind: Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(gateway: Gateway, settings: Settings, failed: asyncio.Future[str]) -> AsyncIterator[None]:
+    """Lets devices in until the end.
+
+    Args:
+        failed: Gets the name of a part that ended by an error of ours.
+    """
+    await gateway.start()
+    tasks = [watched(failed, work, name) for name, work in gateway.parts().items()]
+    loop = asyncio.get_running_loop()
+    # The rest of the cloud is of use without devices, and whoever has the port may leave it.
+    binding = [loop.create_task(_bind_later(port)) for port in _ports(gateway, settings) if not await _bind(port)]
+    try:
+        yield
+    finally:
+        for task in binding:
+            task.cancel()
+        await gateway.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _bind(port: DevicePort) -> bool:
+    try:
+        await port.bind()
+    except OSError as problem:
+        _log.warning(
+            f"no_{port.name}_port",
+            host=port.host,
+            port=port.number,
+            why=problem.strerror or str(problem),
+            advice=f"devices can't connect; free the port or set {port.name}_port; it is tried again",
+        )
+        return False
+    return True
+
+
+async def _bind_later(port: DevicePort) -> None:
+    while True:
+        await asyncio.sleep(BIND_EVERY_S)
+        if await _bind(port):
+            _log.info(f"{port.name}_port_open", host=port.host, port=port.number)
+            return
+
+
+def _ports(gateway: Gateway, settings: Settings) -> list[DevicePort]:
+    """What is to be opened so that devices get in."""
+    loop, host, tcp = asyncio.get_running_loop(), settings.udp_host, gateway.tcp
+
+    async def open_udp() -> None:
+        await loop.create_datagram_endpoint(lambda: gateway.udp, local_addr=(host, settings.udp_port))
+
+    ports = [DevicePort("udp", host, settings.udp_port, open_udp)]
+    if tcp is not None:
+        ports.append(DevicePort("tcp", host, settings.tcp_port, lambda: tcp.listen(host, settings.tcp_port)))
+    return ports
