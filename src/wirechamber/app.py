@@ -56,6 +56,8 @@ _log = structlog.get_logger("wirechamber")
 
 USER_AGENT = f"Wirechamber/{__version__} (webhooks)"
 TIDY_EVERY_S = 60.0
+# So long a client is told that its token has expired, and not that there is none.
+EXPIRED_KEPT_MS = 30 * DAY_MS
 # Beside writer and HTTP threads, the loop must get the GIL back soon (the default is 5 ms).
 SWITCH_INTERVAL_S = 0.0005
 # Events are many small objects without cycles; looking for cycles at every 700 of them is lost time.
@@ -232,7 +234,7 @@ async def _tidy(settings: Settings, store: Store, log: EventLog, delivery: Deliv
                 )
             )
             await store.usage.tidy(hour(now) - settings.usage_days * 24)
-            await store.tokens.remove_expired(now)
+            await store.tokens.remove_expired(now - EXPIRED_KEPT_MS)
             await store.claims.remove_expired(now)
         except CloudError as problem:
             _log.warning("tidy_failed", why=problem.description)

@@ -89,6 +89,9 @@ Case = tuple[str, str, dict[str, Any], int, str, str]
 
 # Method, path, request, and the answer: status, (part of) `error`, and the reason it is counted under.
 REFUSED: dict[str, Case] = {
+    "a path that is not there": ("GET", "/v1/nothing", {}, 404, "not_found", "not_found"),
+    "a method that is not there": (
+        "PUT", EVENTS, typed(JSON, b"{}"), 405, "method_not_allowed", "method_not_allowed"),
     "multipart without boundary": ("POST", EVENTS, typed("multipart/form-data", b"x"), 400, INVALID, INVALID),
     "multipart rubbish": ("POST", EVENTS, multipart(b"\0\xff" * 50), 400, INVALID, INVALID),
     "multipart cut off": ("POST", EVENTS, multipart(part(b"x")[:-8]), 400, INVALID, INVALID),

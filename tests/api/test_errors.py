@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cloud import Cloud
+from tests.cloud import Cloud, eventually
 
 UNKNOWN_DEVICE = "0123456789abcdef01234567"
 Case = tuple[str, str, dict[str, Any], int, dict[str, Any]]
@@ -40,6 +40,9 @@ WITH_TOKEN: list[Case] = [
      {"ok": False, "error": "Product not found.", "error_description": "Product not found."}),
     ("POST", "/v1/products/1/events", {"json": {"name": "x"}}, 404, {"error": "Product not found."}),
     ("GET", "/v1/orgs/mine/events", {}, 404, {"error": "Product not found."}),
+    ("GET", "/v1/products", {}, 404, {"error": "Product not found."}),
+    ("GET", "/v1/orgs/", {}, 404, {"error": "Product not found."}),
+    ("POST", "/v1/user/products", {"json": {"product": {"name": "x"}}}, 404, {"error": "Product not found."}),
     ("POST", "/v1/devices/events", {"content": b"{"}, 400, {"error": "invalid_request"}),
     ("POST", "/v1/devices/events", {"content": b"[1]"}, 400, {"error": "invalid_request"}),
     ("POST", "/v1/devices/events", {"content": b"\xff\xfe=1"}, 400, {"error": "invalid_request"}),
@@ -54,6 +57,9 @@ WITH_TOKEN: list[Case] = [
     ("POST", "/v1/devices/events", {"json": {"name": "x", "data": "d" * 16_385}}, 400, {}),
     ("POST", "/v1/devices/events", {"json": {"name": "x", "data": "é" * 8_193}}, 400, {}),
     ("POST", "/v1/devices/events", {"json": {"name": "x", "ttl": "soon"}}, 400, {}),
+    ("POST", "/v1/devices/events", {"json": {"name": "x", "ttl": 1.5}}, 400, {}),
+    ("POST", "/v1/devices/events", {"json": {"name": "x", "ttl": True}}, 400, {}),
+    ("POST", "/v1/devices/events", {"json": {"name": "x", "ttl": {}}}, 400, {}),
     ("POST", "/v1/devices/events", {"content": b'{"name":"x","data":"\\ud800"}'}, 400, {}),
     ("POST", "/v1/devices/events", {"content": b"x" * (1024 * 1024 + 1)}, 413, {"error": "too_large"}),
     ("POST", "/v1/devices/events", {"content": b"&".join(b"a%d=1" % i for i in range(600))}, 400, {}),
@@ -72,6 +78,8 @@ WITH_TOKEN: list[Case] = [
     ("POST", "/v1/webhooks", {"json": {"event": "x", "url": "http://x/", "json": {}, "body": "x", "form": {"a": "b"}}},
      400, {"field": "form"}),
     ("PUT", "/v1/user", {"json": {"password": "a new password"}}, 400, {}),
+    ("PUT", "/v1/user", {"json": {"username": ["x"], "current_password": "correct horse"}}, 400, {}),
+    ("PUT", "/v1/user", {"json": {"account_info": {"first_name": "x" * 20_000}}}, 400, {}),
     ("PUT", "/v1/user", {"json": {"password": "a new password", "current_password": "wrong"}}, 400,
      {"error": "invalid_grant"}),
 ]  # fmt: skip
@@ -105,11 +113,22 @@ def test_an_error_with_a_token(live_shared: tuple[Cloud, str], case: Case) -> No
 def test_an_expired_token_says_so(live_shared: tuple[Cloud, str]) -> None:
     cloud, _ = live_shared
     token = cloud.command("token", "create", "--user", "shared", "--expires-in", "1").strip()
-    from tests.cloud import eventually
-
     with cloud.client(token) as client:
         assert client.get("/v1/devices").status_code == 200
         refused = eventually(lambda: (a := client.get("/v1/devices")).status_code == 401 and a)
+    check(refused, 401, {"error": "invalid_token", "error_description": "The access token provided has expired."})
+
+
+def test_an_expired_token_still_says_so_after_a_restart(live: Cloud) -> None:
+    live.user("ann")
+    token = live.command("token", "create", "--user", "ann", "--expires-in", "1").strip()
+    with live.client(token) as client:
+        eventually(lambda: client.get("/v1/devices").status_code == 401)
+    # A server tidies up as it starts.
+    assert live.stop() == 0
+    live.start()
+    with live.client(token) as client:
+        refused = client.get("/v1/devices")
     check(refused, 401, {"error": "invalid_token", "error_description": "The access token provided has expired."})
 
 

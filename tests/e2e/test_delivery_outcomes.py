@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,57 @@ def test_a_secret_that_the_target_echoes_stays_out_of_the_log(live: Cloud, targe
         text = json.dumps([found, tried, client.get("/v1/integrations").json()])
         for secret in ("pink elephants", "s3cr3t-word", target.requests[0][2]["Authorization"].split()[1]):
             assert secret not in text
+
+
+def test_a_token_that_the_target_echoes_without_its_scheme_stays_out_of_the_log(live: Cloud, target: Target) -> None:
+    target.answer = lambda method, path, body: (200, {}, b'{"token": "abc-token-def"}')
+    with live.client(live.user("ann")) as client:
+        made = hook(client, target, headers={"Authorization": "Bearer abc-token-def", "Cookie": "a b"})
+        publish(client, "temp", "a b")
+        (found,) = eventually(lambda: attempts(client, made))
+        assert found["response"]["body"] == '{"token": "[[SENSITIVE]]"}'
+        # A part as short as this is none.
+        assert "coreid=api" in found["request"]["body"]
+
+
+def test_what_is_shown_can_be_sent_back(live: Cloud, target: Target) -> None:
+    with live.client(live.user("ann")) as client:
+        made = hook(client, target, auth={"username": "u", "password": "s3cr3t-word"}, json={"a": "{{b}}"})
+        shown = client.get(f"/v1/integrations/{made}").json()["integration"]
+        answer = client.put(f"/v1/integrations/{made}", json=shown).json()
+        assert answer["warnings"] == []
+        again = client.get(f"/v1/integrations/{made}").json()["integration"]
+        assert {**again, "updated_at": None} == {**shown, "updated_at": None}
+        publish(client)
+        assert eventually(lambda: target.requests)[0][2]["Authorization"].startswith("Basic ")
+
+
+def test_samples_of_one_owner_are_a_few_at_a_time(live: Cloud, target: Target) -> None:
+    gate = threading.Event()
+
+    def answer(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        gate.wait(10)
+        return 200, {}, b""
+
+    target.answer = answer
+    token, other = live.user("ann"), live.user("bob")
+
+    def test(token: str, made: str) -> int:
+        with live.client(token) as client:
+            return client.post(f"/v1/integrations/{made}/test").status_code
+
+    with live.client(token) as client, live.client(other) as stranger, ThreadPoolExecutor(8) as threads:
+        made, theirs = hook(client, target), hook(stranger, target)
+        running = [threads.submit(test, token, made) for _ in range(4)]
+        eventually(lambda: len(target.requests) == 4)
+        refused = client.post(f"/v1/integrations/{made}/test")
+        assert (refused.status_code, refused.json()["error"]) == (429, "rate_limited")
+        # Nobody else is told to wait.
+        running.append(threads.submit(test, other, theirs))
+        eventually(lambda: len(target.requests) == 5)
+        gate.set()
+        assert {each.result() for each in running} == {200}
+        assert client.post(f"/v1/integrations/{made}/test").status_code == 200
 
 
 def test_the_log_is_paged_and_filtered(live: Cloud, target: Target) -> None:

@@ -51,12 +51,12 @@ def application(parts: Parts) -> web.Application:
                 # The same without the body (RFC 9110, section 9.3.2); balancers probe so.
                 app.router.add_route("HEAD", path, handler)
     for path, methods in allowed.items():
-        refuse = _wrong_method(", ".join(methods))
+        refuse = _wrong_method(", ".join(methods), parts)
         for spelling in _spellings(path):
             app.router.add_route("OPTIONS", spelling, _preflight)
             app.router.add_route("*", spelling, refuse)
     app.router.add_route("OPTIONS", "/{rest:.*}", _preflight)
-    app.router.add_route("*", "/{rest:.*}", _unknown)
+    app.router.add_route("*", "/{rest:.*}", _unknown(parts))
     return app
 
 
@@ -72,13 +72,18 @@ async def _preflight(_request: web.Request) -> web.Response:
     return web.Response(status=204, headers=PREFLIGHT)
 
 
-async def _unknown(request: web.Request) -> web.Response:
-    text = f"there is no {request.path[:200]} here; GET /docs lists what there is"
-    return answer({"ok": False, "error": "not_found", "error_description": text}, 404)
-
-
-def _wrong_method(allowed: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _unknown(parts: Parts) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def refuse(request: web.Request) -> web.Response:
+        parts.metrics.refused("not_found")
+        text = f"there is no {request.path[:200]} here; GET /docs lists what there is"
+        return answer({"ok": False, "error": "not_found", "error_description": text}, 404)
+
+    return refuse
+
+
+def _wrong_method(allowed: str, parts: Parts) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def refuse(request: web.Request) -> web.Response:
+        parts.metrics.refused("method_not_allowed")
         text = f"{request.method[:20]} is not possible here; allowed are {allowed}"
         body = {"ok": False, "error": "method_not_allowed", "error_description": text}
         return answer(body, 405, {"Allow": allowed})

@@ -46,10 +46,11 @@ ROUTES = (
     ),
     *(
         Route(
-            method=method, path=f"/v1/{area}/{{rest:.*}}", handler=no_product, requires=TOKEN,
+            method=method, path=f"/v1/{area}{rest}", handler=no_product, requires=TOKEN,
             summary="Products and organisations: not yet", answers="404",
         )
-        for area in ("products", "orgs")
+        for area in ("products", "orgs", "user/products")
+        for rest in ("", "/{rest:.+}")
         for method in ("GET", "POST", "PUT", "DELETE")
     ),
 )  # fmt: skip

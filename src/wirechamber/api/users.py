@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
@@ -12,6 +13,8 @@ from wirechamber.api.routing import ANYONE, TOKEN, Route
 from wirechamber.errors import BadInput, Forbidden
 from wirechamber.model.accounts import User
 from wirechamber.services.devices import view as device_view
+
+MAX_ACCOUNT_INFO = 16_384
 
 
 class UserChange(Struct):
@@ -51,16 +54,22 @@ async def change(call: Call) -> web.Response:
     access = call.parts.access
     user = await access.user(call.owner)
     name, password, info = body.get("username"), body.get("password"), body.get("account_info")
+    for field, value in (("username", name), ("password", password)):
+        if value is not None and not isinstance(value, str):
+            raise BadInput(f"{field} must be a text")
+    if info is not None and (not isinstance(info, dict) or len(msgspec.json.encode(info)) > MAX_ACCOUNT_INFO):
+        raise BadInput(f"account_info must be an object of at most {MAX_ACCOUNT_INFO} bytes")
     if name is not None or password is not None:
         user = await _proved(call, user, body.get("current_password"))
-    if info is not None:
-        if not isinstance(info, dict):
-            raise BadInput("account_info must be an object")
-        user = await access.set_account_info(user, info)
-    if name is not None:
-        user = await access.rename(user, str(name))
+    # What may be refused comes first, so that a refusal changes nothing.
     if password is not None:
-        await access.set_password(user, str(password), keep=call.caller.digest)
+        access.check_password(password)
+    if name is not None:
+        user = await access.rename(user, name)
+    if password is not None:
+        user = await access.set_password(user, password, keep=call.caller.digest)
+    if info is not None:
+        await access.set_account_info(user, info)
     return answer({"ok": True, "message": "User was changed"})
 
 

@@ -17,7 +17,7 @@ from wirechamber.errors import BadInput, CloudError, Conflict, Forbidden, Invali
 from wirechamber.model.accounts import ALL_SCOPES, Token, User
 from wirechamber.model.ids import new_id
 from wirechamber.model.times import DAY_MS
-from wirechamber.services.passwords import Passwords
+from wirechamber.services.passwords import Passwords, check_length
 from wirechamber.settings import Settings
 from wirechamber.store.base import Store
 
@@ -131,6 +131,11 @@ class Access:
         if found is None:
             raise NotFound(f"there is no user named {name}")
         return found
+
+    @staticmethod
+    def check_password(password: str) -> None:
+        """Raises BadInput when it can't be a user's password."""
+        check_length(password)
 
     async def set_password(self, user: User, password: str, *, keep: bytes | None = None) -> User:
         """Changes the password and revokes every token but the one of digest `keep`."""

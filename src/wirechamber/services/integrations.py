@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import msgspec
 from msgspec import structs
 
 from wirechamber.clock import Clock
-from wirechamber.errors import BadInput, NotFound
+from wirechamber.errors import BadInput, NotFound, TooMany
 from wirechamber.eventlog.base import EventLog
 from wirechamber.integrations.base import InvalidConfig
 from wirechamber.integrations.fields import Common, common
@@ -30,6 +31,8 @@ MAX_LOGS = 100
 COUNTER_DAYS = 30
 TEST_DATA = "test-event"
 MAX_DEPTH = 64
+# Samples of one owner under way: they go around the lanes, so that somebody who looks does not wait behind a backlog.
+TESTS_AT_A_TIME = 4
 
 
 class Delivery(Protocol):
@@ -54,6 +57,7 @@ class Integrations:
         self._clock = clock
         self._settings = settings
         self._delivery = delivery
+        self._testing: Counter[str] = Counter()
 
     async def create(self, owner: str, sent: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
         """Makes an integration; returns it as shown, with `warnings`.
@@ -146,7 +150,11 @@ class Integrations:
         return [attempt_view(attempt) for attempt in found]
 
     async def test(self, owner: str, integration_id: str, name: Any = None, data: Any = None) -> dict[str, Any]:
-        """Sends a sample event through it and tells what came of it; publishes nothing."""
+        """Sends a sample event through it and tells what came of it; publishes nothing.
+
+        Raises:
+            TooMany: Others of this owner are under way.
+        """
         record = await self.get(owner, integration_id)
         if data is not None and not isinstance(data, str):
             raise BadInput("data must be a text")
@@ -163,7 +171,15 @@ class Integrations:
             origin="api",
             ttl=DEFAULT_TTL,
         )
-        attempt = await self._delivery.test(record, event)
+        if self._testing[owner] >= TESTS_AT_A_TIME:
+            raise TooMany(f"{TESTS_AT_A_TIME} tests of yours are under way; wait for one to end")
+        self._testing[owner] += 1
+        try:
+            attempt = await self._delivery.test(record, event)
+        finally:
+            self._testing[owner] -= 1
+            if not self._testing[owner]:
+                del self._testing[owner]
         shown = attempt_view(attempt)
         return {
             "ok": attempt.ok,

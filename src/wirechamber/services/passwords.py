@@ -15,6 +15,12 @@ MAX_LENGTH = 1024
 AT_A_TIME = 2
 
 
+def check_length(password: str) -> None:
+    """Raises BadInput when it is too short or too long."""
+    if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
+        raise BadInput(f"the password must have {MIN_LENGTH} to {MAX_LENGTH} characters")
+
+
 class Passwords:
     """Hashes and verifies."""
 
@@ -30,8 +36,7 @@ class Passwords:
         Raises:
             BadInput: It is too short or too long.
         """
-        if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
-            raise BadInput(f"the password must have {MIN_LENGTH} to {MAX_LENGTH} characters")
+        check_length(password)
         async with self._slots:
             return await asyncio.to_thread(self._hasher.hash, password)
 

@@ -64,7 +64,7 @@ class Publishing:
             coreid=BY_API,
             partition=owner,
             origin="api",
-            ttl=DEFAULT_TTL if ttl is None else _ttl(ttl),
+            ttl=DEFAULT_TTL if ttl in (None, "") else _ttl(ttl),
         )
         (cursor,) = await self._log.append((event,))
         self._metrics.event("api")
@@ -97,8 +97,11 @@ def _text(data: Any) -> str | None:
 def _ttl(ttl: Any) -> int:
     try:
         seconds = int(ttl)
+        whole = not isinstance(ttl, bool) and (not isinstance(ttl, float) or ttl == seconds)
     except (TypeError, ValueError, OverflowError):
-        raise BadInput("ttl must be a whole number of seconds") from None
+        whole = False
+    if not whole:
+        raise BadInput("ttl must be a whole number of seconds")
     return min(max(seconds, 0), MAX_TTL)
 
 

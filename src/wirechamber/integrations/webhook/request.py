@@ -15,6 +15,8 @@ from wirechamber.model.events import Event
 from wirechamber.model.times import iso
 
 MAX_REQUEST_BYTES = 1_000_000
+# A shorter part of a secret is no secret, and masking it would blot out half of every text.
+MIN_MASKED = 6
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
@@ -147,7 +149,8 @@ def _headers(
         lower = name.lower()
         names.add(lower)
         if lower in prepared.secret_headers:
-            secrets.append(value)
+            # `Bearer x`: the target may echo the credential without its scheme.
+            secrets += [value, *_credential(value)]
     headers = list(given.items())
     if "user-agent" not in names:
         headers.append(("User-Agent", context.user_agent))
@@ -161,6 +164,11 @@ def _headers(
         headers.append(("Authorization", f"Basic {credentials}"))
         secrets += [credentials, password, quote(password, safe="")]
     return tuple(headers), tuple(secret for secret in secrets if secret)
+
+
+def _credential(value: str) -> list[str]:
+    found = value.rpartition(" ")[2]
+    return [found] if MIN_MASKED <= len(found) < len(value) else []
 
 
 def _rendered(pairs: Pairs | None, scene: Scene) -> dict[str, str]:
