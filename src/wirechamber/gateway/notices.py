@@ -12,7 +12,7 @@ from wirechamber.model.links import Subscription
 from wirechamber.protocols.coap.exchange import Busy, Endpoint
 from wirechamber.protocols.coap.message import Code, Message, Option, Type, uint
 from wirechamber.protocols.deviceos.content import Form, to_device
-from wirechamber.protocols.deviceos.messages import path
+from wirechamber.protocols.deviceos.requests import event_to_device
 
 # device-protocol.md, section 12: the largest event data that Device OS takes.
 MAX_DATA = 1024
@@ -76,11 +76,7 @@ class Notices:
 
 
 def _event(link: Link, name: str, form: Form) -> Message:
-    options = list(path("e", name))
-    if form.content_format is not None:
-        options.append((Option.CONTENT_FORMAT.value, uint(form.content_format)))
-    type = Type.NON if link.reliable else Type.CON
-    return Message(type, Code.POST.value, link.next_id(), b"", tuple(options), form.payload)
+    return event_to_device(name, form.payload, form.content_format, link.next_id(), confirmable=not link.reliable)
 
 
 def _notification(name: str, form: Form, wanted: Subscription, id: int, order: int) -> Message:
