@@ -62,6 +62,16 @@ def test_a_record_as_rfc_9146_has_it() -> None:
     assert record == b"\x19\xfe\xfd" + counter + cid + len(sealed).to_bytes(2, "big") + sealed
 
 
+def test_a_record_of_tinydtls() -> None:
+    # Recorded from tinydtls' client, which has RFC 9146, with throw-away keys.
+    state = SessionState(
+        "rfc", "server", 0xC0A8, "rfc9146", bytes.fromhex("eee3e55928efb2fe"), b"",
+        bytes.fromhex("86e2343456e078cf6fcf52c2e9a01ca0"), OTHER_KEY, bytes.fromhex("abe2d3d6"), OTHER_IV,
+    )  # fmt: skip
+    record = bytes.fromhex("19fefd0001000000000001eee3e55928efb2fe00170001000000000001b5e7c333fc4b276d4941de1b7aa5de")
+    assert Session(state, top=0).unprotect(record) == Received(23, b"hello\n", 1, False)
+
+
 def test_a_record_as_the_draft_has_it() -> None:
     cid = b"12345678"
     _, client = sessions()
