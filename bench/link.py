@@ -144,7 +144,7 @@ def _bare_events() -> float:
                 length = plain[6]
                 name = plain[7 : 7 + length].decode()
                 data = plain[8 + length :]
-                assert name and data
+                assert len(name) + len(data) > 0
                 answer = sealing.encrypt(iv + datagram[3:11], b"\x60\0" + plain[2:4], bytes(13))
                 ours.sendto(b"\x17\xfe\xfd" + bytes(18) + answer, address)
             spent += time.process_time() - started
