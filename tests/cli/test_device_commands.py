@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Run
-from tests.cloud import Cloud
+from tests.cloud import Cloud, cloud
+from tests.gateway.peer import Peer, a_publish
 from wirechamber.services.serverkeys import ServerKeys
 
 DEVICE = "0123456789abcdef01234567"
@@ -129,6 +131,28 @@ def test_the_servers_key_beside_a_server(live: Cloud, tmp_path: Path) -> None:
     assert (tmp_path / "der").read_bytes() == ServerKeys(live.folder).public()
     live.command("server", "key", "--tcp", "--out", str(tmp_path / "tcp.der"))
     assert (tmp_path / "tcp.der").read_bytes() == ServerKeys(live.folder).public(tcp=True)
+
+
+def test_sessions_are_forgotten(tmp_path: Path) -> None:
+    with cloud(tmp_path / "data", provisioning="true") as made:
+        peer = Peer.of(made, DEVICE).start()
+        done = subprocess.run(
+            [sys.executable, "-m", "wirechamber", "server", "forget-sessions"],
+            env=made.environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert "another server runs" in done.stderr
+        made.stop()
+        assert "1 sessions" in made.command("server", "forget-sessions")
+        assert "0 sessions" in made.command("server", "forget-sessions")
+        made.start()
+        peer.send(a_publish("temp", b"1", peer.next_id()))
+        assert peer.silent()
+        # A new handshake, with the same key.
+        again = Peer.of(made, DEVICE, key=peer.key).start()
+        again.publish("temp", b"1")
+        for each in (peer, again):
+            each.close()
 
 
 def test_usage_of_nobody(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""`wirechamber server`: the key by which devices know this cloud."""
+"""`wirechamber server`: the key by which devices know this cloud, and their sessions."""
 
 from __future__ import annotations
 
@@ -9,25 +9,21 @@ from typing import Annotated
 import typer
 
 from wirechamber.cli.device import device_port
-from wirechamber.cli.folder import opened
-from wirechamber.cli.output import Exit, exit_code, fail, show_json
+from wirechamber.cli.folder import Folder, in_folder, opened
+from wirechamber.cli.output import Exit, done, exit_code, fail, show_json
 from wirechamber.cli.user import Data, Json
 from wirechamber.errors import CloudError
+from wirechamber.eventlog.lock import hold_folder
 from wirechamber.services.identity import as_pem, fingerprint
 from wirechamber.services.serverkeys import ServerKeys
 
 
 def app() -> typer.Typer:
     """The group of commands."""
-    group = typer.Typer(help="The key by which devices know this cloud.", no_args_is_help=True)
+    group = typer.Typer(help="The key by which devices know this cloud, and their sessions.", no_args_is_help=True)
     group.command("key")(key)
-    # A group stays one, with one command in it.
-    group.callback()(_nothing)
+    group.command("forget-sessions")(forget_sessions)
     return group
-
-
-def _nothing() -> None:
-    pass
 
 
 def key(
@@ -69,6 +65,19 @@ def key(
         show_json({"public_key": as_pem(public), "fingerprint": fingerprint(public)})
     elif out is None and for_device is None:
         typer.echo(as_pem(public), nl=False)
+
+
+def forget_sessions(data: Data = None, json: Json = False) -> None:
+    """End all sessions of devices, for a data folder that was restored from a backup: record numbers that they have
+    used since must not be used again. No server may run on the folder."""
+
+    async def work(folder: Folder) -> None:
+        with hold_folder(folder.settings.data_folder):
+            known = await folder.store.sessions.known()
+            count = await folder.store.sessions.remove([session.id for session in known])
+        done(f"{count} sessions were forgotten; their devices make new ones by themselves", json, forgotten=count)
+
+    in_folder(work, data=data)
 
 
 def _write(file: Path, content: bytes) -> None:
