@@ -45,7 +45,7 @@ $(VENV)/.vectors: tests/vectors/fetch.py $(VENV)/.dev
 
 # Other people's stacks from the distribution, which tests talk to: program and package. What can't be installed is
 # missed by its tests only, which say so and are skipped.
-PEERS := openssl:openssl gnutls-cli:gnutls-bin
+PEERS := openssl:openssl gnutls-cli:gnutls-bin coap-client-openssl:libcoap3-bin
 $(VENV)/.peers: Makefile $(VENV)/.dev
 	@for peer in $(PEERS); do program=$${peer%%:*}; package=$${peer##*:}; \
 	  command -v $$program >/dev/null && continue; \

@@ -160,11 +160,12 @@ class Roster:
         self._seen = seen
 
     async def _still_good(self, device_id: str, link: Link) -> bool:
-        """Whether the key that the device proved to hold is the one that it should hold."""
-        if link.public_key is None:
-            return False
-        keys = await self._store.keys.get(device_id)
-        return keys is not None and keys.public_key == link.public_key
+        """Whether the link was made with the key that the device has now."""
+        if link.reliable:
+            keys = await self._store.keys.get(device_id)
+            return keys is not None and keys.public_key == link.public_key
+        # With a key, the store removes the sessions that were made with it.
+        return await self._store.sessions.get(link.id) is not None
 
     def _change(self, link: Link, old: Device, new: Device) -> None:
         if old.owner != new.owner and link.subscriptions:
