@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Struct
@@ -145,15 +146,6 @@ class ClientHandshake(Handshake):
             extensions=_deviceos_extensions() if profile == "deviceos" else _rfc_extensions(suites, cid, keys=keys),
         )
         self._path = CLIENT_HELLO
-        self._handlers = {
-            HandshakeType.HELLO_VERIFY_REQUEST: self._on_hello_verify_request,
-            HandshakeType.SERVER_HELLO: self._on_server_hello,
-            HandshakeType.CERTIFICATE: self._on_certificate,
-            HandshakeType.SERVER_KEY_EXCHANGE: self._on_server_key_exchange,
-            HandshakeType.CERTIFICATE_REQUEST: self._on_certificate_request,
-            HandshakeType.SERVER_HELLO_DONE: self._on_server_hello_done,
-            HandshakeType.FINISHED: self._on_finished,
-        }
         self._greet(now)
 
     def _greet(self, now: float) -> None:
@@ -323,12 +315,30 @@ class ClientHandshake(Handshake):
         self._established()
         self._over()
 
+    def _repeated(self, kind: int, sequence: int, now: float) -> None:
+        # Before our last flight the server may still send what is missing of its own, and then our clock decides.
+        if self._state is State.FINISHED and kind == HandshakeType.SERVER_HELLO_DONE:
+            self._transmission.repeat(now)
+
     def _tell(self, alert: bytes) -> None:
         # After our Finished message the server expects nothing in the clear.
         if self._state is State.FINISHED and self._session is not None:
             self._transmission.raw(self._session.protect(ALERT, alert))
         else:
             super()._tell(alert)
+
+    def _handle(self, kind: int, body: bytes, before: bytes, now: float) -> None:
+        self._HANDLERS[kind](self, body, before, now)
+
+    _HANDLERS: ClassVar[dict[int, Callable[[ClientHandshake, bytes, bytes, float], None]]] = {
+        HandshakeType.HELLO_VERIFY_REQUEST: _on_hello_verify_request,
+        HandshakeType.SERVER_HELLO: _on_server_hello,
+        HandshakeType.CERTIFICATE: _on_certificate,
+        HandshakeType.SERVER_KEY_EXCHANGE: _on_server_key_exchange,
+        HandshakeType.CERTIFICATE_REQUEST: _on_certificate_request,
+        HandshakeType.SERVER_HELLO_DONE: _on_server_hello_done,
+        HandshakeType.FINISHED: _on_finished,
+    }
 
 
 def _deviceos_extensions() -> Extensions:

@@ -8,7 +8,8 @@ their keys, and application data that came before the peer was known.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from wirechamber.protocols.dtls.alerts import Alert, AlertLevel, Fatal, read_alert, write_alert
 from wirechamber.protocols.dtls.assembly import Assembly, read_fragments
@@ -46,8 +47,8 @@ class Handshake:
     """
 
     __slots__ = (
-        "_assembly", "_cid_length", "_early", "_early_bytes", "_ended", "_events", "_forged", "_gives_up", "_handlers",
-        "_held", "_path", "_sequence", "_session", "_state", "_transcript", "_transmission",
+        "_assembly", "_cid_length", "_early", "_early_bytes", "_events", "_forged", "_gives_up", "_held",
+         "_path", "_sequence", "_session", "_state", "_transcript", "_transmission",
     )  # fmt: skip
 
     def __init__(self, transmission: Transmission, now: float, *, expected: int, sequence: int) -> None:
@@ -59,7 +60,6 @@ class Handshake:
         self._transcript = hashlib.sha256()
         self._state = State.HELLO
         self._path: Path = {}
-        self._handlers: dict[HandshakeType, Callable[[bytes, bytes, float], None]] = {}
         self._session: Session | None = None
         self._events: list[Event] = []
         self._early: list[bytes] = []
@@ -77,16 +77,12 @@ class Handshake:
 
     def receive(self, datagram: bytes, now: float) -> None:
         """Takes a datagram of the peer's."""
-        if self._state is State.FAILED:
-            return
-        try:
+        with self._failing():
             for record in read_records(datagram, self._cid_length):
+                if self._state is State.FAILED:
+                    return
                 self._record(record, now)
                 self._advance(now)
-        except Fatal as problem:
-            self._fail(problem.alert, problem.why)
-        except Malformed as problem:
-            self._fail(Alert.DECODE_ERROR, str(problem))
 
     def datagrams(self, now: float) -> list[bytes]:
         """What is to be sent now; each is given out once."""
@@ -189,7 +185,15 @@ class Handshake:
             before = self._transcript.digest()
             self._transcript.update(whole(kind, sequence, body))
             self._state = then
-            self._handlers[HandshakeType(kind)](body, before, now)
+            self._handle(kind, body, before, now)
+
+    def _handle(self, kind: int, body: bytes, before: bytes, now: float) -> None:
+        """A message that is due.
+
+        Args:
+            before: SHA-256 of all messages before it.
+        """
+        raise NotImplementedError
 
     def _say(self, kind: HandshakeType, body: bytes, *, protected: bool = False) -> Message:
         """A message of ours, with the next number, as part of what both sides hash."""
@@ -199,9 +203,8 @@ class Handshake:
         return message
 
     def _repeated(self, kind: int, sequence: int, now: float) -> None:
-        """A message came that was taken before."""
-        if self._state is not State.PSK:
-            self._transmission.repeat(now)
+        """A message came that was taken before: the peer may have missed our flight."""
+        raise NotImplementedError
 
     def _keys(
         self, premaster: bytes, client_random: bytes, server_random: bytes, suite: Suite, *, extended: bool
@@ -229,6 +232,16 @@ class Handshake:
         self._events += [Arrived(received) for received in held]
 
     # --- the end ---
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What goes wrong inside ends the handshake, and tells the peer."""
+        try:
+            yield
+        except Fatal as problem:
+            self._fail(problem.alert, problem.why)
+        except Malformed as problem:
+            self._fail(Alert.DECODE_ERROR, str(problem))
 
     def _end(self) -> None:
         if self._state is State.ESTABLISHED:

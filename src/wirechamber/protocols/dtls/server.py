@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable
+from typing import ClassVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Struct
@@ -185,19 +186,9 @@ class ServerHandshake(Handshake):
         # Number of the client's Finished message.
         self._last = -1
         self._transcript.update(whole(HandshakeType.CLIENT_HELLO, fragment.sequence, fragment.data))
-        self._handlers = {
-            HandshakeType.CERTIFICATE: self._on_certificate,
-            HandshakeType.CLIENT_KEY_EXCHANGE: self._on_client_key_exchange,
-            HandshakeType.CERTIFICATE_VERIFY: self._on_certificate_verify,
-            HandshakeType.FINISHED: self._on_finished,
-        }
-        try:
+        with self._failing():
             self._choice = choose(hello, psk=terms.psk)
             self._offer(now)
-        except Fatal as problem:
-            self._fail(problem.alert, problem.why)
-        except Malformed as problem:
-            self._fail(Alert.DECODE_ERROR, str(problem))
 
     # --- for whoever drives it ---
 
@@ -236,13 +227,9 @@ class ServerHandshake(Handshake):
         if self._state is not State.PSK:
             return
         self._state = State.FINISHED
-        try:
+        with self._failing():
             self._make_keys(psk_premaster(self._shared(), psk or self._terms.urandom(RANDOM)), now)
             self._advance(now)
-        except Fatal as problem:
-            self._fail(problem.alert, problem.why)
-        except Malformed as problem:
-            self._fail(Alert.DECODE_ERROR, str(problem))
 
     # --- flight 4 ---
 
@@ -367,7 +354,20 @@ class ServerHandshake(Handshake):
         self._established()
 
     def _repeated(self, kind: int, sequence: int, now: float) -> None:
-        # After the end only the repeated end counts: it is authenticated, and a ClientHello is not.
-        if self._state is State.ESTABLISHED and (kind != HandshakeType.FINISHED or sequence != self._last):
-            return
-        super()._repeated(kind, sequence, now)
+        if self._state is State.ESTABLISHED:
+            # Only the repeated end counts: it is authenticated, and a ClientHello is not.
+            if kind == HandshakeType.FINISHED and sequence == self._last:
+                self._transmission.repeat(now)
+        elif kind == HandshakeType.CLIENT_HELLO and self._transmission.due is not None:
+            # A client that has begun its next flight has ours, however often it repeats itself.
+            self._transmission.repeat(now)
+
+    def _handle(self, kind: int, body: bytes, before: bytes, now: float) -> None:
+        self._HANDLERS[kind](self, body, before, now)
+
+    _HANDLERS: ClassVar[dict[int, Callable[[ServerHandshake, bytes, bytes, float], None]]] = {
+        HandshakeType.CERTIFICATE: _on_certificate,
+        HandshakeType.CLIENT_KEY_EXCHANGE: _on_client_key_exchange,
+        HandshakeType.CERTIFICATE_VERIFY: _on_certificate_verify,
+        HandshakeType.FINISHED: _on_finished,
+    }
