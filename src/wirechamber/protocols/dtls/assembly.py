@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from struct import Struct as Layout
+
 from msgspec import Struct
 
 from wirechamber.protocols.dtls.messages import MESSAGE_HEADER
-from wirechamber.protocols.dtls.wire import Malformed, Reader
+from wirechamber.protocols.dtls.wire import Malformed
 
 # The longest message that can be meant for us is a Certificate with a raw public key, 94 bytes, or a ClientHello, which
 # is read before. A stranger's certificate chain is longer and refused.
@@ -14,6 +16,9 @@ MAX_MESSAGE = 2048
 MAX_AHEAD = 8
 # So a peer that begins messages and never ends them holds this much.
 MAX_BUFFERED = 4096
+
+# Type and length (1 + 3 bytes), message number, offset and length of the fragment (3 + 3 bytes).
+_header = Layout(">IH6s")
 
 
 class Fragment(Struct, frozen=True, gc=False):
@@ -28,20 +33,21 @@ class Fragment(Struct, frozen=True, gc=False):
 
 def read_fragments(content: bytes) -> list[Fragment]:
     """What a handshake record holds: at least one fragment; raises `Malformed`."""
-    reader = Reader(content)
     fragments = []
+    at = 0
+    size = len(content)
     while True:
-        kind = reader.number(1)
-        length = reader.number(3)
-        sequence = reader.number(2)
-        offset = reader.number(3)
-        data = reader.vector(3)
-        if offset + len(data) > length:
-            raise Malformed("a fragment beyond the end of its message")
-        fragments.append(Fragment(kind, length, sequence, offset, data))
-        # Whatever is too short to be another one makes the record malformed, as no list ends that way.
-        if reader.left < MESSAGE_HEADER:
-            reader.end()
+        if at + MESSAGE_HEADER > size:
+            raise Malformed("part of a header")
+        kind_length, sequence, place = _header.unpack_from(content, at)
+        length = kind_length & 0xFFFFFF
+        offset, count = divmod(int.from_bytes(place, "big"), 1 << 24)
+        start = at + MESSAGE_HEADER
+        at = start + count
+        if at > size or offset + count > length:
+            raise Malformed("a fragment beyond the end of its record or message")
+        fragments.append(Fragment(kind_length >> 24, length, sequence, offset, content[start:at]))
+        if at == size:
             return fragments
 
 

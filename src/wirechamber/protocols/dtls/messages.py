@@ -6,6 +6,7 @@ Readers raise `Malformed`. They get and give bodies; the 12-byte header in front
 from __future__ import annotations
 
 from enum import IntEnum
+from struct import Struct as Layout
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -74,10 +75,13 @@ SPKI_LENGTH = len(SPKI_PREFIX) + _POINT
 
 Extensions = dict[int, bytes]
 
+# Type and length (1 + 3 bytes), message number, offset and length of the fragment (3 + 3 bytes).
+_header = Layout(">IH6s")
+
 
 def header(kind: int, length: int, sequence: int, offset: int, fragment: int) -> bytes:
     """RFC 6347, section 4.2.2: type, length of the whole, message number, and which part of it this is."""
-    return bytes((kind,)) + number(length, 3) + number(sequence, 2) + number(offset, 3) + number(fragment, 3)
+    return _header.pack(kind << 24 | length, sequence, (offset << 24 | fragment).to_bytes(6, "big"))
 
 
 def whole(kind: int, sequence: int, body: bytes) -> bytes:

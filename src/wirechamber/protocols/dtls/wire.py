@@ -35,7 +35,12 @@ class Reader:
 
     def number(self, size: int) -> int:
         """An unsigned number of `size` bytes."""
-        return int.from_bytes(self.take(size), "big")
+        at = self._at
+        end = self._at = at + size
+        taken = self._data[at:end]
+        if len(taken) < size:
+            raise Malformed(f"a number of {size} bytes expected, {len(taken)} left")
+        return int.from_bytes(taken, "big")
 
     def vector(self, size: int, least: int = 0, most: int | None = None) -> bytes:
         """A vector whose length is written in `size` bytes and lies between `least` and `most`."""
