@@ -111,7 +111,7 @@ class Gateway:
         self.questions = Questions(
             self.roster,
             clock,
-            ready=lambda link: self.dormant.awake(link),
+            ready=self._ready,
             flush=lambda link: self.flush(link, Purpose.OTHER),
             discard=self._discard,
         )
@@ -157,6 +157,12 @@ class Gateway:
                     self.publications.take(link, publish, sequence, size, address)
                     return
         link.after_accounting(lambda: self._accounted(link, data, sequence, size, address))
+
+    async def _ready(self, link: Link) -> None:
+        """Makes a link able to ask: one that only published since a restart has no exchanges yet."""
+        await self.dormant.awake(link)
+        if link.device is not None and not link.closed:
+            self.conversation.endpoint(link)
 
     def _accounted(self, link: Link, data: bytes, sequence: int, size: int, address: Address) -> None:
         link.moved(sequence, address)
