@@ -50,6 +50,8 @@ class Cloud:
             "WIRECHAMBER_LOG_FORMAT": "json",
             **{f"WIRECHAMBER_{key.upper()}": value for key, value in settings.items()},
         }
+        # Soft and hard limit of open files that the server starts with; None for this process's own.
+        self.open_files: tuple[int, int] | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.udp_port = 0
@@ -59,14 +61,21 @@ class Cloud:
         offset = self.log_file.stat().st_size if self.log_file.exists() else 0
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "wirechamber", "serve"], env=self.environment, stdout=log, stderr=log
-            )
+                [*self._limited(), sys.executable, "-m", "wirechamber", "serve"],
+                env=self.environment, stdout=log, stderr=log,
+            )  # fmt: skip
         announced = eventually(lambda: self._announced(offset), START_TIMEOUT_S, "starting")
         self.url, self.udp_port = announced["url"], announced["udp"]
         # The ports stay the same over restarts, as behind a real address.
         self.environment["WIRECHAMBER_HTTP_PORT"] = self.url.rpartition(":")[2]
         self.environment["WIRECHAMBER_UDP_PORT"] = str(self.udp_port)
         return self
+
+    def _limited(self) -> list[str]:
+        if self.open_files is None:
+            return []
+        soft, hard = self.open_files
+        return ["sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"', "sh"]
 
     def _announced(self, offset: int) -> dict[str, Any] | None:
         assert self.process is not None
@@ -117,7 +126,13 @@ class Cloud:
 @contextmanager
 def cloud(folder: Path, **settings: str) -> Iterator[Cloud]:
     """A running cloud, stopped at the end."""
-    made = Cloud(folder, **settings)
+    with running(Cloud(folder, **settings)) as live:
+        yield live
+
+
+@contextmanager
+def running(made: Cloud) -> Iterator[Cloud]:
+    """The same for one that is made already."""
     try:
         yield made.start()
     finally:

@@ -25,6 +25,7 @@ from wirechamber.api.server import Server, serving
 from wirechamber.api.streams import OPEN, look_after
 from wirechamber.clock import Clock, SystemClock
 from wirechamber.delivery.service import Delivering, delivering
+from wirechamber.descriptors import raise_limit
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import EventLog, Trimmable
 from wirechamber.eventlog.lock import hold_folder
@@ -202,6 +203,7 @@ async def until_stopped(cloud: Cloud) -> None:
 def run(settings: Settings, announce: Callable[[Cloud], None] | None = None) -> None:
     """Runs a cloud in an event loop of its own until SIGINT or SIGTERM."""
     configure(settings.log_level, settings.log_format)
+    raise_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -22,6 +22,7 @@ from msgspec import structs
 from rich.console import Console
 
 from wirechamber.app import Cloud, running, until_stopped
+from wirechamber.descriptors import raise_limit
 from wirechamber.services.access import Access
 from wirechamber.settings import Settings
 
@@ -231,6 +232,7 @@ def _how_to_go_on(cloud: Cloud, settings: Settings, password: str, out: Console)
 
 def main(settings: Settings, *, exit_after: bool) -> int:
     """Runs the demo in an event loop of its own."""
+    raise_limit()
     with suppress(KeyboardInterrupt):
         return asyncio.run(run(settings, exit_after=exit_after))
     return 0

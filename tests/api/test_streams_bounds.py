@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.cloud import Cloud, cloud, eventually
+from tests.cloud import Cloud, Target, cloud, eventually, running
 from tests.sse import stream, take
 
 
@@ -28,6 +28,24 @@ def test_the_streams_of_one_address_are_bounded(tmp_path: Path) -> None:
         assert client.get("/v1/devices").status_code == 200
         stack.pop_all().close()
         eventually(lambda: _opens(client), what="room for another stream")
+
+
+def test_streams_leave_room_for_everybody_else(tmp_path: Path, target: Target) -> None:
+    made = Cloud(tmp_path / "data", streams_per_address="10000")
+    made.open_files = (100, 400)
+    with running(made) as live, ExitStack() as stack:
+        # As far as it may: half of it is for streams then.
+        assert _metric(live, "wirechamber_process_max_fds") == 400
+        token, other = live.user("ann"), live.client(live.user("bob"))
+        other.post("/v1/webhooks", json={"event": "n", "url": target.url})
+        streams = [stack.enter_context(_connect(live, token)) for _ in range(200)]
+        assert all(b"200 OK" in each.recv(100) for each in streams)
+        refused = other.get("/v1/devices/events")
+        assert (refused.status_code, refused.json()["error"]) == (503, "unavailable")
+        assert other.post("/v1/devices/events", json={"name": "n"}).status_code == 200
+        eventually(lambda: target.requests, what="the webhook")
+        streams[0].close()
+        eventually(lambda: _opens(other), what="room for another stream")
 
 
 def _opens(client: httpx.Client) -> bool:

@@ -11,6 +11,7 @@ from wirechamber.api import devices, events, integrations, meta, oauth, openapi,
 from wirechamber.api.http import COMMON_HEADERS, MAX_BODY_BYTES, answer
 from wirechamber.api.parts import Parts
 from wirechamber.api.routing import Route, served
+from wirechamber.descriptors import for_streams
 
 # Fixed paths before the ones with a name in their place.
 ROUTES: tuple[Route, ...] = (
@@ -38,7 +39,7 @@ PREFLIGHT = {
 def application(parts: Parts) -> web.Application:
     """The API as an aiohttp application."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app[streams.OPEN] = streams.Open()
+    app[streams.OPEN] = streams.Open(for_streams())
     app[meta.DOCUMENT] = msgspec.json.encode(openapi.document(ROUTES))
     app[meta.PAGE] = openapi.page(ROUTES)
     allowed: dict[str, list[str]] = {}

@@ -56,9 +56,15 @@ class Live:
 
 
 class Open:
-    """The streams that are open."""
+    """The streams that are open.
 
-    def __init__(self) -> None:
+    Args:
+        room: How many there may be, whoever has them.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.count = 0
         self.by_address: Counter[str] = Counter()
         self.live: dict[Live, None] = {}
         self.closing = False
@@ -88,8 +94,11 @@ async def _stream(call: Call, coreid: str | None) -> web.StreamResponse:
         raise Unavailable("this cloud is stopping; connect again in a moment")
     if streams.by_address[address] >= call.parts.settings.streams_per_address:
         raise TooMany("too many streams are open from this address; close some, or use one with a common prefix")
+    if streams.count >= streams.room:
+        raise Unavailable("this cloud has as many streams open as it can; try again in a moment")
     response = web.StreamResponse(headers={**HEADERS, "Wirechamber-Stream-Start": log.next(start.position)})
     response.enable_chunked_encoding()
+    streams.count += 1
     streams.by_address[address] += 1
     try:
         await response.prepare(request)
@@ -97,6 +106,7 @@ async def _stream(call: Call, coreid: str | None) -> web.StreamResponse:
         with contextlib.suppress(ConnectionError):
             await _follow(call, response, scope, start)
     finally:
+        streams.count -= 1
         streams.by_address[address] -= 1
         if not streams.by_address[address]:
             del streams.by_address[address]
