@@ -163,6 +163,11 @@ def test_another_key_ends_the_sessions_and_the_link(tmp_path: Path) -> None:
             # A link that is not there is no problem.
             assert await made.identity.set_key(TWO, MINE)
             assert await made.refused(ONE, MINE) == "other_key"
+            # Lost or stolen: it has no key any more.
+            assert await made.identity.remove_keys(ONE)
+            assert not await made.identity.remove_keys(ONE)
+            assert made.asked.questions.count((ONE, Leave())) == 2
+            assert await made.refused(ONE, OTHER) == "no_key"
 
     run(work())
 

@@ -139,14 +139,21 @@ def keys(
     device_id: Id,
     key: Key = None,
     psk_file: PskFile = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take its keys away: it is refused from now on.")] = False,
     data: Data = None,
     json: Json = False,
 ) -> None:
     """Show which keys a device has, or replace them: its sessions end, and it must prove to hold the new one."""
     public_key, psk = _keys(key, psk_file)
+    if remove and (public_key is not None or psk is not None):
+        fail("give it keys, or --remove them", Exit.USAGE)
 
     async def work(folder: Folder) -> None:
         device = await _found(folder, device_id)
+        if remove:
+            changed = await folder.identity.remove_keys(device.id)
+            done(f"device {device.id} has no key now, and is refused", json, id=device.id, changed=changed)
+            return
         if public_key is not None or psk is not None:
             changed = await _bind(folder, device.id, public_key, psk)
             text = f"device {device.id} has another key now" if changed else f"device {device.id} had that key already"

@@ -197,6 +197,16 @@ class Identity:
         """
         return await self._replace(device_id, psk=check_psk(psk))
 
+    async def remove_keys(self, device_id: str) -> bool:
+        """Makes a known device one without keys, which is refused. Returns whether it had any.
+
+        Raises:
+            NotFound: The device is unknown.
+        """
+        if await self._store.keys.get(device_id) is None:
+            return False
+        return await self._set(self._keys(device_id))
+
     async def keys(self, device_id: str) -> DeviceKeys | None:
         """What is bound to the device."""
         return await self._store.keys.get(device_id)
@@ -204,12 +214,13 @@ class Identity:
     async def _replace(self, device_id: str, *, public_key: bytes | None = None, psk: bytes | None = None) -> bool:
         old = await self._store.keys.get(device_id) or self._keys(device_id)
         new = structs.replace(
-            old,
-            public_key=old.public_key if public_key is None else public_key,
-            psk=old.psk if psk is None else psk,
-            changed_at=self._clock.now(),
+            old, public_key=old.public_key if public_key is None else public_key, psk=old.psk if psk is None else psk
         )
-        changed = await self._store.keys.set(new)
+        return await self._set(new)
+
+    async def _set(self, keys: DeviceKeys) -> bool:
+        device_id = keys.device
+        changed = await self._store.keys.set(structs.replace(keys, changed_at=self._clock.now()))
         if changed and self._switchboard is not None:
             # Not linked, or gone this moment: its sessions are out of the store already.
             with contextlib.suppress(CloudError):
