@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wirechamber.eventlog.base import Cursor
 from wirechamber.gateway.allowance import Allowance
-from wirechamber.gateway.meter import Purpose
+from wirechamber.gateway.meter import Counts, Purpose
 from wirechamber.gateway.mids import Mids
 from wirechamber.model.devices import Device
 from wirechamber.protocols.coap.exchange import Endpoint
@@ -38,6 +38,7 @@ class Link(ABC):
         mids: Message ids of its stored events, for after a restart.
         storing: Message ids of events that are on their way to the log.
         parts: Blocks of a message that is not complete yet.
+        published: The meter's counts of what publishing takes.
         timer: When the exchanges must be looked at next, as far as the timers know.
         claimed_id: The device id that the handshake told, if it did.
         behind: Up to where the device has had its events; set while it is away.
@@ -48,7 +49,7 @@ class Link(ABC):
     __slots__ = (
         "address", "allowance", "behind", "claimed_id", "closed", "device", "deviceos", "endpoint", "formats",
         "handshake", "heard", "id", "idle_limit", "max_message", "mids", "noted", "online", "outbox", "parts",
-        "reliable", "storing", "subscriptions", "system_allowance", "timer", "told",
+        "published", "reliable", "storing", "subscriptions", "system_allowance", "timer", "told",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, deviceos: bool, reliable: bool = False) -> None:
@@ -67,6 +68,7 @@ class Link(ABC):
         self.mids = Mids()
         self.storing: set[int] = set()
         self.parts: Receiver | None = None
+        self.published: Counts | None = None
         self.allowance: Allowance | None = None
         self.system_allowance: Allowance | None = None
         self.subscriptions: tuple[Subscription, ...] = ()

@@ -49,17 +49,23 @@ def rows(used: dict[tuple[str, int], Counts], now: int) -> list[Usage]:
     ]
 
 
+_NOTHING = (0, 0, 0, 0, 0, 0)
+
+
 class Meter:
-    """What devices used since it was last written down."""
+    """What devices used since it was last written down.
+
+    A list of counts stays with its device and purpose, so whoever counts often keeps it.
+    """
 
     def __init__(self) -> None:
         self._used: dict[tuple[str, int], Counts] = {}
 
     def of(self, device: str, purpose: Purpose) -> Counts:
-        """The counts of a device and purpose, to be raised by the caller; good until `take`."""
+        """The counts of a device and purpose, to be raised by the caller: the same list each time."""
         counts = self._used.get((device, purpose))
         if counts is None:
-            counts = self._used[device, purpose] = [0, 0, 0, 0, 0, 0]
+            counts = self._used[device, purpose] = list(_NOTHING)
         return counts
 
     def up(self, device: str, purpose: Purpose, size: int) -> None:
@@ -76,7 +82,11 @@ class Meter:
 
     def take(self) -> dict[tuple[str, int], Counts]:
         """Everything that was counted, and starts again."""
-        used, self._used = self._used, {}
+        used: dict[tuple[str, int], Counts] = {}
+        for key, counts in self._used.items():
+            if counts[UP_BYTES] or counts[DOWN_BYTES] or counts[PUBLISHES]:
+                used[key] = counts.copy()
+                counts[:] = _NOTHING
         return used
 
     def put_back(self, used: dict[tuple[str, int], Counts]) -> None:

@@ -133,8 +133,10 @@ class Publications:
             sequence: Number of the record that carried it.
             size: Bytes on the wire.
         """
-        assert link.device is not None
-        counts = self._meter.of(link.device.id, Purpose.PUBLISH)
+        counts = link.published
+        if counts is None:
+            assert link.device is not None
+            counts = link.published = self._meter.of(link.device.id, Purpose.PUBLISH)
         counts[UP_BYTES] += size
         counts[UP_DATAGRAMS] += 1
         message_id = publish.message_id
@@ -192,10 +194,9 @@ class Publications:
         link.mids.add(publish.message_id)
         link.storing.discard(publish.message_id)
         self.accepted += 1
-        device = link.device
-        if link.closed or device is None:
+        counts = link.published
+        if link.closed or counts is None:
             return
-        counts = self._meter.of(device.id, Purpose.PUBLISH)
         counts[PUBLISHES] += 1
         counts[DATA_BYTES] += len(publish.payload)
         link.moved(publication.sequence, publication.address)

@@ -33,7 +33,7 @@ from wirechamber.gateway.udp import Address, Udp, UdpLink
 from wirechamber.observe.logs import Seldom
 from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Rejected, Request
 from wirechamber.protocols.coap.message import Malformed
-from wirechamber.protocols.deviceos.messages import is_publish, read_publish
+from wirechamber.protocols.deviceos.messages import read_publish
 from wirechamber.protocols.deviceos.system_events import CLAIMED
 from wirechamber.protocols.dtls import Listener
 from wirechamber.services.identity import Identity, Refused
@@ -151,11 +151,10 @@ class Gateway:
         if device is not None:
             if not link.online:
                 self._back(link)
-            if is_publish(data):
-                publish = read_publish(data)
-                if publish is not None and publish.block1 is None:
-                    self.publications.take(link, publish, sequence, size, address)
-                    return
+            publish = read_publish(data)
+            if publish is not None:
+                self.publications.take(link, publish, sequence, size, address)
+                return
         link.after_accounting(lambda: self._accounted(link, data, sequence, size, address))
 
     async def _ready(self, link: Link) -> None:

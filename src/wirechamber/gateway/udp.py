@@ -217,7 +217,11 @@ class UdpLink(Link):
             self._reserve(session)
         self._udp.transmit(record, self.address)
         size = len(record) + self._overhead
-        if self.device is None:
+        counts = self.published
+        if counts is not None and purpose is Purpose.PUBLISH:
+            counts[DOWN_BYTES] += size
+            counts[DOWN_DATAGRAMS] += 1
+        elif self.device is None:
             self.count_handshake(0, 0, size, 1)
         else:
             self._meter.down(self.device.id, purpose, size)

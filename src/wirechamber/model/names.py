@@ -38,7 +38,7 @@ def check_name(name: object) -> str:
 
 def is_name(name: str) -> bool:
     """Whether an event may have this name, wherever it comes from."""
-    return len(name) <= MAX_NAME and _PRINTABLE_ASCII.fullmatch(name) is not None
+    return 0 < len(name) <= MAX_NAME and name.isascii() and name.isprintable()
 
 
 def result_name(rendered: str) -> str:

@@ -236,17 +236,6 @@ _LOWER_E = ord("e")
 _ONE_LETTER_PATH = 0xB1
 
 
-def is_publish(data: bytes) -> bool:
-    """Whether a datagram looks like an event, so that `read_publish` is worth a try."""
-    if len(data) < 7 or data[1] != 2 or not 0x40 <= data[0] < 0x60:
-        return False
-    at = 4 + (data[0] & 15)
-    return data[at : at + 2] in _EVENT_PATHS
-
-
-_EVENT_PATHS = (b"\xb1E", b"\xb1e")
-
-
 def read_publish(data: bytes) -> Publish | None:
     """Reads an event straight from a datagram.
 
