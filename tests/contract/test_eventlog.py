@@ -277,3 +277,17 @@ def test_a_batch_is_stored_whole_and_large_ones_too(opener: LogOpener, tmp_path:
             assert len(await everything(log, Scope())) == 9_000
 
     run(work())
+
+
+def test_looking_back_is_bounded_by_events_of_the_owner(opener: LogOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opener(tmp_path) as log:
+            ann = await log.append(numbered(0, 10, owner="ann"))
+            await log.append(numbered(10, 100, owner="bob"))
+            for count in (10, 11, 1_000):
+                assert await log.within("ann", log.origin, count) == log.origin
+            assert await log.within("ann", ann[6], 3) == ann[6]
+            page = await log.read(Scope(owner="ann"), await log.within("ann", log.origin, 3))
+            assert [entry.cursor for entry in page.entries] == list(ann[7:])
+
+    run(work())

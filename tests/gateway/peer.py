@@ -1,4 +1,4 @@
-"""A device for tests that does just what it is told, over a real socket: it repeats nothing, answers nothing unasked."""
+"""A device for tests that does just what it is told, by a real socket: it repeats nothing, answers nothing unasked."""
 
 from __future__ import annotations
 

@@ -46,6 +46,12 @@ class Town:
         self.client: httpx.Client = cloud.client(self.token)
         self._peers: list[Peer] = []
 
+    def __enter__(self) -> Town:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
     def someone(self, name: str) -> httpx.Client:
         """Speaks to the API as somebody else."""
         return self.cloud.client(self.cloud.user(name))

@@ -117,8 +117,9 @@ class EventLog(Protocol):
     def order(self, cursor: Cursor) -> int:
         """A number that sorts cursors of this log."""
 
-    def within(self, cursor: Cursor, count: int) -> Cursor:
-        """The cursor, or a later one if more than `count` positions lie between it and the newest event."""
+    async def within(self, owner: str, cursor: Cursor, count: int) -> Cursor:
+        """The cursor, or a later one if there are more than `count` events of the owner after it: then just before the
+        newest `count` of them."""
 
     def next(self, cursor: Cursor) -> Cursor:
         """The first position after a cursor."""

@@ -72,6 +72,11 @@ class Dormant:
         # Up to where every device of the last process had had its events, unless the store says otherwise.
         self._since = log.tail.newest
 
+    @property
+    def waking(self) -> bool:
+        """Whether some are being opened."""
+        return bool(self._waking)
+
     def wake(self, link: UdpLink) -> None:
         """The session is needed: `UdpLink.open` is called, or it is closed."""
         if link not in self._waking:
@@ -114,7 +119,7 @@ class Dormant:
             else:
                 found.append((link, record, await self._store.links.get(device.id), device))
         reservations = [Reservation(link.id, record.send_limit + BLOCK) for link, record, _, _ in found]
-        await self._store.sessions.account([], reservations, self._accounting.cursor)
+        await self._store.sessions.account([], reservations, None)
         for link, record, told, device in found:
             if link.closed or link.session is not None:
                 continue
@@ -147,7 +152,8 @@ class Dormant:
         self._since = self._roster.since = newest if cursor is None else self._log.parse(cursor)
         if cursor is not None:
             await self._catch_up(self._since)
-        self._accounting.cursor = newest
+        # The next start begins there as well, until all devices that were online are looked after again.
+        self._accounting.cursor = self._outboxes.noted = self._since
         online = {record.device: record for record in await self._store.links.online()}
         devices = {device.id: device for device in (await self._store.devices.changes(0)).changed}
         now = self._clock.monotonic()
@@ -195,4 +201,4 @@ class Dormant:
                     mids.add(message_id)
                 top = max(record.top, *(number for number, _ in seen))
                 checkpoints.append(Checkpoint(session, top, mids.to_bytes(), record.address))
-        await self._store.sessions.account(checkpoints, [], position)
+        await self._store.sessions.account(checkpoints, [], None)

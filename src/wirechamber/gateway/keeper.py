@@ -21,24 +21,31 @@ class Keeper:
 
     def __init__(self, links: Links, clock: Clock) -> None:
         self._links = links
-        self.batches: Batches[tuple[Change, Done | None], None] = Batches(self, clock, "device_news")
+        self.batches: Batches[tuple[Change | None, Done | None], None] = Batches(self, clock, "device_news")
 
     def keep(self, change: Change, done: Done | None = None) -> None:
         """Stores a change; `done` is called with True once it is durable, with False when it can't be stored."""
         if not self.batches.add((change, done)) and done is not None:
             done(False)
 
-    async def write(self, items: Sequence[tuple[Change, Done | None]]) -> None:
-        """As `Work.write`."""
-        await self._links.apply([change for change, _ in items])
+    def when_stored(self, done: Done) -> None:
+        """Calls `done` once everything that was to be kept before is stored: at once if nothing waits."""
+        if self.batches.idle:
+            done(True)
+        else:
+            self.batches.add((None, done))
 
-    def written(self, items: Sequence[tuple[Change, Done | None]], result: None) -> None:
+    async def write(self, items: Sequence[tuple[Change | None, Done | None]]) -> None:
+        """As `Work.write`."""
+        await self._links.apply([change for change, _ in items if change is not None])
+
+    def written(self, items: Sequence[tuple[Change | None, Done | None]], result: None) -> None:
         """As `Work.written`."""
         for _, done in items:
             if done is not None:
                 done(True)
 
-    def refused(self, items: Sequence[tuple[Change, Done | None]]) -> None:
+    def refused(self, items: Sequence[tuple[Change | None, Done | None]]) -> None:
         """As `Work.refused`."""
         for _, done in items:
             if done is not None:

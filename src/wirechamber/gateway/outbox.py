@@ -9,6 +9,7 @@ has caught up is handed events as they come.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,6 +18,7 @@ import structlog
 from wirechamber.clock import Clock
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, Entry, EventLog, Scope
+from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
 from wirechamber.model.events import Event
 from wirechamber.model.links import HasHad, Subscription
@@ -39,7 +41,11 @@ SETTLE_S = 1.0
 
 # Names that the firmware itself acts upon come from this cloud only, never through a subscription
 # (device-protocol.md, section 10.2).
-FIRMWARE = ("spark/", "particle/", "spark", "particle")
+FIRMWARE = ("spark/", "particle/")
+
+
+# In place of a cursor: what the store was told of a link may not have reached it.
+_UNKNOWN = Cursor("?")
 
 
 class Sent:
@@ -82,6 +88,8 @@ class Outboxes:
         send: Sends an event to a device; what it is given as tag comes back through `acknowledged` or `unanswered`.
 
     Attributes:
+        noted: A cursor up to which the store knows of every device that is linked what it has not had yet. Whoever
+            starts after this process must look for events from here on.
         delivered: Events that devices acknowledged.
         expired: Events whose time to live was over before the device had them.
         too_large: Events that no message to the device can hold.
@@ -97,7 +105,7 @@ class Outboxes:
         self._tasks: set[asyncio.Task[None]] = set()
         # Links of which the store does not know, or may not know, how far they have come.
         self._unsettled: dict[Link, None] = {}
-        self._newest = log.tail.newest
+        self._newest = self.noted = log.tail.newest
         self.delivered = 0
         self.expired = 0
         self.too_large = 0
@@ -160,6 +168,7 @@ class Outboxes:
             outbox.behind, link.behind = link.behind, None
         if outbox.settling is not None:
             outbox.settling.cancel()
+        self._unsettled[link] = None
         outbox.settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settled, link, outbox)
 
     def _settled(self, link: Link, outbox: Outbox) -> None:
@@ -167,8 +176,22 @@ class Outboxes:
         if link.outbox is outbox:
             self._go_on(link, outbox)
 
-    def note(self, keep: Callable[[HasHad], None]) -> None:
+    def note(self, keeper: Keeper) -> None:
         """Has the store told how far devices are that have not got everything yet."""
+        mark = self._newest
+        all_stored = True
+
+        def stored(link: Link, ok: bool) -> None:
+            nonlocal all_stored
+            if not ok:
+                all_stored = False
+                link.noted = _UNKNOWN
+                self._unsettled[link] = None
+
+        def done(ok: bool) -> None:
+            if ok and all_stored and self._log.order(mark) > self._log.order(self.noted):
+                self.noted = mark
+
         for link in list(self._unsettled):
             outbox, device = link.outbox, link.device
             if outbox is None or device is None:
@@ -177,10 +200,12 @@ class Outboxes:
             oldest = self._oldest(outbox)
             if oldest != link.noted:
                 # Empty: everything up to the cursor of all links.
-                keep(HasHad(device.id, oldest or ""))
                 link.noted = oldest
+                keeper.keep(HasHad(device.id, oldest or ""), functools.partial(stored, link))
             if oldest is None:
                 del self._unsettled[link]
+        # Behind these, and behind what was kept of devices that went away before.
+        keeper.when_stored(done)
 
     # --- what comes and goes ---
 
@@ -256,14 +281,17 @@ class Outboxes:
         more = False
         before = position = after
         if entries is None:
+            newest = self._log.tail.newest
             try:
-                after = self._log.within(after, MAX_LOOK_BACK)
+                after = await self._log.within(device.owner, after, MAX_LOOK_BACK)
                 page = await self._log.read(Scope(owner=device.owner), after, PAGE)
             except CloudError as problem:
                 _seldom.warning("device_catch_up", why=problem.description)
                 await asyncio.sleep(RETRY_S)
                 return
-            entries, position, more = page.entries, page.after, True
+            # At the end of the owner's events, the newest of all is where the tail goes on.
+            entries, more = page.entries, True
+            position = page.after if page.more else max(page.after, newest, key=self._log.order)
         elif entries:
             position, more = entries[-1].cursor, True
         if link.outbox is not outbox:

@@ -105,7 +105,9 @@ class Roster:
 
     def restored(self, link: Link) -> None:
         """The device was online when the process ended, and nobody was told otherwise."""
+        assert link.device is not None
         link.online = True
+        link.idle_limit = idle_limit(link.device.platform_id)
         self.online += 1
 
     def went(self, link: Link) -> None:

@@ -83,9 +83,9 @@ class Gateway:
         self.meter = Meter()
         self.keeper = Keeper(store.links, clock)
         self.intake = Intake(log, clock, ready, self._refresh)
-        self.accounting = Accounting(store.sessions, clock, lambda: self.intake.settled)
         self.notices = Notices(clock, self._endpoint)
         self.outboxes = Outboxes(log, clock, self._notify)
+        self.accounting = Accounting(store.sessions, clock, self._settled)
         self.roster = Roster(store, clock, self.keeper, self.outboxes, tell=self.intake.add, discard=self._discard)
         self.publications = Publications(
             intake=self.intake,
@@ -385,11 +385,20 @@ class Gateway:
                 elif now - since > HELLO_S:
                     self.refused["no_hello"] += 1
                     self.close(link, "it never said who it is")
-            self.outboxes.note(self.keeper.keep)
+            self._note()
             try:
                 await self.roster.refresh()
             except CloudError as problem:
                 _seldom.warning("registry_held", why=problem.description)
+
+    def _note(self) -> None:
+        # Before a device of the last process is fetched from the store, it is not known what it has had.
+        if not self.dormant.waking:
+            self.outboxes.note(self.keeper)
+
+    def _settled(self) -> Cursor:
+        """Up to here a restart need not read the log: what devices sent is accounted for, what they must get noted."""
+        return min(self.intake.settled, self.outboxes.noted, key=self._log.order)
 
     async def _write_forever(self) -> None:
         while True:
@@ -505,6 +514,7 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await self.intake.batches.done()
+                self._note()
                 await self.keeper.batches.done()
         if self.tcp is not None:
             # After the last acknowledgement: over TCP, devices send nothing twice.

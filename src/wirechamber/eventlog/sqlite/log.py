@@ -130,9 +130,11 @@ class SqliteEventLog:
         """The position as a number."""
         return int(cursor)
 
-    def within(self, cursor: Cursor, count: int) -> Cursor:
-        """The cursor, or the position so many before the newest one if that is later."""
-        return Cursor(str(max(int(cursor), int(self.tail.newest) - count)))
+    async def within(self, owner: str, cursor: Cursor, count: int) -> Cursor:
+        """The cursor, or a later one. Positions that are so close need not be looked at."""
+        if int(self._tail.newest) - int(cursor) <= count:
+            return cursor
+        return await self._loop.run_in_executor(self._readers, self._within, owner, cursor, count)
 
     def next(self, cursor: Cursor) -> Cursor:
         """The position after a cursor."""
@@ -201,6 +203,15 @@ class SqliteEventLog:
         except sqlite3.Error as problem:
             raise Unavailable(f"the event log can't be read: {problem}") from problem
         return Cursor(str(self._newest + 1 if first is None else first))
+
+    def _within(self, owner: str, cursor: Cursor, count: int) -> Cursor:
+        # Of the index only, and of what is after the cursor.
+        query = "select position from event where owner = ? and position > ? order by position desc limit 1 offset ?"
+        try:
+            row = self._connection().execute(query, (owner, int(cursor), count)).fetchone()
+        except sqlite3.Error as problem:
+            raise Unavailable(f"the event log can't be read: {problem}") from problem
+        return cursor if row is None else Cursor(str(row[0]))
 
     def _read(self, scope: Scope, after: int, limit: int) -> Page:
         db = self._connection()

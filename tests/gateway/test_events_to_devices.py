@@ -1,0 +1,399 @@
+"""Events on their way to the devices that subscribed: to exactly these, in their form and order, at least once, and
+not after their time (device-protocol.md, section 8; the outbox)."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cloud import Target, cloud
+from tests.gateway.peer import Peer, path_of
+from tests.gateway.town import Town, until
+from wirechamber.protocols.coap.message import Code, Option, Type, ack, ping
+from wirechamber.protocols.deviceos.messages import Goodbye, write_goodbye
+
+
+def given(peer: Peer, count: int) -> list[bytes]:
+    """The data of the next so many events."""
+    return [peer.request().payload for _ in range(count)]
+
+
+def leave(peer: Peer) -> None:
+    assert peer.ask(write_goodbye(Goodbye(cloud=2), peer.next_id())).code == Code.EMPTY
+
+
+def come_back(peer: Peer) -> None:
+    """By the session that it has."""
+    id = peer.next_id()
+    peer.send(ping(id))
+    assert peer.answer(id).code == Code.EMPTY
+
+
+# --- whose, and which ---
+
+
+def test_the_form_of_the_message(town: Town) -> None:
+    # Name in one option, no token, no content format for text (device-protocol.md, section 8).
+    peer = town.device()
+    peer.subscribe("to/")
+    town.publish("to/me/now", "hello")
+    message = peer.request()
+    assert (message.type, message.code, message.token) == (Type.CON, Code.POST, b"")
+    assert message.options == ((Option.URI_PATH, b"e"), (Option.URI_PATH, b"to/me/now"))
+    assert message.payload == b"hello"
+
+
+def test_only_the_owners_events_reach_a_device(town: Town) -> None:
+    bob = town.someone("bob@example.com")
+    mine, his = town.device(), town.device(client=bob)
+    free = town.kept(Peer.of(town.cloud, "f" * 24)).start()
+    for each in (mine, his, free):
+        each.subscribe("whose")
+    town.publish("whose", "alice's")
+    town.publish("whose", "bob's", client=bob)
+    his.publish("whose/device", b"bob's too")
+    assert given(mine, 1) == [b"alice's"]
+    assert given(his, 2) == [b"bob's", b"bob's too"]
+    for each in (mine, his, free):
+        assert each.silent(0.1)
+
+
+def test_a_device_that_changes_hands_gets_the_new_owners_events(town: Town) -> None:
+    carol = town.someone("carol@example.com")
+    peer = town.device()
+    peer.subscribe("hands")
+    town.publish("hands", "1")
+    assert given(peer, 1) == [b"1"]
+    assert town.client.delete(f"/v1/devices/{peer.device}").status_code == 200
+    assert carol.post("/v1/devices", json={"id": peer.device}).status_code == 200
+    # The cloud learns of it with the next event of the device at the latest.
+    peer.publish("any")
+    town.publish("hands", "2")
+    town.publish("hands", "3", client=carol)
+    assert given(peer, 1) == [b"3"]
+    assert peer.silent()
+
+
+def test_prefixes_are_case_sensitive_and_on_the_whole_name(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("Temp/in")
+    for name in ("temp/in", "x/Temp/in", "Temp/i", "Temp/in", "Temp/inside"):
+        town.publish(name, name)
+    assert given(peer, 2) == [b"Temp/in", b"Temp/inside"]
+    assert peer.silent()
+
+
+def test_the_empty_prefix_is_everything_but_what_is_the_clouds(town: Town) -> None:
+    peer, other = town.device(), town.device()
+    peer.subscribe("")
+    other.publish("spark/device/last_reset", b"watchdog")
+    other.publish("sparkling", b"water")
+    assert given(peer, 1) == [b"water"]
+    assert peer.silent()
+
+
+@pytest.mark.parametrize("name", ["spark/device/reset", "particle/device/updates/forced"])
+def test_what_firmware_acts_upon_never_comes_from_the_owner(town: Town, name: str) -> None:
+    peer = town.device()
+    peer.subscribe("spark")
+    peer.subscribe("particle")
+    town.client.post("/v1/devices/events", json={"name": name, "data": "reboot"})
+    assert peer.silent()
+
+
+def test_two_subscriptions_that_match_bring_the_event_once(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("dou")
+    peer.subscribe("double")
+    town.publish("double/x", "1")
+    assert given(peer, 1) == [b"1"]
+    assert peer.silent()
+
+
+def test_a_device_gets_its_own_event_back_if_it_asked_for_it(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("echo")
+    peer.publish("echo", b"me")
+    assert given(peer, 1) == [b"me"]
+
+
+# --- forms ---
+
+BINARY = b"\x00\x01\xff"
+STRUCTURED = bytes.fromhex("a361610161626374776f6163f5")
+
+
+def publish_all_kinds(town: Town, name: str) -> None:
+    source = town.device()
+    assert source.publish(name, b"text").code == Code.EMPTY
+    assert source.publish(name, BINARY, content_format=42).code == Code.EMPTY
+    assert source.publish(name, STRUCTURED, content_format=65001).code == Code.EMPTY
+
+
+@pytest.mark.parametrize(
+    ("wants", "expected"),
+    [
+        ({}, [(None, b"text"), (50, b'{"a":1,"b":"two","c":true}')]),
+        ({"binary": True}, [(None, b"text"), (42, BINARY), (50, b'{"a":1,"b":"two","c":true}')]),
+        ({"cbor": True}, [(60, STRUCTURED)]),
+    ],
+)
+def test_each_subscription_gets_the_form_that_it_takes(
+    town: Town, wants: dict[str, bool], expected: list[tuple[int | None, bytes]]
+) -> None:
+    name = "form-" + "-".join(wants)
+    peer = town.device()
+    peer.subscribe(name, **wants)
+    publish_all_kinds(town, name)
+    got = [peer.request() for _ in expected]
+    assert [(message.uint(Option.CONTENT_FORMAT), message.payload) for message in got] == expected
+    assert peer.silent()
+
+
+def test_plain_and_structured_handlers_of_one_device_both_get_theirs(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("both")
+    peer.subscribe("both/", cbor=True)
+    town.device().publish("both/x", STRUCTURED, content_format=65001)
+    got = sorted(message.uint(Option.CONTENT_FORMAT) or 0 for message in (peer.request(), peer.request()))
+    assert got == [50, 60]
+
+
+def test_firmware_before_6_2_gets_text_and_no_options_but_the_path(town: Town) -> None:
+    peer = town.peer().connect()
+    peer.hello(system_version=6103)
+    peer.subscribe("old")
+    town.device().publish("old", STRUCTURED, content_format=65001)
+    message = peer.request()
+    assert {number for number, _ in message.options} == {Option.URI_PATH}
+    assert message.payload == b'{"a":1,"b":"two","c":true}'
+    town.device().publish("old", BINARY, content_format=42)
+    data_url = b"data:application/octet-stream;base64," + base64.b64encode(BINARY)
+    assert given(peer, 1) == [data_url]
+
+
+def test_data_that_no_device_can_hold_is_left_out(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("size")
+    town.publish("size", "x" * 1025)
+    town.publish("size", "y" * 1024)
+    assert given(peer, 1) == [b"y" * 1024]
+
+
+# --- order, and at least once ---
+
+
+def test_in_order_and_a_few_at_a_time(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("order")
+    for number in range(30):
+        town.publish("order", str(number))
+    # Without acknowledgements no more than a few come; a device's buffers are small.
+    first = [peer.receive() for _ in range(4)]
+    assert peer.silent()
+    for message in first:
+        peer.send(ack(message.id))
+    assert [message.payload for message in first] + given(peer, 26) == [str(number).encode() for number in range(30)]
+    assert peer.silent(0.1)
+
+
+def test_an_event_that_is_not_acknowledged_is_sent_again(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("again")
+    town.publish("again", "x")
+    first = peer.receive()
+    # 4 to 6 s (device-protocol.md, section 12).
+    second = peer.receive(8.0)
+    assert (first.id, first.payload) == (second.id, second.payload)
+    peer.send(ack(second.id))
+
+
+def test_what_was_missed_while_away_follows(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("missed")
+    town.publish("missed", "before")
+    assert given(peer, 1) == [b"before"]
+    leave(peer)
+    until(lambda: not town.show(peer)["online"], "being offline")
+    for number in range(150):
+        town.publish("missed", str(number))
+    assert peer.silent(0.1)
+    come_back(peer)
+    assert given(peer, 150) == [str(number).encode() for number in range(150)]
+    assert peer.silent(0.1)
+
+
+def test_what_was_missed_follows_a_new_session_too(town: Town) -> None:
+    # The device lost its session (power loss); its subscriptions come in one burst after Hello.
+    peer = town.device()
+    peer.subscribe("first/")
+    peer.subscribe("second/")
+    leave(peer)
+    until(lambda: not town.show(peer)["online"], "being offline")
+    town.publish("first/x", "1")
+    town.publish("second/x", "2")
+    peer.start()
+    peer.subscribe("first/")
+    peer.subscribe("second/")
+    assert given(peer, 2) == [b"1", b"2"]
+
+
+def test_what_was_sent_and_not_acknowledged_when_it_left_comes_again(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("unsure")
+    town.publish("unsure", "1")
+    town.publish("unsure", "2")
+    assert [peer.receive().payload for _ in range(2)] == [b"1", b"2"]
+    leave(peer)
+    come_back(peer)
+    assert given(peer, 2) == [b"1", b"2"]
+
+
+def test_an_event_whose_time_is_over_is_not_delivered(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("late")
+    leave(peer)
+    town.publish("late", "short", ttl=1)
+    town.publish("late", "long", ttl=60)
+    threading.Event().wait(1.2)
+    come_back(peer)
+    assert given(peer, 1) == [b"long"]
+    assert peer.silent()
+
+
+def test_a_slow_device_reads_on_from_the_log(town: Town) -> None:
+    # More than the 64 that wait in memory, and more than one page of the log.
+    peer = town.device()
+    peer.subscribe("slow")
+    for number in range(700):
+        town.publish("slow", str(number))
+    assert given(peer, 700) == [str(number).encode() for number in range(700)]
+    assert peer.silent(0.1)
+    town.publish("slow", "live")
+    assert given(peer, 1) == [b"live"]
+
+
+def test_after_a_restart_a_device_gets_what_it_has_not_had(tmp_path: Path) -> None:
+    with (
+        cloud(tmp_path / "data", provisioning="true", publish_rate="1000", publish_burst="1000") as running,
+        Town(running) as town,
+    ):
+        peer, other = town.device(), town.device()
+        peer.subscribe("kept")
+        town.publish("kept", "had", ttl=3600)
+        assert given(peer, 1) == [b"had"]
+        # Long enough for the store to know that it had this one.
+        threading.Event().wait(2.5)
+        town.publish("kept", "not had", ttl=3600)
+        assert peer.receive().payload == b"not had"
+        # Whatever the others do meanwhile is written down, and moves on what is known of the log.
+        come_back(other)
+        other.publish("x")
+        running.kill()
+        running.start()
+        client = running.client(town.token)
+        # Nothing has to happen for it: the device was online.
+        assert given(peer, 1) == [b"not had"]
+        town.publish("kept", "live", client=client)
+        assert given(peer, 1) == [b"live"]
+        assert peer.silent()
+        # While the server is down, a device that was offline misses what it was sent, and gets it, too.
+        leave(peer)
+        town.publish("kept", "away", client=client)
+        running.kill()
+        running.start()
+        come_back(peer)
+        assert given(peer, 1) == [b"away"]
+        assert peer.silent()
+
+
+def test_after_a_new_session_and_a_restart_nothing_old_comes_again(tmp_path: Path) -> None:
+    with cloud(tmp_path / "data", provisioning="true") as running, Town(running) as town:
+        peer = town.device()
+        peer.subscribe("kept")
+        leave(peer)
+        until(lambda: not town.show(peer)["online"], "being offline")
+        town.publish("kept", "away", ttl=100_000)
+        peer.start()
+        peer.subscribe("kept")
+        assert given(peer, 1) == [b"away"]
+        threading.Event().wait(2.5)
+        running.stop()
+        running.start()
+        come_back(peer)
+        town.publish("kept", "live", client=running.client(town.token))
+        assert given(peer, 1) == [b"live"]
+
+
+def test_looking_for_what_was_missed_comes_to_an_end(tmp_path: Path) -> None:
+    # The newest event of all is somebody else's: a device's owner has none that is as new.
+    with cloud(tmp_path / "data", provisioning="true") as running, Town(running) as town:
+        bob = town.someone("bob@example.com")
+        peer = town.device()
+        peer.subscribe("kept")
+        town.publish("kept", "1", ttl=600)
+        assert given(peer, 1) == [b"1"]
+        leave(peer)
+        town.publish("kept", "2", ttl=600)
+        town.publish("kept", "bob's", client=bob)
+        running.stop()
+        running.start()
+        come_back(peer)
+        assert given(peer, 1) == [b"2"]
+        before = town.metric("wirechamber_process_cpu_seconds_total")
+        assert before > 0
+        threading.Event().wait(1.0)
+        assert town.metric("wirechamber_process_cpu_seconds_total") - before < 0.3
+
+
+# --- answers of integrations ---
+
+
+@pytest.fixture
+def hooks(tmp_path: Path, target: Target) -> Iterator[Town]:
+    """A cloud that tries three times within a second, and tells the device after half of it."""
+    with (
+        cloud(tmp_path / "data", provisioning="true", retry_schedule="0,1.5,1.5", answer_deadline="0.5") as running,
+        Town(running) as town,
+    ):
+        yield town
+
+
+def test_a_webhooks_answer_comes_to_the_device_in_chunks(hooks: Town, target: Target) -> None:
+    answer = b"".join(b"%04d" % number for number in range(300))
+    target.answer = lambda method, path, body: (200, {"Content-Type": "text/plain"}, answer)
+    hook = {
+        "event": "ask",
+        "url": target.url,
+        "responseTopic": "hook-response/{{{PARTICLE_EVENT_NAME}}}/{{{PARTICLE_DEVICE_ID}}}",
+    }
+    made = hooks.client.post("/v1/webhooks", json=hook)
+    assert made.status_code in (200, 201), made.text
+    peer, other = hooks.device(), hooks.device()
+    for each in (peer, other):
+        each.subscribe(f"hook-response/ask/{each.device}")
+    assert peer.publish("ask", b"?").code == Code.EMPTY
+    chunks = [peer.request() for _ in range(3)]
+    assert [path_of(chunk) for chunk in chunks] == [
+        f"e/hook-response/ask/{peer.device}/{number}" for number in range(3)
+    ]
+    assert b"".join(chunk.payload for chunk in chunks) == answer
+    assert other.silent()
+    assert len(target.requests) == 1
+
+
+def test_a_late_answer_is_not_sent_to_the_device(hooks: Town, target: Target) -> None:
+    answers: Iterator[tuple[int, dict[str, str], bytes]] = iter([(503, {}, b"busy"), (200, {}, b"at last")])
+    target.answer = lambda method, path, body: next(answers)
+    hooks.client.post("/v1/webhooks", json={"event": "slow", "url": target.url})
+    peer = hooks.device()
+    peer.subscribe("hook-response/slow")
+    peer.subscribe("hook-error/slow")
+    assert peer.publish("slow", b"?").code == Code.EMPTY
+    assert path_of(peer.request()) == "e/hook-error/slow/0"
+    until(lambda: len(target.requests) == 2, "the second attempt")
+    assert peer.silent(1.0)
