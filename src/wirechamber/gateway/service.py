@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from wirechamber.clock import Clock
 from wirechamber.errors import CloudError
-from wirechamber.eventlog.base import EventLog
+from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.gateway import conversation as talk
 from wirechamber.gateway.accounting import Accounting
 from wirechamber.gateway.dormant import Dormant
