@@ -154,6 +154,11 @@ def test_fields_of_another_form_or_of_later_versions_are_read_over() -> None:
     assert read_system(payload) == System((Module("bootloader"),))
 
 
+def test_numbers_have_32_bits() -> None:
+    module = number_field(1, 2) + number_field(3, (7 << 32) + 5) + b"\x31" + b"\x1e\0\0\0\1\0\0\0"
+    assert read_system(bytes_field(1, module)) == System((Module("bootloader", version=5, checked=30),))
+
+
 def test_half_a_character_in_json_can_be_written_afterwards() -> None:
     application = read_application(b'{"f":["a\\ud800"],"v":{"\\udfff":2}}')
     assert application == Application(("a?",), {"?": "int32"})

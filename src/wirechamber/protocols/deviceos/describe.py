@@ -180,8 +180,8 @@ class _Fields:
 
     def number(self, number: int) -> int:
         values = [value for value in self._found.get(number, ()) if isinstance(value, int)]
-        # The last one counts, in protobuf.
-        return values[-1] if values else 0
+        # The last one counts, in protobuf; and all numbers here have 32 bits, the rest of a longer one is dropped.
+        return values[-1] & 0xFFFFFFFF if values else 0
 
     def all(self, number: int) -> list[bytes]:
         values = [value for value in self._found.get(number, ()) if isinstance(value, bytes)]
