@@ -30,6 +30,7 @@ from wirechamber.protocols.dtls.messages import (
     HandshakeType,
     header,
     read_client_hello,
+    read_server_hello,
     whole,
     write_client_hello,
 )
@@ -162,7 +163,7 @@ def replaced(number: int, body: bytes) -> Callable[[ClientHello], ClientHello]:
 @pytest.mark.parametrize(
     ("way", "change", "alert"),
     [
-        ("deviceos", lambda hello: msgspec.structs.replace(hello, suites=(0xC0A8,)), Alert.HANDSHAKE_FAILURE),
+        ("deviceos", lambda hello: msgspec.structs.replace(hello, suites=(0xC0AF,)), Alert.HANDSHAKE_FAILURE),
         ("deviceos", without(13), Alert.HANDSHAKE_FAILURE),
         ("deviceos", without(19), Alert.HANDSHAKE_FAILURE),
         ("deviceos", replaced(10, b"\0\2\0\x18"), Alert.HANDSHAKE_FAILURE),
@@ -192,6 +193,16 @@ def test_what_does_not_fit_is_refused(way: str, change: Callable[[ClientHello], 
     assert datagram[0] == 21
     assert datagram[13:] == bytes((2, alert))
     assert server.deadline() is None
+
+
+def test_the_draft_s_connection_id_alone_makes_no_device_os_device() -> None:
+    # Such as a program with mbedTLS 2 and a pre-shared key: it gets along without connection ids.
+    (server,) = hello_like(lambda hello: msgspec.structs.replace(hello, suites=(0xC0A8,)))
+    assert isinstance(server, ServerHandshake)
+    (offer,) = server.datagrams(0.0)
+    hello = read_server_hello(offer[25 : 13 + int.from_bytes(offer[11:13], "big")])
+    assert hello.suite == 0xC0A8
+    assert 254 not in hello.extensions
 
 
 def test_a_newer_version_is_answered_with_ours() -> None:

@@ -48,6 +48,14 @@ class Choice(Struct, frozen=True):
     extended_master_secret: bool
 
 
+def is_deviceos(hello: ClientHello) -> bool:
+    """Whether a Device OS device says hello: it has one suite, and the draft's connection id (device-protocol.md, 3.2).
+
+    Others that have the draft's, such as programs with mbedTLS 2, may live without connection ids.
+    """
+    return ExtensionType.DRAFT_CONNECTION_ID in hello.extensions and ECDHE_ECDSA_CCM_8.number in hello.suites
+
+
 def choose(hello: ClientHello, *, psk: bool) -> Choice:
     """Chooses, or raises `Fatal` when there is nothing in common, or `Malformed`.
 
@@ -60,7 +68,7 @@ def choose(hello: ClientHello, *, psk: bool) -> Choice:
     if _NULL_COMPRESSION not in hello.compression:
         # RFC 5246, section 7.4.1.2: it "MUST contain" this one.
         raise Fatal(Alert.ILLEGAL_PARAMETER, "compression is demanded")
-    if ExtensionType.DRAFT_CONNECTION_ID in hello.extensions:
+    if is_deviceos(hello):
         return _deviceos(hello)
     return _rfc(hello, psk=psk)
 
@@ -153,8 +161,6 @@ def _fits_ecdhe(hello: ClientHello) -> bool:
 
 
 def _fits_ecdsa(hello: ClientHello) -> bool:
-    if ECDHE_ECDSA_CCM_8.number not in hello.suites:
-        return False
     algorithms = hello.extensions.get(ExtensionType.SIGNATURE_ALGORITHMS)
     # RFC 5246, section 7.4.1.4.1: without the extension it would have to be SHA-1.
     return algorithms is not None and ECDSA_SECP256R1_SHA256 in numbers(read_list(algorithms, 2))

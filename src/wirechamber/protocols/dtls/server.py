@@ -45,7 +45,7 @@ from wirechamber.protocols.dtls.messages import (
     write_server_key_exchange,
     write_spki,
 )
-from wirechamber.protocols.dtls.negotiation import choose
+from wirechamber.protocols.dtls.negotiation import choose, is_deviceos
 from wirechamber.protocols.dtls.records import (
     DTLS10,
     DTLS12,
@@ -132,8 +132,7 @@ class Listener:
         if self._cookies.good(client_hello, peer, now):
             return ServerHandshake(self._terms, record, fragment, client_hello, now)
         # RFC 6347, section 4.2.1: 1.0 whatever is negotiated later; Device OS was seen with 1.2 (section 3.4).
-        deviceos = ExtensionType.DRAFT_CONNECTION_ID in client_hello.extensions
-        version = DTLS12 if deviceos else DTLS10
+        version = DTLS12 if is_deviceos(client_hello) else DTLS10
         request = HelloVerifyRequest(version, self._cookies.make(client_hello, peer, now))
         message = whole(HandshakeType.HELLO_VERIFY_REQUEST, fragment.sequence, write_hello_verify_request(request))
         # RFC 6347, section 4.2.1: the record has the ClientHello's number, so nothing needs to be counted.
