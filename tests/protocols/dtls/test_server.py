@@ -136,6 +136,7 @@ def test_a_hello_in_pieces_gets_no_answer() -> None:
     assert a_listener().greet(write_record(HANDSHAKE, 0, piece), PEER, 0.0) is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(captured.FLIGHT_5)
 @example(captured.DEVICE_RECORD)

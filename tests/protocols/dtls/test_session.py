@@ -9,7 +9,7 @@ import tracemalloc
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, ChaCha20Poly1305
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.protocols.dtls.conversation import WAYS, shake
@@ -99,6 +99,7 @@ def test_a_record_with_chacha20_has_no_nonce() -> None:
 @pytest.mark.parametrize("suite", [0xC0AE, 0xC0A8, 0xCCAC])
 @pytest.mark.parametrize("form", ["none", "draft", "rfc9146"])
 @pytest.mark.parametrize("client_cid", [b"", b"\0", b"x" * 255])
+@settings(deadline=None)
 @given(data=st.binary(max_size=300), kind=st.sampled_from([21, 22, 23]))
 def test_what_is_protected_comes_out(suite: int, form: CidForm, client_cid: bytes, data: bytes, kind: int) -> None:
     client_cid = b"" if form == "none" else client_cid
@@ -108,6 +109,7 @@ def test_what_is_protected_comes_out(suite: int, form: CidForm, client_cid: byte
     assert client.unprotect(server.protect(kind, data)) == Received(kind, data, 0, False)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 200), max_size=120))
 def test_each_number_is_taken_once_and_not_from_behind_the_window(numbers: list[int]) -> None:
     # The model: a set, and how far back it may reach.
@@ -252,6 +254,7 @@ def test_several_records_in_a_datagram_are_told_apart() -> None:
     assert len(split_records((b"\x17\xfe\xfd" + bytes(10)) * 1000, 8)) < 100
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=120))
 def test_no_bytes_make_it_raise(data: bytes) -> None:
     server, client = sessions()

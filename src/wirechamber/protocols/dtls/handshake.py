@@ -48,7 +48,7 @@ class Handshake:
 
     __slots__ = (
         "_assembly", "_cid_length", "_early", "_early_bytes", "_events", "_forged", "_gives_up", "_held",
-         "_path", "_sequence", "_session", "_state", "_transcript", "_transmission",
+        "_path", "_sequence", "_session", "_state", "_transcript", "_transmission",
     )  # fmt: skip
 
     def __init__(self, transmission: Transmission, now: float, *, expected: int, sequence: int) -> None:

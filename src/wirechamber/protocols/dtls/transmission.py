@@ -12,7 +12,6 @@ from msgspec import Struct
 from wirechamber.protocols.dtls.messages import MESSAGE_HEADER, header, whole
 from wirechamber.protocols.dtls.records import (
     CHANGE_CIPHER_SPEC,
-    DTLS12,
     HANDSHAKE,
     HEADER,
     SEQUENCES,
@@ -63,18 +62,16 @@ class Transmission:
 
     Attributes:
         due: When the flight is sent again; None when it is not.
-        version: In the headers of epoch 0.
         repeats: How many times the flight was sent because nothing came.
     """
 
     __slots__ = (
         "_flight", "_keep", "_kept", "_mtu", "_out", "_protect", "_sends", "_sent_at", "_timeout", "due",
-        "first_timeout", "repeats", "sequence", "version",
+        "first_timeout", "repeats", "sequence",
     )  # fmt: skip
 
     def __init__(self, first_sequence: int, first_timeout: float, mtu: int = MTU) -> None:
         self.sequence = first_sequence
-        self.version = DTLS12
         self.due: float | None = None
         self.repeats = 0
         self._mtu = mtu
@@ -177,7 +174,7 @@ class Transmission:
         return record
 
     def _plain(self, content_type: int, content: bytes) -> bytes:
-        record = write_record(content_type, self.sequence, content, self.version)
+        record = write_record(content_type, self.sequence, content)
         self.sequence += 1
         return record
 
