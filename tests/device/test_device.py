@@ -76,7 +76,7 @@ def test_a_confirmed_publish_of_20_bytes_takes_174_bytes_on_the_wire(shared_benc
     async def scenario() -> None:
         async with shared_bench.device(files) as device:
             await device.publish("before", "what comes after the connection is done")
-            await settled(device)
+            await device.settle()
             before = device.traffic.copy()
             await device.publish("temp", "t=21.5 h=40.1 p=1013")
             used = device.traffic.since(before)
@@ -84,14 +84,6 @@ def test_a_confirmed_publish_of_20_bytes_takes_174_bytes_on_the_wire(shared_benc
             assert (used.down_bytes, used.down_datagrams) == (61, 1)
 
     run(scenario)
-
-
-async def settled(device: Device) -> None:
-    """Until the device has told everything and nothing is under way."""
-    core = device._core
-    assert core is not None
-    while core._describe_at is not None or core._endpoint.deadline() is not None:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
 
 
 def test_a_device_that_publishes_too_fast_is_told_so_and_when_to_go_on(bench: Bench) -> None:
@@ -240,7 +232,7 @@ def test_the_second_run_makes_no_handshake_and_tells_nothing_twice(shared_bench:
             await device.subscribe("sleepy/", got)
             device.function("f", lambda argument: 1)
             async with device:
-                await settled(device)
+                await device.settle()
                 await device.publish("woke")
                 kinds = between.up.counts.kinds
                 return [kinds.get(kind, 0) for kind in (HANDSHAKE, MOVED, TLS12_CID)]
@@ -266,14 +258,14 @@ def test_what_has_changed_since_the_last_run_is_told_and_nothing_else(shared_ben
             for name in names:
                 device.function(name, lambda argument: 1)
             async with device:
-                await settled(device)
+                await device.settle()
         assert device.handshakes == 0
         # A ping and a description.
         assert device.traffic.up_datagrams == 2
         assert (await described(shared_bench, "changed"))["functions"] == ["a", "b"]
         device = shared_bench.device(files, session_file=tmp_path / "session", version=2)
         async with device:
-            await settled(device)
+            await device.settle()
             # Another version is told by a Hello, in the same session.
             assert device.resumed is False
             assert device.handshakes == 0

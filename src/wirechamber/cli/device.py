@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from wirechamber.cli import simulate
 from wirechamber.cli.folder import Folder, in_folder
 from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.cli.user import Data, Json
@@ -36,13 +37,14 @@ Id = Annotated[str, typer.Argument(help="The device's id, 24 hex digits.")]
 
 def app() -> typer.Typer:
     """The group of commands."""
-    group = typer.Typer(help="Devices: add, list, show, remove; their keys.", no_args_is_help=True)
+    group = typer.Typer(help="Devices: add, list, show, remove; their keys; simulated ones.", no_args_is_help=True)
     group.command("add")(add)
     group.command("list")(listed)
     group.command("show")(show)
     group.command("remove")(remove)
     group.command("keys")(keys)
     group.command("provision")(provision)
+    group.command("simulate")(simulate.command)
     return group
 
 

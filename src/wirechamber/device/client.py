@@ -71,6 +71,15 @@ class Traffic(Struct):
             self.down_datagrams - before.down_datagrams,
         )
 
+    def plus(self, other: Traffic) -> Traffic:
+        """Both together."""
+        return Traffic(
+            self.up_bytes + other.up_bytes,
+            self.up_datagrams + other.up_datagrams,
+            self.down_bytes + other.down_bytes,
+            self.down_datagrams + other.down_datagrams,
+        )
+
     def copy(self) -> Traffic:
         """As of now."""
         return Traffic(self.up_bytes, self.up_datagrams, self.down_bytes, self.down_datagrams)
@@ -162,6 +171,7 @@ class Device:
         self._signal: Callable[[bool], Any] | None = None
         self._subscribing: dict[Wanted, list[asyncio.Future[None]]] = {}
         self._asking: list[asyncio.Future[int]] = []
+        self._settling: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- open and close ---
@@ -244,6 +254,17 @@ class Device:
         """
         assert self._task is not None, "the device is not open"
         await asyncio.shield(self._task)
+
+    async def settle(self) -> None:
+        """Returns when the cloud was told everything and has answered all: nothing is lost by closing now.
+
+        Raises:
+            NotConnected: The device was closed meanwhile.
+        """
+        core = self._core
+        if core is not None and not core.settled:
+            self._settling.append(waiting := self._future())
+            await waiting
 
     @property
     def connected(self) -> bool:
@@ -421,6 +442,10 @@ class Device:
                 wire.send(datagram)
         for event in core.events():
             self._happened(core, event)
+        if self._settling and core.settled:
+            for waiting in self._settling:
+                _settle(waiting, None)
+            self._settling.clear()
         due = core.deadline()
         if due != self._due or self._timer is None:
             if self._timer is not None:
@@ -559,6 +584,7 @@ class Device:
             _settle(answer, problem)
         self._subscribing.clear()
         self._asking.clear()
+        self._settling.clear()
 
     def _offer(self) -> None:
         core = self._core

@@ -312,6 +312,13 @@ class Core:
         known = [at for at in due if at is not None and at != float("inf")]
         return min(known) if known else None
 
+    @property
+    def settled(self) -> bool:
+        """The cloud is there, was told everything, and nothing is under way."""
+        if self.phase is not Phase.ONLINE or self._describe_at is not None:
+            return False
+        return self._endpoint.deadline() is None
+
     # --- beginning ---
 
     def _new_endpoint(self) -> Endpoint:
