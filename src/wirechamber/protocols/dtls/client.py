@@ -184,8 +184,6 @@ class ClientHandshake(Handshake):
             self._read_rfc(hello)
         self._path = CLIENT[self._profile, suite.key_exchange]
         self._state = beginning(self._path)
-        if suite.key_exchange is KeyExchange.PSK:
-            self._state = State.HELLO_DONE
 
     def _read_deviceos(self, extensions: Extensions) -> None:
         cid = extensions.get(ExtensionType.DRAFT_CONNECTION_ID)
