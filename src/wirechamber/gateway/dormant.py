@@ -172,12 +172,12 @@ class Dormant:
                 self._roster.restored(link)
                 if online[known.device].subscriptions:
                     self.wake(link)
-        for device_id in online:
+        for device_id, record in online.items():
             if self._roster.get(device_id) is None:
                 # Its connection ended with the last process.
                 device = devices.get(device_id)
                 if device is not None:
-                    self._roster.gone(device)
+                    self._roster.gone(device, record.resume_from)
 
     async def _catch_up(self, cursor: Cursor) -> None:
         """Brings the receive state of sessions up to the events that they brought (DESIGN, section 3)."""

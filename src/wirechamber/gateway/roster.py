@@ -121,11 +121,15 @@ class Roster:
         self._tell(Status(link, self._clock, online=False))
         self._keeper.keep(WentOffline(device=device.id, at=self._clock.now(), resume_from=behind))
 
-    def gone(self, device: Device) -> None:
-        """The device was online when the process ended, and has no session to come back with."""
+    def gone(self, device: Device, resume_from: str | None) -> None:
+        """The device was online when the process ended, and has no session to come back with.
+
+        Args:
+            resume_from: What the store knows of how far it has had its events.
+        """
         now = self._clock.now()
         self._tell(Arrival(status_event(device, online=False, now=now)))
-        self._keeper.keep(WentOffline(device=device.id, at=now))
+        self._keeper.keep(WentOffline(device=device.id, at=now, resume_from=resume_from or self.since))
 
     async def left_at(self, device_id: str) -> Cursor | None:
         """Up to where a device has had its events that is not linked at present; None if that was never told."""

@@ -42,9 +42,10 @@ class Functions:
         device = await self._devices.get(owner, id_or_name)
         if len(argument.encode("utf-8", "replace")) > MAX_ARGUMENT_BYTES:
             raise BadInput(f"the argument is too long: at most {MAX_ARGUMENT_BYTES} bytes of UTF-8 are allowed")
-        if not device.online:
-            raise Offline("the device is offline", error="timed out")
         if function not in device.functions:
+            # Whether it is online, whoever holds its link knows; the registry learns it a moment later.
+            if not device.online:
+                raise Offline("the device is offline", error="timed out")
             raise NotFound(f"Function {function} not found", error=f"Function {function} not found")
         result = await self._switchboard.ask(device.id, CallFunction(function, argument))
         return device, int(result)
@@ -58,10 +59,10 @@ class Functions:
             DeviceUnreachable: It is offline or did not answer in time.
         """
         device = await self._devices.get(owner, id_or_name)
-        if not device.online:
-            raise Offline("the device is offline", error="Timed out.")
         kind = device.variables.get(variable)
         if kind is None:
+            if not device.online:
+                raise Offline("the device is offline", error="Timed out.")
             raise NotFound(f"the device has no variable {variable}", error="Variable not found")
         try:
             return device, await self._switchboard.ask(device.id, ReadVariable(variable, kind))
@@ -73,8 +74,6 @@ class Functions:
     async def ping(self, owner: str, id_or_name: str) -> bool:
         """Whether the device answers at this moment."""
         device = await self._devices.get(owner, id_or_name)
-        if not device.online:
-            return False
         try:
             return bool(await self._switchboard.ask(device.id, Ping()))
         except DeviceUnreachable:
