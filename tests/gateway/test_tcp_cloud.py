@@ -102,6 +102,7 @@ def test_a_device_comes_in_and_is_shown(town: Town, connect: Callable[..., TcpPe
     shown = until(lambda: show(town, peer) if online(town, peer) else None, "being online")
     assert (shown["platform_id"], shown["system_module_version"], shown["last_ip_address"]) == (3, 6200, "127.0.0.1")
     assert (shown["functions"], shown["variables"]) == (["set"], {"level": "int32"})
+    assert shown["last_handshake_at"] is not None
     assert statuses(town, peer) == ["online"]
     peer.close()
     until(lambda: not online(town, peer), "being offline")

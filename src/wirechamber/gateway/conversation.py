@@ -277,6 +277,7 @@ class Conversation:
             address=link.host,
             greeting=greeting,
             session=link.record(device.id, now) if link.device is None else None,
+            handshake=link.device is None,
         )
         if greeting is not None and greeting.platform != device.platform_id:
             device = structs.replace(device, platform_id=greeting.platform)

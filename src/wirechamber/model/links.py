@@ -112,7 +112,8 @@ class Greeted(Struct, frozen=True, kw_only=True):
         at: Milliseconds since 1970.
         greeting: None when the handshake said it (a pre-shared key).
         session: The new session, to be stored with this and to replace any other of the device; None when the
-            device greeted inside a session that is stored already.
+            device greeted inside a session that is stored already, or in one that ends with its connection.
+        handshake: It comes right after a handshake.
     """
 
     device: str
@@ -120,6 +121,7 @@ class Greeted(Struct, frozen=True, kw_only=True):
     address: str
     greeting: Greeting | None = None
     session: Session | None = None
+    handshake: bool = False
 
 
 class Described(Struct, frozen=True):

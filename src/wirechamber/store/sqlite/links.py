@@ -179,7 +179,7 @@ class _News:
                 self.greeted = True
                 self.session = change.session or self.session
                 self.link |= {"last_heard": change.at, "address": change.address}
-                if change.session is not None:
+                if change.session is not None or change.handshake:
                     self.link["last_handshake_at"] = change.at
                 self.told = {"greeting": None if change.greeting is None else _text(change.greeting)}
                 self.subscriptions.clear()
