@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         address: Host and port of the other side.
-        began: When it was accepted; seconds, monotonic.
+        began: When it was accepted, then when the handshake was done; seconds, monotonic.
         link: Once the handshake is done.
     """
 
@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
         core = self._core
         assert core is not None
         link = self.link = TcpLink(self, established, new_id(self.tcp.clock.now()))
-        link.heard = self.tcp.clock.monotonic()
+        self.began = link.heard = self.tcp.clock.monotonic()
         self._flush(core)
         self._core = None
         link.count_handshake(*self._counts)
