@@ -17,7 +17,6 @@ from wirechamber.protocols.deviceos.messages import (
     Publish,
     Subscribe,
     TimeRequest,
-    is_publish,
     read_publish,
     read_request,
 )
@@ -102,7 +101,6 @@ def test_describe_in_blocks() -> None:
 )
 def test_events(data: str, event: Publish) -> None:
     raw = bytes.fromhex(data)
-    assert is_publish(raw)
     assert read_publish(raw) == event
     assert read_request(read_message(raw)) == event
     assert written(messages.write_publish(event)) == data
@@ -113,7 +111,7 @@ def test_subscriptions(data: str, prefix: str) -> None:
     subscribe = read_request(read(data))
     assert subscribe == Subscribe(prefix, binary=prefix == "demo/bin", cbor=prefix == "demo/var")
     assert written(messages.write_subscribe(subscribe, int(data[4:8], 16))) == data
-    assert not is_publish(bytes.fromhex(data))
+    assert read_publish(bytes.fromhex(data)) is None
 
 
 def test_time() -> None:
