@@ -44,7 +44,9 @@ def test_an_unchunked_answer_is_one_event_without_index() -> None:
 
 
 def test_a_success_without_an_answer_is_only_sent() -> None:
-    assert [event.name for event in of_success(an_event(), "hook", "d" * 32, TOPICS, None, NOW, late=False)] == [TOPICS.sent]
+    assert [event.name for event in of_success(an_event(), "hook", "d" * 32, TOPICS, None, NOW, late=False)] == [
+        TOPICS.sent
+    ]
 
 
 def test_the_same_result_made_twice_has_the_same_ids_and_others_differ() -> None:
