@@ -238,6 +238,16 @@ class Peer:
         self.send(message)
         return self.answer(message.id)
 
+    def insist(self, message: Message, timeout_s: float = 30.0, every_s: float = 0.3) -> Message:
+        """Sends a CON, in a new record each time, until it is acknowledged."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.send(message)
+            try:
+                return self.answer(message.id, every_s)
+            except Silence:
+                assert time.monotonic() < deadline, "it was never acknowledged"
+
     def request(self, timeout_s: float = ANSWER_S) -> Message:
         """The next request of the cloud, acknowledged."""
         message = self.receive(timeout_s, lambda message: message.type in (Type.CON, Type.NON))

@@ -309,6 +309,15 @@ def test_after_a_restart_a_device_gets_what_it_has_not_had(tmp_path: Path) -> No
         come_back(peer)
         assert given(peer, 1) == [b"away"]
         assert peer.silent()
+        # Nor does it matter whether it comes back by a new session.
+        leave(peer)
+        town.publish("kept", "away again", client=running.client(town.token))
+        running.stop()
+        running.start()
+        peer.start()
+        peer.subscribe("kept")
+        assert given(peer, 1) == [b"away again"]
+        assert peer.silent()
 
 
 def test_after_a_new_session_and_a_restart_nothing_old_comes_again(tmp_path: Path) -> None:

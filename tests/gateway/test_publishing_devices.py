@@ -182,6 +182,19 @@ def test_many_outstanding_events_are_all_acknowledged_and_kept_in_order(town: To
     assert [event["data"] for event in town.events(peer, "burst")] == [str(number) for number in range(100)]
 
 
+def test_devices_in_lockstep_lose_nothing(town: Town) -> None:
+    # All have sent as many records as the others, and publish in the same millisecond.
+    peers = [town.device() for _ in range(8)]
+    messages = [[a_publish("step", str(number).encode(), peer.next_id()) for number in range(40)] for peer in peers]
+    for number in range(40):
+        for peer, mine in zip(peers, messages, strict=True):
+            peer.send(mine[number])
+    for peer, mine in zip(peers, messages, strict=True):
+        for message in mine:
+            assert peer.answer(message.id).code == Code.EMPTY
+        assert [event["data"] for event in town.events(peer, "step")] == [str(number) for number in range(40)]
+
+
 def test_message_ids_may_wrap_around(town: Town) -> None:
     peer = town.device()
     peer.message_id = 0xFFFD

@@ -92,6 +92,7 @@ class Conversation:
         publish: Takes an event that came by the slow way (TCP, or in several blocks).
         closed: Called with a link that was replaced by a newer one of its device, or was refused.
         flush: Sends what a link's exchanges have to send.
+        welcome: Called with a link of which it is known, and stored, whose it is.
 
     Attributes:
         refused: What was not taken, by reason.
@@ -109,6 +110,7 @@ class Conversation:
         publish: Callable[[Link, Publish, int, int, tuple[Any, ...]], None],
         close: Callable[[Link, str], None],
         flush: Callable[[Link, Purpose], None],
+        welcome: Callable[[Link], None],
     ) -> None:
         self._identity = identity
         self._clock = clock
@@ -119,7 +121,10 @@ class Conversation:
         self._publish = publish
         self._close = close
         self._flush = flush
+        self._welcome = welcome
         self._greeting: dict[Link, asyncio.Task[None]] = {}
+        # Those that may come in, as soon as that is stored.
+        self._admitted: set[Link] = set()
         self.refused: Counter[str] = Counter()
 
     # --- exchanges ---
@@ -232,8 +237,8 @@ class Conversation:
         if device_id is None or (link.device is not None and link.device.id != device_id):
             self.refused["hello_of_another"] += 1
             _seldom.warning("hello_of_another", why="a device said that it is another one", address=link.host)
-            self._close(link, "its Hello names another device")
             link.refuse()
+            self._close(link, "its Hello names another device")
             return
         self.greet(link, device_id, hello, request)
 
@@ -243,7 +248,7 @@ class Conversation:
 
     def greet(self, link: Link, device_id: str, hello: Hello | None, request: Request | None) -> None:
         """A device said who it is, by Hello or by the key of its handshake; whether it may come in is found out."""
-        if link in self._greeting:
+        if link in self._greeting or link in self._admitted:
             return
         if len(self._greeting) >= MAX_GREETING:
             self.refused["greetings"] += 1
@@ -281,6 +286,7 @@ class Conversation:
         )
         if greeting is not None and greeting.platform != device.platform_id:
             device = structs.replace(device, platform_id=greeting.platform)
+        self._admitted.add(link)
         self._keeper.keep(change, lambda ok: self._greeted(link, device, hello, request, ok, behind))
 
     def _greeted(
@@ -292,6 +298,7 @@ class Conversation:
         ok: bool,
         behind: Cursor | None,
     ) -> None:
+        self._admitted.discard(link)
         if link.closed:
             return
         if not ok:
@@ -302,9 +309,7 @@ class Conversation:
         old = self._roster.put(device.id, link)
         if old is not None:
             self._close(old, "its device has begun a new session")
-            link.behind = old.behind
-        elif behind is not None:
-            link.behind = behind
+        link.behind = behind if old is None or old.behind is None else old.behind
         self._outboxes.leave(link, device.owner)
         link.subscriptions = ()
         if hello is not None:
@@ -317,6 +322,7 @@ class Conversation:
         self._flush(link, Purpose.HANDSHAKE)
         if hello is not None and not hello.flags & Flag.DESCRIBES_ITSELF:
             self._ask_to_describe(link)
+        self._welcome(link)
 
     @staticmethod
     def recall(link: Link, greeting: Greeting) -> None:

@@ -87,6 +87,11 @@ class Link(ABC):
         return not self.closed
 
     @property
+    def dormant(self) -> bool:
+        """Whether it is in the store only, and what its device has had is not known here."""
+        return False
+
+    @property
     def host(self) -> str:
         """The address that the device comes from."""
         return str(self.address[0]) if self.address else ""

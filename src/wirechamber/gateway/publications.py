@@ -20,6 +20,7 @@ from wirechamber.gateway.intake import Arrival, Intake
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import DATA_BYTES, PUBLISHES, UP_BYTES, UP_DATAGRAMS, Meter, Purpose
 from wirechamber.model.events import Event
+from wirechamber.model.ids import TIME_DIGITS
 from wirechamber.model.names import MAX_TTL, is_name
 from wirechamber.protocols.coap.message import Code, Message, Option, Type, ack, uint, write_message
 from wirechamber.protocols.deviceos.content import to_content
@@ -62,7 +63,8 @@ class Publication(Arrival):
         content = to_content(publish.payload, publish.content_format)
         id = device.id
         return Event(
-            id=f"{at:012x}{sequence & 0xFFFFFFFF:08x}{link.id[20:]}",
+            # The session's part of it is its own number: the rest is the same for all that this process began.
+            id=f"{at:012x}{sequence & 0xFFFFFFFF:08x}{link.id[TIME_DIGITS : TIME_DIGITS + 12]}",
             name=publish.name,
             data=content.data,
             published_at=at,

@@ -117,7 +117,7 @@ class Roster:
             return
         link.online = False
         self.online -= 1
-        behind = self._outboxes.away(link)
+        behind = None if link.dormant else self._outboxes.away(link)
         self._tell(Status(link, self._clock, online=False))
         self._keeper.keep(WentOffline(device=device.id, at=self._clock.now(), resume_from=behind))
 
@@ -133,7 +133,8 @@ class Roster:
 
     async def left_at(self, device_id: str) -> Cursor | None:
         """Up to where a device has had its events that is not linked at present; None if that was never told."""
-        if device_id in self._links:
+        link = self._links.get(device_id)
+        if link is not None and not link.dormant:
             return None
         record = await self._store.links.get(device_id)
         if record is None or record.resume_from is None:

@@ -53,6 +53,8 @@ WRITE_EVERY_S = 5.0
 STOP_S = 2.0
 # A device says Hello in the first moment; one that does not, is none.
 HELLO_S = 90.0
+# Messages that wait until it is stored whose link they came by: that takes some milliseconds.
+MAX_HELD = 8
 
 
 class Gateway:
@@ -107,6 +109,7 @@ class Gateway:
             publish=self.publications.take,
             close=self.close,
             flush=self.flush,
+            welcome=self._welcome,
         )
         self.questions = Questions(
             self.roster,
@@ -132,6 +135,8 @@ class Gateway:
         self._gone: list[str] = []
         # Links whose handshake is done and which have not said yet who they are.
         self._unnamed: dict[Link, float] = {}
+        # What came from them meanwhile, where the handshake told who they are.
+        self._held: dict[Link, list[tuple[bytes, int, int, Address]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.refused: Counter[str] = Counter()
 
@@ -148,6 +153,9 @@ class Gateway:
             size: Bytes on the wire.
         """
         device = link.device
+        if device is None and link.psk_identity is not None:
+            self._hold(link, (data, sequence, size, address))
+            return
         if device is not None:
             if not link.online:
                 self._back(link)
@@ -156,6 +164,20 @@ class Gateway:
                 self.publications.take(link, publish, sequence, size, address)
                 return
         link.after_accounting(lambda: self._accounted(link, data, sequence, size, address))
+
+    def _hold(self, link: Link, early: tuple[bytes, int, int, Address]) -> None:
+        """Keeps what a device says that need not say Hello, until it is known, and stored, whose link this is."""
+        held = self._held.setdefault(link, [])
+        if len(held) < MAX_HELD:
+            held.append(early)
+        else:
+            self.refused["held"] += 1
+        # Not the first time, if the store was away.
+        self._greet_by_psk(link)
+
+    def _welcome(self, link: Link) -> None:
+        for early in self._held.pop(link, ()):
+            self.received(link, *early)
 
     async def _ready(self, link: Link) -> None:
         """Makes a link able to ask: one that only published since a restart has no exchanges yet."""
@@ -264,8 +286,11 @@ class Gateway:
         """A handshake is done."""
         self._unnamed[link] = self._clock.monotonic()
         if link.psk_identity is not None:
-            link.claimed_id = link.psk_identity.decode("ascii", "replace").lower()
-            self.conversation.greet(link, link.claimed_id, None, None)
+            self._greet_by_psk(link)
+
+    def _greet_by_psk(self, link: Link) -> None:
+        link.claimed_id = (link.psk_identity or b"").decode("ascii", "replace").lower()
+        self.conversation.greet(link, link.claimed_id, None, None)
 
     def ended(self, link: Link, why: str) -> None:
         """The device ended its session."""
@@ -319,6 +344,7 @@ class Gateway:
         if device is not None:
             self.roster.remove(device.id, link)
         self._unnamed.pop(link, None)
+        self._held.pop(link, None)
         link.close()
 
     def _discard(self, link: Link) -> None:

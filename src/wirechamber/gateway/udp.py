@@ -141,6 +141,10 @@ class UdpLink(Link):
 
     def take(self, received: Received, size: int, address: Address) -> None:
         """Takes a record that proved to be the device's."""
+        if self.closed:
+            # The end of its handshake is still kept, and may be handed records of a session that is no more.
+            self._udp.refused["closed"] += 1
+            return
         self.heard = self._udp.clock.monotonic()
         if received.content_type == APPLICATION_DATA:
             size += self._overhead if address == self.address else overhead(address[0])
@@ -286,6 +290,11 @@ class UdpLink(Link):
             top=session.top,
             mids=self.mids.to_bytes(),
         )
+
+    @property
+    def dormant(self) -> bool:
+        """As `Link.dormant`."""
+        return self.session is None
 
     def greeted(self, device: Device) -> None:
         """As `Link.greeted`."""
