@@ -138,5 +138,12 @@ def test_every_route_is_in_the_openapi_document(live_shared: tuple[Cloud, str]) 
     assert document["openapi"].startswith("3.1")
     for route in ROUTES:
         path = re.sub(r"{(\w+)(?::[^}]*)?}", r"{\1}", route.path)
-        assert route.method.lower() in document["paths"][path]
+        operation = document["paths"][path][route.method.lower()]
+        described = {(each["name"], each["in"]) for each in operation["parameters"]}
+        assert described >= {(each.name, each.where) for each in route.parameters}
+        assert described >= {(name, "path") for name in re.findall(r"{(\w+)", path)}
+    ids = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(set(ids)) == len(ids)
+    made = document["paths"]["/v1/integrations"]["post"]
+    assert set(made["responses"]) == {"201", "default"}
     assert "POST" in httpx.get(live_shared[0].url + "/docs").text

@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from wirechamber.api.http import Call, answer
-from wirechamber.api.routing import Route
+from wirechamber.api.routing import Parameter, Route
 from wirechamber.errors import BadInput, CloudError, DeviceUnreachable
 from wirechamber.model.devices import Device
 from wirechamber.model.times import iso, iso_or_none
@@ -195,10 +195,18 @@ async def claim_code(call: Call) -> web.Response:
     return answer({"ok": True, "claim_code": code, "device_ids": devices})
 
 
+RAW = (Parameter("format", "`raw` for the value alone."),)
+
 ROUTES = (
     Route(
         method="GET", path="/v1/devices", handler=listed, requires="devices:list",
-        summary="List your devices (page, per_page, name, online)", answers="[device], X-Total-Count",
+        summary="List your devices", answers="[device], X-Total-Count",
+        parameters=(
+            Parameter("page", "From 1 on; all devices without page and per_page.", "integer"),
+            Parameter("per_page", "25 if only page is given.", "integer"),
+            Parameter("name", "Only devices whose name holds this, in any letter case."),
+            Parameter("online", "Only devices that are connected, or only others.", "boolean"),
+        ),
     ),
     Route(
         method="POST", path="/v1/devices", handler=claim, requires="devices:update", body=Claim,
@@ -224,11 +232,13 @@ ROUTES = (
         method="POST", path="/v1/devices/{id}/{function}", handler=call_function,
         requires="devices.function:call", owned=("id",), body=FunctionCall,
         summary="Call a function", answers="{id, name, connected, return_value}, or with format=raw the number",
+        parameters=RAW,
     ),
     Route(
         method="GET", path="/v1/devices/{id}/{variable}", handler=read_variable,
         requires="devices.variable:get", owned=("id",),
         summary="Read a variable", answers="{name, result, coreInfo}, or with format=raw the value",
+        parameters=RAW,
     ),
     Route(
         method="POST", path="/v1/provisioning/{id}", handler=provision, requires="devices:update", owned=("id",),

@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from wirechamber.api.http import Call, answer
-from wirechamber.api.routing import TOKEN, Route
+from wirechamber.api.routing import TOKEN, Parameter, Route
 from wirechamber.errors import NotFound
 
 
@@ -43,6 +43,9 @@ ROUTES = (
     Route(
         method="POST", path="/v1/devices/events", handler=publish, requires="events:send", body=Publish,
         summary="Publish an event; acknowledged means stored", answers="{ok}",
+        parameters=(
+            Parameter("Idempotency-Key", "Publishing again with the same key stores nothing.", where="header"),
+        ),
     ),
     *(
         Route(

@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from wirechamber.api.http import Call, answer, no_content
-from wirechamber.api.routing import Route
+from wirechamber.api.routing import Parameter, Route
 from wirechamber.errors import BadInput
 from wirechamber.integrations.webhook import Webhook, WebhookConfig
 from wirechamber.services.integrations import MAX_LOGS
@@ -144,7 +144,13 @@ def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
         ),
         Route(
             method="GET", path=f"{one}/logs", handler=logs, requires="integrations:get", owned=("id",),
-            summary="Page through its attempts (status, device, before, per_page)", answers="{logs, meta}",
+            summary="Page through its attempts, newest first", answers="{logs, meta}",
+            parameters=(
+                Parameter("status", "Only `success` or only `error`."),
+                Parameter("device", "Only attempts for events of this device, by id."),
+                Parameter("before", "`meta.before` of the page before."),
+                Parameter("per_page", "At most 100; 25 if not said.", "integer"),
+            ),
         ),
     )  # fmt: skip
 

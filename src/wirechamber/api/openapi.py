@@ -12,6 +12,7 @@ import msgspec
 from wirechamber import __version__
 from wirechamber.api.routing import ANYONE, PASSWORD, Route
 
+_STATUS = re.compile(r"(\d{3})\b *")
 _PARAMETER = re.compile(r"{(\w+)(?::[^}]*)?}")
 
 
@@ -54,14 +55,21 @@ _ERROR = {
 
 
 def _operation(route: Route, bodies: dict[Any, Any]) -> dict[str, Any]:
+    status, text = _answer(route)
     operation: dict[str, Any] = {
+        "operationId": _operation_id(route),
+        "tags": [_area(route.path)],
         "summary": route.summary,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in _PARAMETER.findall(route.path)
+        ]
+        + [
+            {"name": each.name, "in": each.where, "description": each.meaning, "schema": {"type": each.kind}}
+            for each in route.parameters
         ],
         "responses": {
-            "200": {"description": route.answers},
+            status: {"description": text},
             "default": {
                 "description": "An error",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -75,6 +83,23 @@ def _operation(route: Route, bodies: dict[Any, Any]) -> dict[str, Any]:
             "content": {"application/json": schema, "application/x-www-form-urlencoded": schema}
         }
     return operation
+
+
+def _answer(route: Route) -> tuple[str, str]:
+    """The status of a success, or of the one answer there is, and what it holds."""
+    found = _STATUS.match(route.answers)
+    if found is None:
+        return "200", route.answers
+    return found[1], route.answers[found.end() :] or "nothing more"
+
+
+def _operation_id(route: Route) -> str:
+    return "_".join([route.method.lower(), *re.findall(r"\w+", _PARAMETER.sub(r"by \1", route.path))])
+
+
+def _area(path: str) -> str:
+    parts = [part for part in path.split("/") if part and part != "v1"]
+    return "events" if "events" in parts else parts[0]
 
 
 def _security(route: Route) -> list[dict[str, list[str]]]:
@@ -91,10 +116,11 @@ def page(routes: Sequence[Route]) -> str:
     for route in routes:
         path = _PARAMETER.sub(r":\1", route.path)
         takes = ", ".join(route.body.__struct_encode_fields__) if route.body is not None else ""
+        asks = ", ".join(each.name for each in route.parameters)
+        more = _small("takes", takes) + _small("may ask", asks) + _small("answers", route.answers)
         rows.append(
             f"<tr><td><b class={route.method.lower()}>{route.method}</b></td><td><code>{html.escape(path)}</code></td>"
-            f"<td>{html.escape(route.summary)}{_small('takes', takes)}{_small('answers', route.answers)}</td>"
-            f"<td>{html.escape(route.requires)}</td></tr>"
+            f"<td>{html.escape(route.summary)}{more}</td><td>{html.escape(route.requires)}</td></tr>"
         )
     return _PAGE.replace("%ROWS%", "\n".join(rows)).replace("%VERSION%", __version__)
 

@@ -32,6 +32,20 @@ PASSWORD = "password"  # noqa: S105
 CLIENT_GONE = 499
 
 
+class Parameter(Struct, frozen=True):
+    """Something that a call may say beside path and body.
+
+    Attributes:
+        kind: `string`, `integer` or `boolean`.
+        where: `query` or `header`.
+    """
+
+    name: str
+    meaning: str
+    kind: str = "string"
+    where: str = "query"
+
+
 class Route(Struct, frozen=True, kw_only=True):
     """One method on one path.
 
@@ -40,7 +54,8 @@ class Route(Struct, frozen=True, kw_only=True):
         requires: `ANYONE`, `TOKEN`, `PASSWORD`, or the scope that a token must hold.
         summary: One line for the API's page.
         body: What the body may hold, as a Struct; None for no body.
-        answers: What is answered, in a few words.
+        answers: What is answered, in a few words; begins with the status where that is not 200.
+        parameters: What the query and headers of its own may say.
         owned: Path parameters that name something with an owner.
     """
 
@@ -51,6 +66,7 @@ class Route(Struct, frozen=True, kw_only=True):
     summary: str
     body: Any = None
     answers: str = ""
+    parameters: tuple[Parameter, ...] = ()
     owned: tuple[str, ...] = ()
 
     @property

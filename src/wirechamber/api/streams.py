@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from wirechamber.api.http import COMMON_HEADERS, Call
-from wirechamber.api.routing import Route
+from wirechamber.api.routing import Parameter, Route
 from wirechamber.errors import CloudError, InvalidToken, TooMany, Unavailable
 from wirechamber.eventlog.base import Scope
 from wirechamber.model.names import check_prefix
@@ -164,11 +164,18 @@ async def _may_go_on(live: Live, access: Access) -> bool:
     return True
 
 
+RESUMES = (
+    Parameter("Last-Event-ID", "Go on after the event of this `id:`; wins over the query.", where="header"),
+    Parameter("last_event_id", "The same, for clients that can't set headers."),
+)
+
+
 def _routes(path: str, handler: Any, summary: str, owned: tuple[str, ...] = ()) -> tuple[Route, ...]:
     return tuple(
         Route(
             method="GET", path=path + rest, handler=handler, requires="events:get", owned=owned,
             summary=f"{summary}{text}; Last-Event-ID or last_event_id resumes", answers="text/event-stream",
+            parameters=RESUMES,
         )
         for rest, text in (("", ""), ("/{prefix:.+}", ", filtered by a prefix of the name"))
     )  # fmt: skip

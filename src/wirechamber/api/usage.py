@@ -6,7 +6,7 @@ from aiohttp import web
 
 from wirechamber.api import devices
 from wirechamber.api.http import Call, answer
-from wirechamber.api.routing import Route
+from wirechamber.api.routing import Parameter, Route
 from wirechamber.services.usage import Span, by_hour, total, view
 
 
@@ -32,14 +32,19 @@ def _span(call: Call) -> Span:
     return call.parts.usage.span(call.query("since"), call.query("until"))
 
 
+SPAN = (
+    Parameter("since", "From this ISO 8601 time on."),
+    Parameter("until", "Up to this ISO 8601 time."),
+)
+
 ROUTES = (
     Route(
         method="GET", path="/v1/usage", handler=of_all, requires="devices:list",
-        summary="What your devices used (since, until)", answers="{total, devices}",
+        summary="What your devices used", answers="{total, devices}", parameters=SPAN,
     ),
     Route(
         method="GET", path="/v1/devices/{id}/usage", handler=of_device, requires="devices:get", owned=("id",),
-        summary="What a device used, by purpose and hour, and what HTTPS would have cost (since, until)",
-        answers="{id, total, purposes, https, hours}",
+        summary="What a device used, by purpose and hour, and what HTTPS would have cost",
+        answers="{id, total, purposes, https, hours}", parameters=SPAN,
     ),
 )  # fmt: skip
