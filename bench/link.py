@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -13,13 +14,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
+from bench import webhooks
 from bench.harness import LOAD_CORE, SERVER_CORE, Result, Wirechamber, cpu_seconds, resident_kb, use_core, wirechamber
-from bench.load.devices import Fleet
+from bench.load.devices import Fleet, device_id
 from wirechamber.services.serverkeys import ServerKeys
 
 PUBLISHING = 1_000
 SECONDS = 6.0
 IDLE = 10_000
+HOOKED = 100
+# Below what one core can deliver, so that nothing piles up.
+HOOKED_RATE = 1_500.0
 SETTINGS = {"provisioning": "true", "udp_port": "0", "publish_rate": "1000000", "publish_burst": "1000000"}
 BARE_ROUNDS = 40_000
 
@@ -30,7 +35,7 @@ def run() -> list[Result]:
     crypto = _on(SERVER_CORE, _bare_handshakes)
     use_core(LOAD_CORE)()
     try:
-        return [*_publishing(bare, crypto), *_idle()]
+        return [*_publishing(bare, crypto), _webhooks(), *_idle()]
     finally:
         os.sched_setaffinity(0, affinity)
 
@@ -68,6 +73,34 @@ def _publishing(bare: float, crypto: float) -> list[Result]:
             "figure",
         ),
     ]
+
+
+def _webhooks() -> Result:
+    """As `bench.webhooks`, but the event comes over the device link."""
+    with wirechamber(**SETTINGS) as server, webhooks.load() as (loaded, sink):
+        fleet = _fleet(server, HOOKED)
+        fleet.handshakes(HOOKED)
+        fleet.hello()
+        for number in range(HOOKED):
+            server.request("POST", "/v1/devices", json.dumps({"id": device_id(number)}).encode())
+        webhooks.hook(server, sink, event="bench/temperature")
+        webhooks.ready(loaded, server)
+        data = webhooks.DATA.replace("STAMP", f"t={time.perf_counter_ns()}").encode()
+        fleet.publish(1.0, data, rate=HOOKED_RATE)
+        before = _delivered(server)
+        spent = cpu_seconds(server.pid)
+        count = fleet.publish(SECONDS, data, rate=HOOKED_RATE)
+        deadline = time.monotonic() + 30
+        while _delivered(server) - before < count and time.monotonic() < deadline:
+            time.sleep(0.05)
+        spent = cpu_seconds(server.pid) - spent
+        fleet.close()
+        delivered = _delivered(server) - before
+        assert delivered >= count, f"{delivered:,.0f} of {count:,} events came to the webhook"
+    return Result(
+        "device event -> webhook, everything stored", spent / count * 1e6, "µs CPU per event",
+        f"at {count / SECONDS:,.0f} events/s", None, "<= 60", "figure",
+    )  # fmt: skip
 
 
 def _idle() -> list[Result]:
@@ -108,9 +141,16 @@ def _fleet(server: Wirechamber, sockets: int) -> Fleet:
 
 
 def _handshakes(server: Wirechamber) -> float:
-    found = re.search(r"^wirechamber_device_handshakes_total (\S+)", server.request("GET", "/metrics").decode(), re.M)
-    assert found is not None
-    return float(found[1])
+    return _metric(server, "device_handshakes_total")
+
+
+def _delivered(server: Wirechamber) -> float:
+    return _metric(server, r'deliveries_total\{kind="Webhook",outcome="delivered"\}')
+
+
+def _metric(server: Wirechamber, name: str) -> float:
+    found = re.search(rf"^wirechamber_{name} (\S+)", server.request("GET", "/metrics").decode(), re.M)
+    return 0.0 if found is None else float(found[1])
 
 
 def _on(core: int, work: Callable[[], float]) -> float:

@@ -7,6 +7,7 @@ import hashlib
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -104,30 +105,43 @@ class Fleet:
             begin(index)
         self._until(lambda: not running, arrived)
 
-    def publish(self, seconds: float, data: bytes = b"x" * 20) -> int:
+    def publish(self, seconds: float, data: bytes = b"x" * 20, rate: float = float("inf")) -> int:
         """As many devices as there are sockets publish, again as soon as each has its answer.
+
+        Args:
+            rate: Events per second at most, all together.
 
         Returns:
             How many events were acknowledged.
         """
-        until = time.monotonic() + seconds
-        busy = min(len(self._sockets), len(self.sessions))
-        acknowledged = 0
-        waiting = set(range(busy))
+        started = time.monotonic()
+        until = started + seconds
+        idle = deque(range(min(len(self._sockets), len(self.sessions))))
+        busy: set[int] = set()
+        acknowledged = sent = 0
+
+        def send() -> None:
+            nonlocal sent
+            now = time.monotonic()
+            while idle and now < until and sent < (now - started) * rate:
+                index = idle.popleft()
+                busy.add(index)
+                self._event(index, data)
+                sent += 1
 
         def arrived(index: int, datagram: bytes) -> None:
             nonlocal acknowledged
-            if self.sessions[index].unprotect(datagram) is None:
-                return
-            acknowledged += 1
-            if time.monotonic() < until:
-                self._event(index, data)
-            else:
-                waiting.discard(index)
+            if self.sessions[index].unprotect(datagram) is not None:
+                acknowledged += 1
+                busy.discard(index)
+                idle.append(index)
 
-        for index in range(busy):
-            self._event(index, data)
-        self._until(lambda: not waiting or time.monotonic() > until + LOST_S, arrived)
+        def over() -> bool:
+            send()
+            now = time.monotonic()
+            return now > until and (not busy or now > until + LOST_S)
+
+        self._until(over, arrived, wait_ms=1 if rate < float("inf") else 20)
         return acknowledged
 
     def publish_one(self, seconds: float = 30.0) -> bool:
@@ -168,9 +182,10 @@ class Fleet:
         over: Callable[[], bool],
         arrived: Callable[[int, bytes], None],
         tick: Callable[[], None] = lambda: None,
+        wait_ms: int = 20,
     ) -> None:
         while not over():
-            ready = self._poller.poll(20)
+            ready = self._poller.poll(wait_ms)
             for descriptor, _ in ready:
                 index = self._index[descriptor]
                 for datagram in self._datagrams(index):
