@@ -182,7 +182,12 @@ async def read_body(request: web.Request) -> dict[str, Any]:
     if request.content_type == "multipart/form-data":
         return await _multipart(request)
     try:
-        raw = await asyncio.wait_for(request.read(), BODY_TIMEOUT_S)
+        if request.content.is_eof():
+            # It came with the headers, as small ones do: nothing to wait for, so no timer either.
+            raw = await request.read()
+        else:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                raw = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes") from None
     except TimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import pycurl
@@ -13,6 +14,8 @@ METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"})
 _OWN = frozenset({"content-length", "transfer-encoding", "connection"})
 # libcurl adds these unless told otherwise; a request has what its integration says.
 _UNWANTED = ("Accept", "Expect", "User-Agent")
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+_BREAK = re.compile(r"[\r\n\0]")
 _CERTIFICATE_ERRORS = {pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_ISSUER_ERROR}
 
 
@@ -44,10 +47,10 @@ def unsendable(request: Request) -> str | None:
         return "EINVAL: the URL is too long or not percent-encoded"
     if request.url[:8].lower() != "https://" and request.url[:7].lower() != "http://":
         return "EINVAL: the URL doesn't begin with http:// or https://"
-    if any(character <= " " or character == "\x7f" for character in request.url):
+    if _BLANK.search(request.url):
         return "EINVAL: the URL holds blanks or control characters"
     for name, value in request.headers:
-        if not name or any(character in name + value for character in "\r\n\0"):
+        if not name or _BREAK.search(name) or _BREAK.search(value):
             return f"EINVAL: the header {name[:40]!r} is empty or holds a line break"
     return None
 

@@ -84,7 +84,9 @@ class Settler:
         """Writes batch after batch until closed and empty; calls `after` with each batch that was written."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE_S)
+                # Not `wait_for`, which makes a task each time.
+                async with asyncio.timeout(IDLE_S):
+                    await self._wake.wait()
             self._wake.clear()
             while self._waiting:
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
