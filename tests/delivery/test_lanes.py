@@ -45,6 +45,26 @@ def test_the_total_bounds_all_lanes_together() -> None:
     assert [lanes.take() is not None for _ in range(4)] == [True, True, True, False]
 
 
+def test_an_owner_leaves_places_for_others_however_many_lanes_it_has() -> None:
+    lanes = Lanes(per_lane=10, total=16)
+    for number in range(40):
+        lanes.put(a_job("first", f"hook-{number % 8}"))
+    assert len(_all(lanes)) == 8
+    for number in range(40):
+        lanes.put(a_job("second", f"other-{number % 8}"))
+    assert len(_all(lanes)) == 4
+    lanes.put(a_job("third", "third"))
+    (job,) = _all(lanes)
+    assert job.owner == "third"
+    # What one gives back may be taken again.
+    lanes.release(job)
+    assert len(_all(lanes)) == 0
+
+
+def _all(lanes: Lanes) -> list[Job]:
+    return list(iter(lanes.take, None))
+
+
 def test_old_jobs_without_a_row_are_drawn_and_leave_no_empty_turn() -> None:
     lanes = Lanes(per_lane=1, total=10)
     running, old, kept = a_job("a", "one"), a_job("a", "one", created_at=1), a_job("b", "two", created_at=9)

@@ -172,3 +172,20 @@ def test_what_is_compressed_is_not_blown_up(tmp_path: Path, encoding: str) -> No
             # Taken as it came: nobody asked for compression.
             assert found["response"]["body_length"] == len(bomb)
             assert "Accept-Encoding" not in target.requests[0][2]
+
+
+def test_targets_of_one_owner_that_hang_leave_room_for_the_deliveries_of_others(tmp_path: Path, target: Target) -> None:
+    def hang(connection: socket.socket, over: threading.Event) -> None:
+        over.wait(10)
+
+    settings = {"outbound_concurrency": "8", "lane_concurrency": "4"}
+    with cloud(tmp_path / "data", **settings) as live, rubbish(hang) as url:
+        ann, bob = live.client(live.user("ann")), live.client(live.user("bob"))
+        for _ in range(3):
+            ann.post("/v1/webhooks", json={"event": "temp", "url": url})
+        hook(bob, target)
+        for _ in range(4):
+            publish(ann)
+        publish(bob)
+        # Without a share of their own they would wait for the time-out of ann's, 20 s.
+        eventually(lambda: target.requests, 5, "the other's delivery")

@@ -41,6 +41,7 @@ class Lanes:
         self._ready: dict[str, deque[Lane]] = {}
         self._turns: deque[str] = deque()
         self._held: dict[str, int] = {}
+        self._running_of: dict[str, int] = {}
         self.running = 0
         self.waiting = 0
 
@@ -55,10 +56,24 @@ class Lanes:
         self._make_ready(lane)
 
     def take(self) -> Job | None:
-        """The next job that may run, or None. It counts as running until `release`."""
-        if self.running >= self._total or not self._turns:
+        """The next job that may run, or None. It counts as running until `release`.
+
+        An owner may have as many running as there are places left: alone half of all, and less the more owners there
+        are. So however many targets of however many owners hang, there is a place for the next one.
+        """
+        left = self._total - self.running
+        if not left:
             return None
-        owner = self._turns.popleft()
+        for _ in range(len(self._turns)):
+            owner = self._turns.popleft()
+            running = self._running_of.get(owner, 0)
+            if running < left:
+                self._running_of[owner] = running + 1
+                return self._take(owner)
+            self._turns.append(owner)
+        return None
+
+    def _take(self, owner: str) -> Job:
         lanes = self._ready[owner]
         lane = lanes.popleft()
         job = lane.queue.popleft()
@@ -78,6 +93,11 @@ class Lanes:
     def release(self, job: Job) -> None:
         """A job that was taken does not run any more."""
         self.running -= 1
+        running = self._running_of[job.owner] - 1
+        if running:
+            self._running_of[job.owner] = running
+        else:
+            del self._running_of[job.owner]
         self._forget(job)
         lane = self._lanes[job.lane]
         lane.running -= 1
