@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -63,6 +63,7 @@ class Peer:
 
     Args:
         psk: A pre-shared key; then plain CoAP by the RFCs is spoken, otherwise Device OS.
+        cid: What a device with a pre-shared key wants in records to it; None: it knows no connection ids.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Peer:
         key: ec.EllipticCurvePrivateKey | None = None,
         psk: bytes | None = None,
         cid: bytes | None = b"",
+        suites: Sequence[int] | None = None,
     ) -> None:
         self.port = port
         self.server_key = server_key
@@ -80,6 +82,7 @@ class Peer:
         self.key = key or device_key()
         self.psk = psk
         self.cid = cid
+        self.suites = suites
         self.message_id = 0
         self.session: Session | None = None
         self.alerts: list[bytes] = []
@@ -113,7 +116,7 @@ class Peer:
         credentials: PublicKeys | PreSharedKey
         if self.psk is not None:
             credentials = PreSharedKey(self.device.encode(), self.psk)
-            handshake = ClientHandshake(credentials, time.monotonic(), "rfc", self.cid)
+            handshake = ClientHandshake(credentials, time.monotonic(), "rfc", self.cid, suites=self.suites)
         else:
             handshake = ClientHandshake(PublicKeys(self.key, self.server_key), time.monotonic())
         self.session = None

@@ -184,7 +184,7 @@ class Conversation:
             case Malformed(code=code):
                 self.refused["malformed"] += 1
                 self._reply(link, request, code)
-            case Unknown():
+            case Unknown() | Hello():
                 self.refused["unknown"] += 1
                 self._reply(link, request, Code.NOT_FOUND)
         return Purpose.OTHER

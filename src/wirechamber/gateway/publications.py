@@ -173,8 +173,8 @@ class Publications:
         if len(publish.payload) > self._max_bytes:
             return Code.REQUEST_ENTITY_TOO_LARGE, "size", 0.0
         now = self._clock.monotonic()
-        if name.startswith(PREFIXES) and link.deviceos:
-            if name.startswith(SYSTEM):
+        if name.startswith(PREFIXES):
+            if link.deviceos and name.startswith(SYSTEM):
                 bucket = link.system_allowance
                 if bucket is None:
                     bucket = link.system_allowance = Allowance(SYSTEM_BURST)
