@@ -48,6 +48,20 @@ def test_streams_leave_room_for_everybody_else(tmp_path: Path, target: Target) -
         eventually(lambda: _opens(other), what="room for another stream")
 
 
+def test_connections_that_ask_nothing_shut_nobody_out(tmp_path: Path) -> None:
+    made = Cloud(tmp_path / "data")
+    made.open_files = (100, 400)
+    with running(made) as live, ExitStack() as stack:
+        client = live.client(live.user("ann"))
+        host, port = live.url.removeprefix("http://").split(":")
+        for _ in range(500):
+            connection = stack.enter_context(socket.create_connection((host, int(port)), 20))
+            with suppress(ConnectionError):
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        assert client.post("/v1/devices/events", json={"name": "n"}).status_code == 200
+        assert _metric(live, 'wirechamber_input_refused_total{reason="no_request"}') >= 400 - 100
+
+
 def _opens(client: httpx.Client) -> bool:
     with client.stream("GET", "/v1/devices/events") as response:
         return response.status_code == 200

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from wirechamber.api import streams
 from wirechamber.api.http import answer
+from wirechamber.descriptors import for_streams
 from wirechamber.errors import BadInput, CloudError
 from wirechamber.settings import Settings
 
@@ -39,9 +40,14 @@ class NotListening(CloudError):
 
 
 class Young:
-    """Connections that may not have sent a request yet, the oldest first; one timer for all of them."""
+    """Connections that may not have sent a request yet, the oldest first; one timer for all of them.
 
-    def __init__(self) -> None:
+    Args:
+        room: How many there may be; beyond it the oldest are closed, so that a flood of them shuts nobody out.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room
         self._loop = asyncio.get_running_loop()
         self._deadlines: dict[_Protocol, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -49,6 +55,10 @@ class Young:
     def add(self, connection: _Protocol) -> None:
         """From now on it has a while to send its headers."""
         self._deadlines[connection] = self._loop.time() + HEADERS_TIMEOUT_S
+        while len(self._deadlines) > self._room:
+            oldest = next(iter(self._deadlines))
+            del self._deadlines[oldest]
+            oldest.headers_overdue()
         if self._timer is None:
             self._timer = self._loop.call_later(HEADERS_TIMEOUT_S, self._look)
 
@@ -92,6 +102,7 @@ class _Protocol(web.RequestHandler):
     def headers_overdue(self) -> None:
         """Closes the connection if no request has come yet; from then on the bound on connections at rest holds."""
         if not self._request_count and self.transport is not None:
+            self.refused("no_request")
             self.transport.close()
 
     def handle_error(
@@ -148,7 +159,7 @@ class _Runner(web.AppRunner):
         server = await super()._make_server()
         server.__class__ = _Server
         assert isinstance(server, _Server)
-        server.young = Young()
+        server.young = Young(for_streams() // 2)
         server.refused = self.refused
         return server
 
