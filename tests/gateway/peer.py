@@ -89,6 +89,9 @@ class Peer:
         self.sent: list[bytes] = []
         self.received: list[bytes] = []
         self._waiting: list[Message] = []
+        # Ids of requests that were acknowledged: what comes again is acknowledged again, and that is all, as a device
+        # does it (device-protocol.md, section 6).
+        self._had: set[int] = set()
         self.socket = self._new_socket()
 
     @classmethod
@@ -211,6 +214,9 @@ class Peer:
             if received.content_type != APPLICATION_DATA:
                 continue
             message = read_message(received.data)
+            if message.id in self._had and message.type is Type.CON:
+                self.send(ack(message.id))
+                continue
             if want(message):
                 return message
             self._waiting.append(message)
@@ -255,6 +261,7 @@ class Peer:
         """The next request of the cloud, acknowledged."""
         message = self.receive(timeout_s, lambda message: message.type in (Type.CON, Type.NON))
         if message.type is Type.CON:
+            self._had.add(message.id)
             self.send(ack(message.id))
         return message
 

@@ -17,9 +17,20 @@ from wirechamber.protocols.coap.message import Code, Option, Type, ack, ping
 from wirechamber.protocols.deviceos.messages import Goodbye, write_goodbye
 
 
+# What a device may be given once more after a restart.
+PASSED = (b"had", b"not had", b"live", b"away")
+
+
 def given(peer: Peer, count: int) -> list[bytes]:
     """The data of the next so many events."""
     return [peer.request().payload for _ in range(count)]
+
+
+def given_at_last(peer: Peer, data: bytes) -> bool:
+    """Whether an event comes, maybe after others that come twice: at least once is what is promised over a restart."""
+    while (found := peer.request().payload) != data:
+        assert found in PASSED, found
+    return True
 
 
 def leave(peer: Peer) -> None:
@@ -297,7 +308,7 @@ def test_after_a_restart_a_device_gets_what_it_has_not_had(tmp_path: Path) -> No
         running.start()
         client = running.client(town.token)
         # Nothing has to happen for it: the device was online.
-        assert given(peer, 1) == [b"not had"]
+        assert given_at_last(peer, b"not had")
         town.publish("kept", "live", client=client)
         assert given(peer, 1) == [b"live"]
         assert peer.silent()
@@ -307,7 +318,7 @@ def test_after_a_restart_a_device_gets_what_it_has_not_had(tmp_path: Path) -> No
         running.kill()
         running.start()
         come_back(peer)
-        assert given(peer, 1) == [b"away"]
+        assert given_at_last(peer, b"away")
         assert peer.silent()
         # Nor does it matter whether it comes back by a new session.
         leave(peer)
@@ -316,7 +327,7 @@ def test_after_a_restart_a_device_gets_what_it_has_not_had(tmp_path: Path) -> No
         running.start()
         peer.start()
         peer.subscribe("kept")
-        assert given(peer, 1) == [b"away again"]
+        assert given_at_last(peer, b"away again")
         assert peer.silent()
 
 
