@@ -32,8 +32,7 @@ from wirechamber.eventlog.lock import hold_folder
 from wirechamber.eventlog.sqlite import open_sqlite_log
 from wirechamber.gateway.ports import listening
 from wirechamber.gateway.service import Gateway
-from wirechamber.integrations.registry import Registry, third_party
-from wirechamber.integrations.webhook import Webhook
+from wirechamber.kinds import registry
 from wirechamber.model.times import DAY_MS, day
 from wirechamber.model.usage import hour
 from wirechamber.observe.logs import configure
@@ -97,18 +96,13 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def registry() -> Registry:
-    """The kinds of integration that come with Wirechamber, and those that installed packages add."""
-    return Registry([Webhook(), *third_party()])
-
-
 @asynccontextmanager
 async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Cloud]:
     """A whole cloud, from its data folder to its open port; everything is stopped and written down on exit."""
     clock = clock or SystemClock()
     folder = make_folder(settings.data_folder)
     metrics = Metrics()
-    kinds = registry()
+    kinds = registry(settings)
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     async with AsyncExitStack() as stack:
         stack.enter_context(hold_folder(folder))

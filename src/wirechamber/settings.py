@@ -86,6 +86,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     login_failures: Annotated[Positive, _help("Wrong passwords in a row after which an address must wait.")] = 10
     login_block: Annotated[Seconds, _help("Seconds that such an address must wait.")] = 1800.0
     integrations_per_owner: Annotated[Positive, _help("Integrations that one owner may have.")] = 20_000
+    geolocation_url: Annotated[str, _help("Where GoogleMaps integrations look devices up.")] = (
+        "https://www.googleapis.com/geolocation/v1/geolocate"
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _help("Least level that is logged.")] = "info"
     log_format: Annotated[
         Literal["auto", "console", "json"], _help("auto: readable on a terminal, JSON otherwise.")

@@ -13,7 +13,7 @@ from wirechamber.eventlog.base import Cursor
 def a_job(owner: str, integration: str, target: str = "t", created_at: int = 0) -> Job:
     trigger = Trigger(an_integration(id=integration, owner=owner), None, 0)
     job = Job(trigger, an_event(), Cursor("1"), None, created_at, 0)
-    job.lane = (integration, target)
+    job.lane = (integration, target, "")
     return job
 
 
@@ -22,11 +22,11 @@ def test_a_full_lane_waits_and_others_go_on() -> None:
     slow, waiting, other = a_job("a", "one"), a_job("a", "one"), a_job("a", "two")
     for job in (slow, waiting, other):
         lanes.put(job)
-    assert lanes.take() is slow
-    assert lanes.take() is other
+    assert lanes.take() == [slow]
+    assert lanes.take() == [other]
     assert lanes.take() is None
-    lanes.release(slow)
-    assert lanes.take() is waiting
+    lanes.release([slow])
+    assert lanes.take() == [waiting]
 
 
 def test_owners_are_served_in_turn_however_much_one_has() -> None:
@@ -34,7 +34,7 @@ def test_owners_are_served_in_turn_however_much_one_has() -> None:
     for number in range(50):
         lanes.put(a_job("busy", f"hook-{number % 5}"))
     lanes.put(a_job("quiet", "hook"))
-    first_three = [job.owner for job in (lanes.take(), lanes.take(), lanes.take()) if job]
+    first_three = [jobs[0].owner for jobs in (lanes.take(), lanes.take(), lanes.take()) if jobs]
     assert "quiet" in first_three
 
 
@@ -57,12 +57,12 @@ def test_an_owner_leaves_places_for_others_however_many_lanes_it_has() -> None:
     (job,) = _all(lanes)
     assert job.owner == "third"
     # What one gives back may be taken again.
-    lanes.release(job)
+    lanes.release([job])
     assert len(_all(lanes)) == 0
 
 
 def _all(lanes: Lanes) -> list[Job]:
-    return list(iter(lanes.take, None))
+    return [job for jobs in iter(lanes.take, None) for job in jobs]
 
 
 def test_old_jobs_without_a_row_are_drawn_and_leave_no_empty_turn() -> None:
@@ -70,10 +70,10 @@ def test_old_jobs_without_a_row_are_drawn_and_leave_no_empty_turn() -> None:
     running, old, kept = a_job("a", "one"), a_job("a", "one", created_at=1), a_job("b", "two", created_at=9)
     for job in (running, old, kept):
         lanes.put(job)
-    assert lanes.take() is running
+    assert lanes.take() == [running]
     assert lanes.draw(before=5) == [old]
-    lanes.release(running)
-    assert lanes.take() is kept
+    lanes.release([running])
+    assert lanes.take() == [kept]
     assert lanes.take() is None
     assert lanes.waiting == 0
 
@@ -87,25 +87,26 @@ def test_every_job_runs_once_and_no_bound_is_ever_passed(
     steps: list[tuple[str, str, bool]], per_lane: int, total: int
 ) -> None:
     lanes = Lanes(per_lane, total)
-    put, running, done = 0, [], 0
+    running: list[Job] = []
+    put = done = 0
     for owner, hook, take in steps:
         lanes.put(a_job(owner, owner + hook))
         put += 1
         if take:
-            job = lanes.take()
-            if job is not None:
-                running.append(job)
+            jobs = lanes.take()
+            if jobs is not None:
+                running.append(*jobs)
         assert len(running) <= total
         assert max(Counter(job.lane for job in running).values(), default=0) <= per_lane
         if len(running) > 2:
-            lanes.release(running.pop(0))
+            lanes.release([running.pop(0)])
             done += 1
     while True:
-        job = lanes.take()
-        if job is not None:
-            running.append(job)
+        jobs = lanes.take()
+        if jobs is not None:
+            running.append(*jobs)
         elif running:
-            lanes.release(running.pop())
+            lanes.release([running.pop()])
             done += 1
         else:
             break

@@ -8,18 +8,27 @@ from aiohttp import web
 from msgspec import Struct
 
 from wirechamber.api.http import Call, answer, no_content
-from wirechamber.api.routing import Parameter, Route
+from wirechamber.api.routing import TOKEN, Parameter, Route
 from wirechamber.errors import BadInput
 from wirechamber.integrations.webhook import Webhook, WebhookConfig
 from wirechamber.services.integrations import MAX_LOGS
 from wirechamber.store.base import AttemptFilter
 
 
-class IntegrationBody(WebhookConfig, frozen=True, kw_only=True, rename="camel"):
-    """What every integration has, flat beside the settings of its kind (here the webhook's)."""
+class IntegrationBody(Struct, frozen=True, kw_only=True):
+    """What every integration has, flat beside the settings of its kind: `GET /v1/integrations/kinds` has them all."""
 
     event: str
     integration_type: str = "Webhook"
+    name: str | None = None
+    deviceID: str | None = None  # noqa: N815
+    disabled: bool = False
+
+
+class WebhookBody(WebhookConfig, frozen=True, kw_only=True, rename="camel"):
+    """A webhook: what every integration has, and its own settings."""
+
+    event: str
     name: str | None = None
     deviceID: str | None = None  # noqa: N815
     disabled: bool = False
@@ -42,6 +51,11 @@ async def listed_webhooks(call: Call) -> web.Response:
     """The caller's webhooks, a bare array."""
     shown = await call.parts.integrations.all_of(call.owner, Webhook.kind)
     return answer(shown, headers={"X-Total-Count": str(len(shown))})
+
+
+async def kinds(call: Call) -> web.Response:
+    """The kinds of integration that there are."""
+    return answer({"kinds": call.parts.integrations.kinds()})
 
 
 async def create(call: Call) -> web.Response:
@@ -122,7 +136,7 @@ def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
         ),
         Route(
             method="POST", path=f"/v1/{area}", handler=handlers["create"], requires="integrations:create",
-            body=IntegrationBody, summary=f"Make {a_noun}; unknown fields are kept and named in warnings",
+            body=handlers["body"], summary=f"Make {a_noun}; unknown fields are kept and named in warnings",
             answers=f"201 {{ok, id, …, hookUrl, warnings}}: the {noun}",
         ),
         Route(
@@ -131,7 +145,7 @@ def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
         ),
         Route(
             method="PUT", path=one, handler=replace, requires="integrations:update", owned=("id",),
-            body=IntegrationBody, answers="{ok, id, …, warnings}",
+            body=handlers["body"], answers="{ok, id, …, warnings}",
             summary=f"Replace {a_noun}'s whole configuration; only {{disabled}} switches it",
         ),
         Route(
@@ -156,9 +170,18 @@ def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
 
 
 ROUTES = (
+    # Before the routes of one integration: the first that fits is taken.
+    Route(
+        method="GET",
+        path="/v1/integrations/kinds",
+        handler=kinds,
+        requires=TOKEN,
+        summary="List the kinds of integration: fields as JSON Schema, secrets, a sample event",
+        answers="{kinds: [{integration_type, description, installed, schema, …}]}",
+    ),
     *_routes(
         "integrations",
-        {"listed": listed, "create": create, "show": show, "remove": remove, "removed": "204"},
+        {"listed": listed, "create": create, "show": show, "remove": remove, "removed": "204", "body": IntegrationBody},
     ),
     *_routes(
         "webhooks",
@@ -168,6 +191,7 @@ ROUTES = (
             "show": show_webhook,
             "remove": remove_webhook,
             "removed": "{ok, id}",
+            "body": WebhookBody,
         },
     ),
 )

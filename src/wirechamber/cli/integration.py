@@ -10,9 +10,13 @@ from urllib.parse import quote
 import msgspec
 import typer
 
+from wirechamber.cli import create as creating
 from wirechamber.cli.output import Exit, fail, show_json, show_table
 from wirechamber.cli.remote import DEFAULT_URL, Remote, TokenFile, Url, with_server
 from wirechamber.cli.user import Json
+from wirechamber.errors import CloudError
+from wirechamber.integrations.declaration import table
+from wirechamber.kinds import registry
 
 Id = Annotated[str, typer.Argument(help="The integration's id.")]
 File = Annotated[str, typer.Argument(help="JSON file with the configuration, such as a console export; - for stdin.")]
@@ -22,7 +26,8 @@ BASE = "v1/integrations"
 def app() -> typer.Typer:
     """The group of commands."""
     group = typer.Typer(help="Integrations: create, list, show, edit, test, log, delete.", no_args_is_help=True)
-    group.command("create")(create)
+    group.add_typer(creating.group(registry(), create, _create), name="create")
+    group.command("kinds")(kinds)
     group.command("list")(listed)
     group.command("show")(show)
     group.command("edit")(edit)
@@ -35,13 +40,44 @@ def app() -> typer.Typer:
 
 
 def create(file: File, url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:
-    """Make an integration from a file. It sees events from now on."""
+    """Make an integration from a file, such as an export of the console."""
     settings = _read(file)
     settings.setdefault("integration_type", "Webhook")
+    _create(settings, url, token_file, json)
+
+
+def _create(settings: dict[str, Any], url: str, token_file: Path | None, json: bool) -> None:
     made = _call("POST", BASE, settings, url, token_file)
     _say(
         made, json, f"integration {made['id']} was made: {made['event']} to {made.get('url', made['integration_type'])}"
     )
+
+
+def kinds(
+    markdown: Annotated[
+        str | None, typer.Option("--markdown", metavar="KIND", help="Print the table of a kind's fields for the docs.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+    json: Json = False,
+) -> None:
+    """List the kinds of integration that the server offers."""
+    if markdown is not None:
+        try:
+            typer.echo(table(registry().named(markdown).declaration))
+        except CloudError as problem:
+            fail(problem.description, Exit.USAGE)
+        return
+    found = _call("GET", f"{BASE}/kinds", None, url, token_file)["kinds"]
+    if json:
+        show_json(found)
+        return
+    rows = [(each["integration_type"], each["description"], _installed(each)) for each in found]
+    show_table(("KIND", "WHAT IT DOES", "INSTALLED"), rows, empty="there are none")
+
+
+def _installed(kind: dict[str, Any]) -> str:
+    return "yes" if kind["installed"] else f"no: {kind['install']}"
 
 
 def listed(url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:

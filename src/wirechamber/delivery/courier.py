@@ -26,6 +26,7 @@ from wirechamber.integrations.base import (
     Plan,
     Response,
     Topics,
+    TryLater,
 )
 from wirechamber.model.deliveries import Attempt
 from wirechamber.model.events import Event
@@ -90,6 +91,8 @@ class Courier:
         self._loop = asyncio.get_running_loop()
         self._claimed: dict[str, Job] = {}
         self._running: dict[Job, None] = {}
+        # Targets of integrations that want quiet, and until when (milliseconds since 1970).
+        self._resting: dict[tuple[str, str], int] = {}
         # Integrations of which a delivery was written down as held although they are active by now.
         self.revived: set[str] = set()
         self._pump_due = False
@@ -196,14 +199,17 @@ class Courier:
     def _line_up(self, job: Job) -> None:
         prepared = job.trigger.prepared()
         kind = job.trigger.kind
-        target = ""
+        target = order = ""
         if kind is not None and not isinstance(prepared, Misconfigured):
             try:
                 target = kind.target(job.event, prepared, self._context())
+                order = kind.order(job.event, prepared)
             except Exception:
                 # The plan meets the same fault and says so in its attempt.
                 _log.debug("target_unknown", integration=job.integration, exc_info=True)
-        job.lane = (job.integration, target)
+        job.lane = (job.integration, target, order)
+        if self._resting and self._rests(job):
+            return
         self._lanes.put(job)
         self._schedule_pump()
 
@@ -215,65 +221,82 @@ class Courier:
     def _pump(self) -> None:
         self._pump_due = False
         while not self._stopped and self._settler.waiting < MAX_WAITING:
-            job = self._lanes.take()
-            if job is None:
+            jobs = self._lanes.take()
+            if jobs is None:
                 return
-            self._start(job)
+            self._start(jobs)
 
-    def _start(self, job: Job) -> None:
-        trigger = self._index.get(job.integration)
+    def _start(self, jobs: list[Job]) -> None:
+        """Performs the plan of jobs that go together: all of one integration."""
+        integration = jobs[0].integration
+        trigger = self._index.get(integration)
         if trigger is None:
-            self._lanes.release(job)
-            self._claimed.pop(job.delivery, None)
-            self._settler.add(Settled(remove=job.delivery if job.stored else None, mark=job.mark))
+            self._lanes.release(jobs)
+            for job in jobs:
+                self._claimed.pop(job.delivery, None)
+                self._settler.add(Settled(remove=job.delivery if job.stored else None, mark=job.mark))
             return
+        now = self._clock.now()
         if not trigger.record.active:
-            self._lanes.release(job)
-            job.stored = True
-            self._settler.add(Settled(upsert=job.row("held", self._clock.now()), mark=job.mark))
+            self._lanes.release(jobs)
+            for job in jobs:
+                job.stored = True
+                self._settler.add(Settled(upsert=job.row("held", now), mark=job.mark))
             return
-        job.trigger = trigger
-        job.number_started_at = self._clock.now()
+        for job in jobs:
+            job.trigger = trigger
+            job.number_started_at = now
+            self._running[job] = None
+        plan = self._plan(trigger, [job.event for job in jobs])
+        self._runner.start(integration, plan, len(jobs), lambda run: self._attempted(jobs, run))
+
+    def _plan(self, trigger: Trigger, events: list[Event]) -> Plan:
         prepared = trigger.prepared()
         if isinstance(prepared, Misconfigured) or trigger.kind is None:
-            plan = _stillborn(prepared)
-        else:
-            plan = trigger.kind.deliver((job.event,), prepared, self._context())
-        self._running[job] = None
-        self._runner.start(job.integration, plan, lambda run: self._attempted(job, run))
+            return _stillborn(prepared, len(events))
+        return trigger.kind.deliver(events, prepared, self._context())
 
     def _context(self) -> Context:
         return Context(self._clock.now(), self._user_agent)
 
     # --- what came of an attempt ---
 
-    def _attempted(self, job: Job, run: Run) -> None:
-        del self._running[job]
-        self._lanes.release(job)
+    def _attempted(self, jobs: list[Job], run: Run) -> None:
+        for job in jobs:
+            del self._running[job]
+        self._lanes.release(jobs)
         self._schedule_pump()
         if self._stopped and _was_cut_short(run):
             # Not an attempt that the target can be blamed for; it is made again after the restart.
             return
-        outcome = run.outcome
-        assert outcome is not None
+        # What the plan asked to remember is about the target, and written down once.
+        remember = [(run.integration, key, value) for key, value in run.remember]
+        for place, (job, outcome) in enumerate(zip(jobs, run.outcomes, strict=True)):
+            self._conclude(job, outcome, run, place, remember if place == 0 else [])
+
+    def _conclude(
+        self, job: Job, outcome: Outcome, run: Run, place: int, remember: list[tuple[str, str, object]]
+    ) -> None:
         now = self._clock.now()
-        job.attempts += 1
-        verdict = policy.decide(outcome, job.attempts, self._pace.schedule, now, random.random())  # noqa: S311
-        why = None if isinstance(outcome, Delivered) else outcome.why
-        settled = Settled(
-            attempt=self._attempt(job, run, outcome, final=not isinstance(verdict, policy.Again)),
-            remember=[(job.integration, key, value) for key, value in run.remember],
-            mark=job.mark,
-        )
+        verdict = policy.decide(
+            outcome, job.attempts + 1, self._pace.schedule, now, random.random(), now - job.created_at  # noqa: S311
+        )  # fmt: skip
+        again = isinstance(verdict, policy.Again)
+        counted = not isinstance(verdict, policy.Again) or verdict.counted
+        why = _why(outcome)
+        settled = Settled(remember=remember, mark=job.mark)
+        if counted or run.exchanges:
+            settled.attempt = self._attempt(job, run, outcome, place, number=job.attempts + 1, final=not again)
+        job.attempts += counted
         match verdict:
             case policy.Done():
                 assert isinstance(outcome, Delivered)
-                settled.events = results.of_success(
-                    job.event, job.integration, job.delivery, self.topics(job), outcome.answer, now, late=job.error_told
-                )
+                settled.events = self._answered(job, outcome, now)
                 settled.remove = job.delivery if job.stored else None
             case policy.Again(at):
                 settled.upsert = job.row("waiting", at, why)
+                if isinstance(outcome, TryLater) and outcome.rest:
+                    self._rest(job, at)
             case policy.GivenUp():
                 settled.events = self._tell_error(job, why or "", now)
                 settled.upsert = job.row("dead", now, why)
@@ -283,6 +306,43 @@ class Courier:
                 self._paused(job.trigger, why or "")
         self._metrics.delivery(job.trigger.record.kind, _outcome_name(verdict))
         self._settler.add(settled)
+
+    def _answered(self, job: Job, outcome: Delivered, now: int) -> list[Event]:
+        if outcome.no_answer is not None:
+            return self._tell_error(job, outcome.no_answer, now)
+        return results.of_success(
+            job.event, job.integration, job.delivery, self.topics(job), outcome.answer, now, late=job.error_told
+        )
+
+    # --- targets that want quiet ---
+
+    def _rest(self, job: Job, until: int) -> None:
+        """Sends nothing more to a job's target until then: what waits for it becomes rows that are due then."""
+        target = job.lane[:2]
+        if self._resting.get(target, 0) >= until:
+            return
+        if target not in self._resting:
+            _log.info("target_rests", integration=job.integration, target=job.lane[1], until=until)
+        self._resting[target] = until
+        for lane in self._lanes.lanes_of(*target):
+            for waiting in self._lanes.empty(lane):
+                self._put_off(waiting, until)
+
+    def _rests(self, job: Job) -> bool:
+        """Puts a job off when its target wants quiet."""
+        until = self._resting.get(job.lane[:2])
+        if until is None:
+            return False
+        if until <= self._clock.now():
+            del self._resting[job.lane[:2]]
+            return False
+        self._put_off(job, until)
+        return True
+
+    def _put_off(self, job: Job, until: int) -> None:
+        job.stored = True
+        mark, job.mark = job.mark, None
+        self._settler.add(Settled(upsert=job.row("waiting", until, "waits because the target wants quiet"), mark=mark))
 
     def _tell_error(self, job: Job, why: str, now: int) -> list[Event]:
         if job.error_told:
@@ -301,13 +361,13 @@ class Courier:
         name = job.event.name
         return Topics(f"hook-sent/{name}", f"hook-response/{name}", f"hook-error/{name}")
 
-    def _attempt(self, job: Job, run: Run, outcome: Outcome, *, final: bool) -> Attempt:
+    def _attempt(self, job: Job, run: Run, outcome: Outcome, place: int, *, number: int, final: bool) -> Attempt:
         ended = self._clock.now()
         started = job.number_started_at
         last = run.exchanges[-1].reply if run.exchanges else None
-        why = None if isinstance(outcome, Delivered) else outcome.why
+        why = _why(outcome)
         return Attempt(
-            id=derived_id(f"{started:012x}", job.delivery, job.attempts),
+            id=derived_id(f"{started:012x}", job.delivery, number),
             delivery=job.delivery,
             integration=job.integration,
             owner=job.owner,
@@ -315,14 +375,14 @@ class Courier:
             event_name=job.event.name,
             device=job.event.device,
             coreid=job.event.coreid,
-            number=job.attempts,
+            number=number,
             started_at=started,
             duration_ms=max(0, ended - started),
             ok=isinstance(outcome, Delivered),
             final=final,
             status=last.status if isinstance(last, Response) else None,
             why=why,
-            detail=detail(run.exchanges, why),
+            detail=detail(run.exchanges, why, place, run.events),
         )
 
     # --- trying out ---
@@ -330,26 +390,24 @@ class Courier:
     async def try_out(self, trigger: Trigger, event: Event) -> Attempt:
         """Makes one delivery for the owner to look at: recorded and counted, but no results, no retry, no lane."""
         job = self.new_job(trigger, event, Cursor("0"))
-        job.attempts = 1
         job.number_started_at = self._clock.now()
-        prepared = trigger.prepared()
-        if isinstance(prepared, Misconfigured) or trigger.kind is None:
-            plan = _stillborn(prepared)
-        else:
-            plan = trigger.kind.deliver((event,), prepared, self._context())
         ended: asyncio.Future[Run] = self._loop.create_future()
-        self._runner.start(job.integration, plan, ended.set_result)
+        self._runner.start(job.integration, self._plan(trigger, [event]), 1, ended.set_result)
         run = await asyncio.shield(ended)
-        assert run.outcome is not None
-        attempt = self._attempt(job, run, run.outcome, final=True)
-        self._settler.add(Settled(attempt=attempt))
+        attempt = self._attempt(job, run, run.outcomes[0], 0, number=1, final=True)
+        remember = [(run.integration, key, value) for key, value in run.remember]
+        self._settler.add(Settled(attempt=attempt, remember=remember))
         return attempt
 
 
-def _stillborn(problem: Misconfigured) -> Plan:
+def _stillborn(problem: Misconfigured, events: int) -> Plan:
     """The plan of an integration whose stored configuration can't be used."""
     yield from ()
-    return (problem,)
+    return (problem,) * events
+
+
+def _why(outcome: Outcome) -> str | None:
+    return outcome.no_answer if isinstance(outcome, Delivered) else outcome.why
 
 
 def _was_cut_short(run: Run) -> bool:

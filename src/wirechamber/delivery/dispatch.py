@@ -54,7 +54,7 @@ class Integrations:
         self._index.apply(changes.changed, changes.removed)
         self._revision = changes.revision
         self._seen = seen
-        self._runner.forget_tokens([record.id for record in changes.changed] + list(changes.removed))
+        self._runner.forget([record.id for record in changes.changed] + list(changes.removed))
 
 
 class Dispatch:

@@ -41,6 +41,8 @@ class Trigger:
     def _prepare(self) -> Any:
         if self.kind is None:
             return Misconfigured(f"there is no kind of integration named {self.record.kind}")
+        if self.kind.unavailable is not None:
+            return Misconfigured(self.kind.unavailable)
         try:
             return self.kind.prepare(self.kind.read(self.record.settings, self.record.secrets).config)
         except CloudError as problem:

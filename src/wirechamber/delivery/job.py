@@ -41,7 +41,7 @@ class Job:
         self.deadline_at = deadline_at
         self.error_told = False
         self.stored = False
-        self.lane = ("", "")
+        self.lane = ("", "", "")
         self.number_started_at = 0
 
     @classmethod

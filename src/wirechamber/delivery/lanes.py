@@ -7,20 +7,30 @@ its own lane and nobody else's. In memory only; what must outlive the process is
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from wirechamber.delivery.job import Job
+from wirechamber.integrations.base import Batch
 
-LaneKey = tuple[str, str]
+_SINGLE = Batch()
+# Integration, target, and what must be kept in order (empty when nothing must).
+LaneKey = tuple[str, str, str]
 
 
 class Lane:
-    """Jobs of one integration for one target."""
+    """Jobs of one integration for one target.
 
-    __slots__ = ("key", "owner", "queue", "ready", "running")
+    Args:
+        at_once: Plans of it that may run at a time.
+    """
 
-    def __init__(self, key: LaneKey, owner: str) -> None:
+    __slots__ = ("at_once", "batch", "key", "owner", "queue", "ready", "running")
+
+    def __init__(self, key: LaneKey, owner: str, at_once: int, batch: Batch) -> None:
         self.key = key
         self.owner = owner
+        self.at_once = at_once
+        self.batch = batch
         self.queue: deque[Job] = deque()
         self.running = 0
         self.ready = False
@@ -30,8 +40,8 @@ class Lanes:
     """All lanes, and whose turn it is.
 
     Args:
-        per_lane: Jobs of one lane that may run at a time.
-        total: Jobs that may run at a time, all lanes together.
+        per_lane: Plans of one lane that may run at a time.
+        total: Plans that may run at a time, all lanes together.
     """
 
     def __init__(self, per_lane: int, total: int) -> None:
@@ -49,14 +59,14 @@ class Lanes:
         """Lines a job up; `job.lane` says where."""
         lane = self._lanes.get(job.lane)
         if lane is None:
-            lane = self._lanes[job.lane] = Lane(job.lane, job.owner)
+            lane = self._lanes[job.lane] = self._new_lane(job)
         lane.queue.append(job)
         self.waiting += 1
         self._held[job.integration] = self._held.get(job.integration, 0) + 1
         self._make_ready(lane)
 
-    def take(self) -> Job | None:
-        """The next job that may run, or None. It counts as running until `release`.
+    def take(self) -> list[Job] | None:
+        """The next jobs that may run, in one plan, or None. They count as one running until `release`.
 
         An owner may have as many running as there are places left: alone half of all, and less the more owners there
         are. So however many targets of however many owners hang, there is a place for the next one.
@@ -73,14 +83,16 @@ class Lanes:
             self._turns.append(owner)
         return None
 
-    def _take(self, owner: str) -> Job:
+    def _take(self, owner: str) -> list[Job]:
         lanes = self._ready[owner]
         lane = lanes.popleft()
-        job = lane.queue.popleft()
+        jobs = [lane.queue.popleft()]
+        if lane.batch.events > 1:
+            _gather(lane, jobs)
         lane.running += 1
         self.running += 1
-        self.waiting -= 1
-        if lane.queue and lane.running < self._per_lane:
+        self.waiting -= len(jobs)
+        if lane.queue and lane.running < lane.at_once:
             lanes.append(lane)
         else:
             lane.ready = False
@@ -88,23 +100,39 @@ class Lanes:
             self._turns.append(owner)
         else:
             del self._ready[owner]
-        return job
+        return jobs
 
-    def release(self, job: Job) -> None:
-        """A job that was taken does not run any more."""
+    def release(self, jobs: Sequence[Job]) -> None:
+        """Jobs that were taken together do not run any more."""
         self.running -= 1
-        running = self._running_of[job.owner] - 1
+        first = jobs[0]
+        running = self._running_of[first.owner] - 1
         if running:
-            self._running_of[job.owner] = running
+            self._running_of[first.owner] = running
         else:
-            del self._running_of[job.owner]
-        self._forget(job)
-        lane = self._lanes[job.lane]
+            del self._running_of[first.owner]
+        for job in jobs:
+            self._forget(job)
+        lane = self._lanes[first.lane]
         lane.running -= 1
         if lane.queue:
             self._make_ready(lane)
         elif not lane.running:
-            del self._lanes[job.lane]
+            del self._lanes[first.lane]
+
+    def empty(self, key: LaneKey) -> list[Job]:
+        """Takes out all jobs that wait in a lane."""
+        lane = self._lanes.get(key)
+        if lane is None or not lane.queue:
+            return []
+        drawn = list(lane.queue)
+        lane.queue.clear()
+        self._drawn(drawn)
+        return drawn
+
+    def lanes_of(self, integration: str, target: str) -> list[LaneKey]:
+        """The lanes of an integration for a target: one, or one for each thing that is kept in order."""
+        return [key for key in self._lanes if key[0] == integration and key[1] == target]
 
     def held(self, integration: str) -> int:
         """How many jobs of an integration wait or run."""
@@ -124,15 +152,25 @@ class Lanes:
             kept = deque(job for job in lane.queue if job.stored or job.created_at >= before)
             drawn += [job for job in lane.queue if not job.stored and job.created_at < before]
             lane.queue = kept
-        for job in drawn:
+        self._drawn(drawn)
+        return drawn
+
+    def _drawn(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
             self.waiting -= 1
             self._forget(job)
         for lane in [lane for lane in self._lanes.values() if lane.ready and not lane.queue]:
             self._unready(lane)
-        return drawn
+
+    def _new_lane(self, job: Job) -> Lane:
+        kind = job.trigger.kind
+        batch = _SINGLE if kind is None else kind.batch
+        # What is kept in order goes one plan after the other.
+        at_once = 1 if job.lane[2] else min(self._per_lane, batch.plans)
+        return Lane(job.lane, job.owner, at_once, batch)
 
     def _make_ready(self, lane: Lane) -> None:
-        if lane.ready or lane.running >= self._per_lane:
+        if lane.ready or lane.running >= lane.at_once:
             return
         lane.ready = True
         ready = self._ready.get(lane.owner)
@@ -158,3 +196,15 @@ class Lanes:
             self._held[job.integration] = held
         else:
             del self._held[job.integration]
+
+
+def _gather(lane: Lane, jobs: list[Job]) -> None:
+    """Lets more of those that wait go with the first."""
+    queue, batch = lane.queue, lane.batch
+    room = batch.bytes
+    while queue and len(jobs) < batch.events:
+        # Characters for bytes: the bound is far below what a target takes.
+        room -= len(queue[0].event.data or "")
+        if room < 0:
+            return
+        jobs.append(queue.popleft())

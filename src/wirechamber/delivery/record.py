@@ -8,10 +8,12 @@ import msgspec
 from msgspec import Struct
 
 from wirechamber.delivery.outbound import Exchange
-from wirechamber.integrations.base import MASK, NoResponse
+from wirechamber.integrations.base import MASK, NoResponse, Request
 
 # The rest of a body is not kept, only its length.
 KEPT_BODY_BYTES = 16_384
+# Of an answer to many events, each of their attempts keeps at least this.
+LEAST_KEPT_BYTES = 512
 
 _encode = msgspec.json.Encoder().encode
 
@@ -46,22 +48,32 @@ class Step(Struct, frozen=True, omit_defaults=True):
 
 
 class Detail(Step, frozen=True, omit_defaults=True):
-    """The last step, and the ones before it where a plan took several."""
+    """The last step, and the ones before it where a plan took several.
+
+    Attributes:
+        together: How many events went in one request, where it was more than one; `body` is this event's part.
+    """
 
     earlier: Sequence[Step] = ()
+    together: int = 1
 
 
-def detail(exchanges: Sequence[Exchange], error: str | None = None) -> bytes:
+def detail(exchanges: Sequence[Exchange], error: str | None = None, place: int = 0, events: int = 1) -> bytes:
     """The JSON that an attempt keeps.
 
     Args:
         exchanges: In the order they were made; none when the request could not even be built.
         error: Why there is no exchange.
+        place: Which of the plan's events the attempt is about.
+        events: How many the plan was for.
     """
     if not exchanges:
         return _encode(Detail(error=error))
     last = exchanges[-1]
-    request, response, problem = _parts(last)
+    if events > 1:
+        # The part about an event is in the last request that held it; answers for many are kept in proportion.
+        last = next((each for each in reversed(exchanges) if _part(each.request, place) is not None), last)
+    request, response, problem = _parts(last, place, events)
     return _encode(
         Detail(
             request=request,
@@ -69,7 +81,8 @@ def detail(exchanges: Sequence[Exchange], error: str | None = None) -> bytes:
             error=problem or error,
             duration_ms=last.duration_ms,
             address=last.address,
-            earlier=tuple(_step(exchange) for exchange in exchanges[:-1]),
+            earlier=() if events > 1 else tuple(_step(exchange) for exchange in exchanges[:-1]),
+            together=events,
         )
     )
 
@@ -79,28 +92,40 @@ def _step(exchange: Exchange) -> Step:
     return Step(request, response, problem, exchange.duration_ms, exchange.address)
 
 
-def _parts(exchange: Exchange) -> tuple[SentRequest, GotResponse | None, str | None]:
+def _part(request: Request, place: int) -> bytes | None:
+    """What of a request for several events is about one of them."""
+    return request.parts[place] or None if place < len(request.parts) else None
+
+
+def _parts(exchange: Exchange, place: int = 0, events: int = 1) -> tuple[SentRequest, GotResponse | None, str | None]:
     request, reply, secrets = exchange.request, exchange.reply, exchange.request.secrets
-    body = request.body
+    whole = body = request.body
+    kept = KEPT_BODY_BYTES
+    if events > 1:
+        part = _part(request, place)
+        body = body if part is None else part
+        kept = max(LEAST_KEPT_BYTES, KEPT_BODY_BYTES // events)
     sent = SentRequest(
         request.method,
         _mask(request.url, secrets),
         _mask_headers(request.headers, secrets),
         None if body is None else _kept(body, secrets),
-        0 if body is None else len(body),
+        0 if whole is None else len(whole),
     )
     if isinstance(reply, NoResponse):
         return sent, None, _mask(reply.why, secrets)
-    got = GotResponse(reply.status, _mask_headers(reply.headers, secrets), _kept(reply.body, secrets), reply.length)
+    got = GotResponse(
+        reply.status, _mask_headers(reply.headers, secrets), _kept(reply.body, secrets, kept), reply.length
+    )
     return sent, got, None
 
 
-def _kept(body: bytes, secrets: Sequence[str]) -> str:
+def _kept(body: bytes, secrets: Sequence[str], kept: int = KEPT_BODY_BYTES) -> str:
     if not secrets:
-        return body[:KEPT_BODY_BYTES].decode("utf-8", "replace")
+        return body[:kept].decode("utf-8", "replace")
     # Masked before it is cut, so that no half of a secret stays at the edge.
     masked = _mask(body.decode("utf-8", "replace"), secrets)
-    return masked.encode()[:KEPT_BODY_BYTES].decode("utf-8", "replace")
+    return masked.encode()[:kept].decode("utf-8", "replace")
 
 
 def _mask(text: str, secrets: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,10 @@ import structlog
 from wirechamber.clock import Clock
 from wirechamber.delivery.outbound import Exchange, Outbound
 from wirechamber.integrations.base import (
+    About,
+    Allow,
     Call,
+    DeviceInfo,
     Outcome,
     Plan,
     Recall,
@@ -21,15 +24,19 @@ from wirechamber.integrations.base import (
     Token,
     TryLater,
 )
-from wirechamber.store.base import Deliveries
+from wirechamber.store.base import Deliveries, Devices
 
 _log = structlog.get_logger("wirechamber.delivery")
+_NOT_AT_HAND: Any = object()
 
 # A plan that never ends would hold its lane for ever.
 MAX_STEPS = 32
 MAX_CACHED_TOKENS = 10_000
 # A token is renewed this long before it ends, so that it lasts for the request it is wanted for.
 TOKEN_MARGIN_MS = 60_000
+# What plans remember, such as one value for each device: so many of the values used last are kept at hand.
+MAX_KEPT_VALUES = 50_000
+MAX_BUCKETS = 10_000
 
 
 class Run:
@@ -38,18 +45,20 @@ class Run:
     Attributes:
         exchanges: The requests made and what came of each.
         remember: What the plan asked to keep, by key; stored when the delivery is settled.
-        outcome: Set when the plan has ended.
+        events: How many the plan is for.
+        outcomes: One for each, when the plan has ended.
     """
 
-    __slots__ = ("done", "exchanges", "integration", "outcome", "plan", "remember", "steps")
+    __slots__ = ("done", "events", "exchanges", "integration", "outcomes", "plan", "remember", "steps")
 
-    def __init__(self, integration: str, plan: Plan, done: Callable[[Run], None]) -> None:
+    def __init__(self, integration: str, plan: Plan, events: int, done: Callable[[Run], None]) -> None:
         self.integration = integration
         self.plan = plan
+        self.events = events
         self.done = done
         self.exchanges: list[Exchange] = []
         self.remember: list[tuple[str, Any]] = []
-        self.outcome: Outcome | None = None
+        self.outcomes: Sequence[Outcome] = ()
         self.steps = 0
 
 
@@ -59,25 +68,30 @@ class Runner:
     Args:
         outbound: Sends requests.
         deliveries: Keeps what plans remember.
+        devices: What is known of devices.
     """
 
-    def __init__(self, outbound: Outbound, deliveries: Deliveries, clock: Clock) -> None:
+    def __init__(self, outbound: Outbound, deliveries: Deliveries, devices: Devices, clock: Clock) -> None:
         self._outbound = outbound
         self._deliveries = deliveries
+        self._devices = devices
         self._clock = clock
+        self._values: dict[tuple[str, str], Any] = {}
+        self._buckets: dict[tuple[str, str], Bucket] = {}
         self._tokens: dict[tuple[str, str], tuple[str, int]] = {}
         self._making: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, integration: str, plan: Plan, done: Callable[[Run], None]) -> None:
-        """Performs a plan of one event; `done` is called with the run when it has ended, maybe at once."""
-        self._advance(Run(integration, plan, done), None)
+    def start(self, integration: str, plan: Plan, events: int, done: Callable[[Run], None]) -> None:
+        """Performs a plan of so many events; `done` is called with the run when it has ended, maybe at once."""
+        self._advance(Run(integration, plan, events, done), None)
 
-    def forget_tokens(self, integrations: Iterable[str]) -> None:
-        """Drops the cached tokens of integrations whose configuration has changed."""
+    def forget(self, integrations: Iterable[str]) -> None:
+        """Drops the cached tokens and values of integrations whose configuration has changed."""
         changed = set(integrations)
-        for key in [key for key in self._tokens if key[0] in changed]:
-            del self._tokens[key]
+        for cache in (self._tokens, self._values, self._buckets):
+            for key in [key for key in cache if key[0] in changed]:
+                del cache[key]
 
     def _advance(self, run: Run, reply: Any) -> None:
         try:
@@ -89,39 +103,88 @@ class Runner:
                 if isinstance(step, Call):
                     self._outbound.send(step.request, partial(self._called, run))
                     return None
-                if isinstance(step, Remember):
-                    run.remember.append((step.key, step.value))
-                    reply = None
-                    continue
-                self._look_up(run, step)
-                return None
+                reply = self._at_once(run, step)
+                if reply is _NOT_AT_HAND:
+                    task = asyncio.get_running_loop().create_task(self._answer(run, step), name="plan-look-up")
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                    return None
         except StopIteration as stop:
-            return self._end(run, stop.value[0])
+            return self._end(run, stop.value)
         except Exception as problem:
             # A kind's own fault must cost its delivery a retry, and nobody else anything.
             _log.exception("plan_failed", integration=run.integration)
             return self._end(run, TryLater(f"internal error: {type(problem).__name__}"))
 
+    def _at_once(self, run: Run, step: Any) -> Any:
+        """The reply to a step that can be had without waiting, or `_NOT_AT_HAND`."""
+        match step:
+            case Remember(key, value):
+                run.remember.append((key, value))
+                return None
+            case Recall(key):
+                return self._at_hand(run, key)
+            case Token(key):
+                token = self._tokens.get((run.integration, key))
+                if token is not None and token[1] > self._clock.now() and token[0] != step.instead_of:
+                    return token[0]
+            case Allow(key):
+                return self._allow((run.integration, key), step)
+        return _NOT_AT_HAND
+
+    def _at_hand(self, run: Run, key: str) -> Any:
+        for known, value in reversed(run.remember):
+            if known == key:
+                return value
+        where = (run.integration, key)
+        if where not in self._values:
+            return _NOT_AT_HAND
+        # Last in line to be dropped.
+        value = self._values[where] = self._values.pop(where)
+        return value
+
+    def _keep(self, integration: str, key: str, value: Any) -> None:
+        self._values.pop((integration, key), None)
+        while len(self._values) >= MAX_KEPT_VALUES:
+            del self._values[next(iter(self._values))]
+        self._values[integration, key] = value
+
+    def _allow(self, key: tuple[str, str], step: Allow) -> float:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= MAX_BUCKETS:
+                self._buckets.clear()
+            bucket = self._buckets[key] = Bucket(float(step.burst), self._clock.now())
+        return bucket.take(step, self._clock.now())
+
     def _called(self, run: Run, exchange: Exchange) -> None:
         run.exchanges.append(exchange)
         self._advance(run, exchange.reply)
 
-    def _end(self, run: Run, outcome: Outcome) -> None:
-        run.outcome = outcome
+    def _end(self, run: Run, outcomes: Outcome | Sequence[Outcome]) -> None:
+        if isinstance(outcomes, Outcome):
+            outcomes = [outcomes] * run.events
+        if len(outcomes) != run.events:
+            _log.error("plan_miscounted", integration=run.integration, events=run.events, outcomes=len(outcomes))
+            outcomes = [TryLater("internal error: the plan lost count of its events")] * run.events
+        run.outcomes = outcomes
+        for key, value in run.remember:
+            self._keep(run.integration, key, value)
         run.plan.close()
         run.done(run)
 
-    def _look_up(self, run: Run, step: Token | Recall) -> None:
-        task = asyncio.get_running_loop().create_task(self._answer(run, step), name="plan-look-up")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _answer(self, run: Run, step: Token | Recall) -> None:
+    async def _answer(self, run: Run, step: Any) -> None:
+        reply: Any
         try:
             if isinstance(step, Recall):
-                reply = self._remembered(run, step.key)
-                if reply is None:
-                    reply = await self._deliveries.recall(run.integration, step.key)
+                reply = await self._deliveries.recall(run.integration, step.key)
+                # While this was read, another run may have remembered something newer.
+                if (run.integration, step.key) not in self._values:
+                    self._keep(run.integration, step.key, reply)
+                reply = self._values[run.integration, step.key]
+            elif isinstance(step, About):
+                device = await self._devices.get(step.device)
+                reply = None if device is None else DeviceInfo(device.name)
             else:
                 reply = await self._token(run, step)
         except TokenRefused as refused:
@@ -133,15 +196,8 @@ class Runner:
             return
         self._advance(run, reply)
 
-    @staticmethod
-    def _remembered(run: Run, key: str) -> Any:
-        return next((value for known, value in reversed(run.remember) if known == key), None)
-
     async def _token(self, run: Run, step: Token) -> str:
         key = (run.integration, step.key)
-        cached = self._tokens.get(key)
-        if cached is not None and cached[1] > self._clock.now():
-            return cached[0]
         making = self._making.get(key)
         if making is not None:
             return await asyncio.shield(making)
@@ -178,6 +234,30 @@ class Runner:
             else:
                 raise TokenRefused(Refused("a token's plan may only call and recall"))
         raise TokenRefused(Refused(f"the token's plan took more than {MAX_STEPS} steps"))
+
+
+class Bucket:
+    """How often something was done lately (a token bucket).
+
+    Args:
+        full: What it holds at first, and at most.
+    """
+
+    __slots__ = ("_at", "_left")
+
+    def __init__(self, full: float, now: int) -> None:
+        self._left = full
+        self._at = now
+
+    def take(self, step: Allow, now: int) -> float:
+        """Takes one and returns 0.0, or says in how many seconds there will be one."""
+        per_ms = step.per_minute / 60_000
+        self._left = min(float(step.burst), self._left + max(0, now - self._at) * per_ms)
+        self._at = now
+        if self._left >= 1:
+            self._left -= 1
+            return 0.0
+        return (1 - self._left) / per_ms / 1000
 
 
 class TokenRefused(Exception):

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from msgspec import Struct
 
 from wirechamber.errors import BadInput
 from wirechamber.model.events import Event
+
+if TYPE_CHECKING:
+    from wirechamber.integrations.declaration import Declaration
 
 Config = TypeVar("Config")
 Prepared = TypeVar("Prepared")
@@ -48,6 +52,8 @@ class Request(Struct, frozen=True):
         body: None sends no body at all.
         verify_tls: Check the certificate chain and the host's name.
         secrets: Texts that must never reach a log or an attempt record; masked wherever they occur.
+        parts: Of a request for several events: what of the body is about each, in the order of the plan's events; the
+            record of each event's attempt then shows its own part.
     """
 
     method: str
@@ -56,6 +62,7 @@ class Request(Struct, frozen=True):
     body: bytes | None = None
     verify_tls: bool = True
     secrets: tuple[str, ...] = ()
+    parts: tuple[bytes, ...] = ()
 
 
 class Response(Struct, frozen=True):
@@ -102,11 +109,16 @@ class Call(Struct, frozen=True):
 class Token(Struct, frozen=True):
     """Give me a token: cached under `key`, made by `plan` when there is none, once for all who wait.
 
-    `plan` is a generator of steps that returns `(token, lifetime in seconds)`. The reply is the token's text.
+    `plan` is a generator of steps that returns `(token, lifetime in seconds)`, or an outcome when there can be no
+    token: every plan that waits for it ends with that. The reply is the token's text.
+
+    Attributes:
+        instead_of: A token that the target has refused: it is not given again, a new one is made.
     """
 
     key: str
-    plan: Callable[[], Generator[Step, Any, tuple[str, float]]]
+    plan: Callable[[], Generator[Step, Any, tuple[str, float] | Outcome]]
+    instead_of: str | None = None
 
 
 class Recall(Struct, frozen=True):
@@ -122,7 +134,40 @@ class Remember(Struct, frozen=True):
     value: Any
 
 
-Step = Call | Token | Recall | Remember
+class About(Struct, frozen=True):
+    """What is known of a device. The reply is a `DeviceInfo`, or None for a device that is not known."""
+
+    device: str
+
+
+class DeviceInfo(Struct, frozen=True):
+    """What a plan may know of a device.
+
+    Attributes:
+        firmware: Version of its product's firmware, if it is known.
+    """
+
+    name: str | None = None
+    firmware: str | None = None
+
+
+class Allow(Struct, frozen=True):
+    """May I do this now? Bounds how often a kind does something that its target allows seldom.
+
+    The reply is 0.0 when it may be done now, and is counted then; else the seconds until it may be.
+
+    Attributes:
+        key: What is counted, for this integration.
+        per_minute: How often it may be done in the long run.
+        burst: How often it may be done at once after a rest.
+    """
+
+    key: str
+    per_minute: float
+    burst: int
+
+
+Step = Call | Token | Recall | Remember | About | Allow
 Reply = Any
 
 # --- outcomes ---
@@ -141,16 +186,31 @@ class Answer(Struct, frozen=True):
 
 
 class Delivered(Struct, frozen=True):
-    """The target took the event. `answer` None: there is nothing to say but hook-sent."""
+    """The target took the event. `answer` None: there is nothing to say but hook-sent.
+
+    Attributes:
+        no_answer: The target did its work, and what it found is that there is no answer: the device is told this text
+            by a hook-error, and it counts as no failure.
+    """
 
     answer: Answer | None = None
+    no_answer: str | None = None
 
 
 class TryLater(Struct, frozen=True):
-    """It may work another time. `after`: seconds that the target asked to wait, if it did."""
+    """It may work another time.
+
+    Attributes:
+        after: Seconds that the target asked to wait, if it did.
+        throttled: The target has too much to do, and that says nothing about the event: for a day, this is not counted
+            as one of its attempts.
+        rest: Nothing else of this integration is sent to this target either until then.
+    """
 
     why: str
     after: float | None = None
+    throttled: bool = False
+    rest: bool = False
 
 
 class Refused(Struct, frozen=True):
@@ -209,12 +269,69 @@ class Reading(Struct, Generic[Config], frozen=True):
     warnings: tuple[str, ...] = ()
 
 
+class Batch(Struct, frozen=True):
+    """How many waiting events of one integration go into one plan.
+
+    Attributes:
+        events: At most so many.
+        bytes: At most so much event data, beyond the first event.
+        plans: So many plans of one integration for one target are performed at a time (never more than the operator
+            allows): events that come meanwhile wait, and go together.
+    """
+
+    events: int = 1
+    bytes: int = 1_000_000
+    plans: int = 1_000
+
+
+class Needs(Struct, frozen=True):
+    """A package that a kind can't work without and that is no part of every installation.
+
+    Attributes:
+        module: Is importable where it is installed.
+        install: The command that installs it.
+    """
+
+    module: str
+    install: str
+
+    def missing(self) -> bool:
+        """Whether it is not installed here."""
+        try:
+            return find_spec(self.module) is None
+        except ModuleNotFoundError:
+            return True
+
+
 class Integration(ABC, Generic[Config, Prepared]):
-    """One kind of integration. The docstring of a kind is its one-line description for users."""
+    """One kind of integration. The first line of a kind's docstring is its description for users.
+
+    Attributes:
+        kind: Its name, the API's `integration_type`.
+        declaration: Its fields.
+        batch: How many events go into one plan.
+        needs: What must be installed for it, if anything.
+        sample: Data of the event that a test sends unless the user says another.
+    """
 
     kind: ClassVar[str]
+    declaration: ClassVar[Declaration[Any]]
+    batch: ClassVar[Batch] = Batch()
+    needs: ClassVar[Needs | None] = None
+    sample: ClassVar[str] = "test-event"
 
-    @abstractmethod
+    @property
+    def summary(self) -> str:
+        """Its description for users, one line."""
+        return (type(self).__doc__ or "").partition("\n")[0]
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why it can't be used here, if it can't: it names the command that mends it."""
+        if self.needs is None or not self.needs.missing():
+            return None
+        return f"{self.kind} is not installed here; install it with: {self.needs.install}"
+
     def read(self, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Reading[Config]:
         """Validates what the user sent, `event`, `name`, `deviceID` and `disabled` already taken out.
 
@@ -225,6 +342,7 @@ class Integration(ABC, Generic[Config, Prepared]):
         Raises:
             InvalidConfig: Names the field and what is allowed.
         """
+        return self.declaration.read(settings, secrets)
 
     @abstractmethod
     def prepare(self, config: Config) -> Prepared:
@@ -238,9 +356,14 @@ class Integration(ABC, Generic[Config, Prepared]):
     def target(self, event: Event, prepared: Prepared, context: Context) -> str:
         """Where this event goes, as `host:port`: deliveries to one target share a lane."""
 
-    @abstractmethod
     def topics(self, event: Event, prepared: Prepared, context: Context) -> Topics:
         """Names of the result events."""
+        name = event.name
+        return Topics(f"hook-sent/{name}", f"hook-response/{name}", f"hook-error/{name}")
+
+    def order(self, event: Event, prepared: Prepared) -> str:
+        """Events with the same text are delivered one after the other, as they came; empty: in any order."""
+        return ""
 
     @abstractmethod
     def deliver(self, events: Sequence[Event], prepared: Prepared, context: Context) -> Plan:

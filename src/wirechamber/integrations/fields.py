@@ -41,14 +41,17 @@ class Common(Struct, frozen=True):
     rest: dict[str, Any]
 
 
-def common(settings: Mapping[str, Any]) -> Common:
+def common(settings: Mapping[str, Any], default_event: str | None = None) -> Common:
     """Takes out what every kind has.
+
+    Args:
+        default_event: What the kind listens to when nothing is said.
 
     Raises:
         InvalidConfig: The event is missing, or a value can't be used.
     """
     rest = {key: value for key, value in settings.items() if key not in READ_ONLY}
-    event = text(rest, *EVENT)
+    event = text(rest, *EVENT) or default_event
     if event is None:
         raise InvalidConfig("event", "is required: the prefix of the event names that trigger it, such as temperature")
     if len(event) > MAX_PREFIX:

@@ -12,7 +12,7 @@ from msgspec import structs
 from wirechamber.clock import Clock
 from wirechamber.errors import BadInput, NotFound, TooMany
 from wirechamber.eventlog.base import EventLog
-from wirechamber.integrations.base import InvalidConfig
+from wirechamber.integrations.base import Integration, InvalidConfig
 from wirechamber.integrations.fields import Common, common
 from wirechamber.integrations.registry import Registry
 from wirechamber.model.deliveries import Attempt, DayCount
@@ -29,7 +29,7 @@ MAX_SETTINGS_BYTES = 512 * 1024
 SHOWN_LOGS = 10
 MAX_LOGS = 100
 COUNTER_DAYS = 30
-TEST_DATA = "test-event"
+DEFAULT_KIND = "Webhook"
 MAX_DEPTH = 64
 # Samples of one owner under way: they go around the lanes, so that somebody who looks does not wait behind a backlog.
 TESTS_AT_A_TIME = 4
@@ -69,7 +69,10 @@ class Integrations:
         Raises:
             InvalidConfig: Names the field and what is allowed.
         """
-        shared = self._read_common(sent)
+        chosen = self._registry.named(kind or sent.get("integration_type") or DEFAULT_KIND)
+        if chosen.unavailable is not None:
+            raise InvalidConfig("integration_type", chosen.unavailable)
+        shared = self._read_common(sent, chosen)
         mine = await self._store.integrations.of_owner(owner)
         if len(mine) >= self._settings.integrations_per_owner:
             raise BadInput(f"you have {len(mine)} integrations, as many as are allowed here")
@@ -77,7 +80,7 @@ class Integrations:
         record = IntegrationRecord(
             id=new_id(now)[:24],
             owner=owner,
-            kind=self._registry.named(kind or ("Webhook" if shared.kind is None else shared.kind)).kind,
+            kind=chosen.kind,
             event=shared.event,
             created_at=now,
             updated_at=now,
@@ -93,7 +96,7 @@ class Integrations:
         if set(sent) == {"disabled"}:
             # What a switch sends: everything else stays.
             sent = dict(record.settings) | _common_of(record) | {"disabled": sent["disabled"]}
-        shared = self._read_common(sent)
+        shared = self._read_common(sent, self._registry.get(record.kind))
         if shared.kind is not None and self._registry.named(shared.kind).kind != record.kind:
             raise InvalidConfig("integration_type", f"can't be changed: it is {record.kind}")
         changed, warnings = self._configure(record, shared)
@@ -162,7 +165,7 @@ class Integrations:
         event = Event(
             id=new_id(now),
             name=record.event if name in (None, "") else check_name(name),
-            data=TEST_DATA if data is None else data,
+            data=self._sample(record.kind) if data is None else data,
             published_at=now,
             received_at=now,
             owner=owner,
@@ -190,6 +193,25 @@ class Integrations:
             "duration_ms": attempt.duration_ms,
         }
 
+    def kinds(self) -> list[dict[str, Any]]:
+        """The kinds that there are, with what is needed to make one: fields as JSON Schema, secrets, a sample event."""
+        return [
+            {
+                "integration_type": kind.kind,
+                "description": kind.summary,
+                "installed": kind.unavailable is None,
+                "install": None if kind.needs is None else kind.needs.install,
+                "schema": kind.declaration.schema(),
+                "secrets": list(kind.declaration.secrets),
+                "sample": {"name": kind.declaration.event, "data": kind.sample},
+            }
+            for kind in self._registry
+        ]
+
+    def _sample(self, kind: str) -> str:
+        found = self._registry.get(kind)
+        return "" if found is None else found.sample
+
     def view(self, record: IntegrationRecord) -> dict[str, Any]:
         """The integration as the API shows it: settings flat beside what every kind has."""
         return {
@@ -205,16 +227,17 @@ class Integrations:
             **record.settings,
         }
 
-    def _read_common(self, sent: Mapping[str, Any]) -> Common:
+    def _read_common(self, sent: Mapping[str, Any], kind: Integration[Any, Any] | None) -> Common:
         if _depth(sent) > MAX_DEPTH:
             raise BadInput(f"the configuration is nested more than {MAX_DEPTH} deep")
         if len(msgspec.json.encode(sent)) > MAX_SETTINGS_BYTES:
             raise BadInput(f"the configuration is larger than {MAX_SETTINGS_BYTES} bytes")
-        return common(sent)
+        return common(sent, None if kind is None else kind.declaration.event)
 
     def _configure(self, record: IntegrationRecord, shared: Common) -> tuple[IntegrationRecord, list[str]]:
         kind = self._registry.get(record.kind)
-        assert kind is not None
+        if kind is None:
+            raise BadInput(f"the kind {record.kind} is not known here any more: its package was removed")
         reading = kind.read(shared.rest, record.secrets)
         # Compiles every template: a malformed one is refused here, not at the first event.
         kind.prepare(reading.config)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from wirechamber.integrations.answers import outcome_by_status
 from wirechamber.integrations.base import (
     Context,
     Misconfigured,
@@ -17,9 +18,10 @@ from wirechamber.integrations.base import (
     SingleRequest,
     Topics,
 )
+from wirechamber.integrations.declaration import Declaration
 from wirechamber.integrations.templates import OutputTooLarge, Template
 from wirechamber.integrations.webhook import config as configuration
-from wirechamber.integrations.webhook.answer import delivered, outcome_by_status
+from wirechamber.integrations.webhook.answer import delivered
 from wirechamber.integrations.webhook.config import WebhookConfig
 from wirechamber.integrations.webhook.prepared import Prepared
 from wirechamber.integrations.webhook.request import Unsendable, build, request_scene, url_of
@@ -30,6 +32,7 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
     """Send each event to a URL."""
 
     kind = "Webhook"
+    declaration = Declaration(WebhookConfig)
 
     def read(self, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Reading[WebhookConfig]:
         """Validates what the user sent."""

@@ -1,0 +1,39 @@
+"""What answers mean that is the same for every kind of target."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+from wirechamber.integrations.base import Outcome, Refused, Response, TryLater
+
+# Not the target's last word: it is busy, or it may have been a matter of time.
+RETRIED = frozenset((408, 425, 429))
+
+
+def outcome_by_status(response: Response, host: str, now: int) -> Outcome | None:
+    """What a status other than 2xx means; None for a success.
+
+    Args:
+        host: As the error's text names it.
+        now: Milliseconds since 1970, for a Retry-After that is a date.
+    """
+    status = response.status
+    if 200 <= status < 300:
+        return None
+    why = f"error status {status} from {host}"
+    if status in RETRIED or status >= 500:
+        return TryLater(why, retry_after(response.header("Retry-After"), now))
+    return Refused(why)
+
+
+def retry_after(value: str | None, now: int) -> float | None:
+    """The seconds that a Retry-After header asks for (RFC 9110, section 10.2.3); None when it says nothing usable."""
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        moment = parsedate_to_datetime(value)
+        return max(0.0, moment.timestamp() - now / 1000)
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -1,0 +1,146 @@
+"""What the device locator library publishes, and what of it goes to Google (integrations.md, section 12)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+# The library's buffer of 256 bytes holds some 6 networks; other senders may have more, Google reads the strongest.
+MAX_ENTRIES = 64
+# Ids of GSM cells have 16 bits (Geolocation API, "Calculating cellId"); Google takes a tower of no said type for GSM.
+MAX_GSM_CELL = 0xFFFF
+MAX_LTE_CELL = 0xFFF_FFFF
+# What a modem reports for "unknown".
+UNKNOWN = frozenset((0, 0xFFFF))
+# So much of the networks in sight must be the same for a device that has not moved.
+SAME = 0.7
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
+
+
+class Network(Struct, frozen=True):
+    """A Wi-Fi network: BSSID, signal in dBm, channel."""
+
+    m: str
+    s: float | None = None
+    c: int | None = None
+
+
+class Networks(Struct, frozen=True):
+    """The Wi-Fi networks in sight."""
+
+    a: list[Network]
+
+
+class Tower(Struct, frozen=True):
+    """A cell tower: cell id, location area code, country, network."""
+
+    i: int
+    l: int  # noqa: E741
+    c: int
+    n: int
+
+
+class Towers(Struct, frozen=True):
+    """The cell towers in sight, the serving one first; `o` is the operator's name."""
+
+    a: list[Tower]
+    o: str | None = None
+
+
+class Scan(Struct, frozen=True):
+    """The event's data: `w` from a Wi-Fi device, `c` from a cellular one."""
+
+    w: Networks | None = None
+    c: Towers | None = None
+
+
+class BadScan(Exception):
+    """The event's data is no scan; the text says why."""
+
+
+_decode = msgspec.json.Decoder(Scan).decode
+
+
+def read(data: str | None) -> Scan:
+    """The scan in an event's data, without entries that can't help.
+
+    Raises:
+        BadScan: It is none, or nothing usable is left.
+    """
+    try:
+        scan = _decode((data or "").encode("utf-8", "replace"))
+    except msgspec.ValidationError as problem:
+        raise BadScan(f"the event's data is no scan of the device locator library: {problem}") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise BadScan("the event's data is no scan of the device locator library: it is no JSON") from None
+    networks = _usable(scan.w.a) if scan.w is not None else []
+    towers = [tower for tower in scan.c.a if _is_known(tower)] if scan.c is not None else []
+    if not networks and not towers:
+        raise BadScan("the scan names no usable Wi-Fi network and no usable cell tower")
+    operator = None if scan.c is None else scan.c.o
+    return Scan(
+        Networks(networks[:MAX_ENTRIES]) if networks else None,
+        Towers(towers[:MAX_ENTRIES], operator or None) if towers else None,
+    )
+
+
+def question(scan: Scan) -> dict[str, Any]:
+    """The body of the Geolocation request."""
+    # By default Google falls back to the address that the request comes from: the place of this server.
+    found: dict[str, Any] = {"considerIp": False}
+    if scan.w is not None:
+        found["wifiAccessPoints"] = [
+            _some(macAddress=each.m, signalStrength=each.s, channel=each.c) for each in scan.w.a
+        ]
+    if scan.c is not None:
+        if scan.c.o is not None:
+            found["carrier"] = scan.c.o
+        if scan.c.a[0].i > MAX_GSM_CELL:
+            # The library does not tell the type; what can't be GSM is LTE, since the networks between are gone.
+            found["radioType"] = "lte"
+        found["cellTowers"] = [
+            {"cellId": each.i, "locationAreaCode": each.l, "mobileCountryCode": each.c, "mobileNetworkCode": each.n}
+            for each in scan.c.a
+        ]
+    return found
+
+
+def sights(scan: Scan) -> list[str]:
+    """What the device sees, without how strong: the same list for a device that does not move."""
+    found = [] if scan.w is None else [each.m for each in scan.w.a]
+    # The serving tower alone: the neighbours come and go.
+    return found + ([] if scan.c is None else [f"{each.c}-{each.n}-{each.l}-{each.i}" for each in scan.c.a[:1]])
+
+
+def same_place(seen: Collection[str], before: Collection[str]) -> bool:
+    """Whether two sights are of one place: most networks are in both."""
+    one, other = set(seen), set(before)
+    return bool(one) and len(one & other) >= SAME * len(one | other)
+
+
+def _usable(networks: list[Network]) -> list[Network]:
+    found = [
+        Network(mac, each.s, each.c)
+        for each in networks
+        if _MAC.fullmatch(mac := each.m.lower().replace("-", ":")) and mac != "ff:ff:ff:ff:ff:ff"
+    ]
+    # A locally administered address is made up by a phone, and known to nobody (IEEE 802, bit 0x02 of the first byte).
+    lasting = [each for each in found if not int(each.m[:2], 16) & 2]
+    return lasting or found
+
+
+def _is_known(tower: Tower) -> bool:
+    return (
+        tower.l not in UNKNOWN
+        and 0 < tower.c < 1000
+        and 0 <= tower.n < 1000
+        and 0 <= tower.i <= MAX_LTE_CELL
+    )  # fmt: skip
+
+
+def _some(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

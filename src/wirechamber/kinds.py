@@ -1,0 +1,14 @@
+"""The kinds of integration that come with Wirechamber, and those that installed packages add."""
+
+from __future__ import annotations
+
+from wirechamber.integrations.google_maps import GoogleMaps
+from wirechamber.integrations.registry import Registry, third_party
+from wirechamber.integrations.webhook import Webhook
+from wirechamber.settings import Settings
+
+
+def registry(settings: Settings | None = None) -> Registry:
+    """All kinds, with the operator's settings; the defaults are enough for who wants to know their fields only."""
+    settings = settings or Settings()
+    return Registry([Webhook(), GoogleMaps(settings.geolocation_url), *third_party()])
