@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from wirechamber.integrations.azure_iot_hub import AzureIotHub
+from wirechamber.integrations.base import Integration
 from wirechamber.integrations.google_maps import GoogleMaps
 from wirechamber.integrations.registry import Registry, third_party
 from wirechamber.integrations.webhook import Webhook
@@ -11,4 +15,9 @@ from wirechamber.settings import Settings
 def registry(settings: Settings | None = None) -> Registry:
     """All kinds, with the operator's settings; the defaults are enough for who wants to know their fields only."""
     settings = settings or Settings()
-    return Registry([Webhook(), GoogleMaps(settings.geolocation_url), *third_party()])
+    own: list[Integration[Any, Any]] = [
+        Webhook(),
+        GoogleMaps(settings.geolocation_url),
+        AzureIotHub(settings.iothub_url),
+    ]
+    return Registry([*own, *third_party()])

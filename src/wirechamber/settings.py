@@ -89,6 +89,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     geolocation_url: Annotated[str, _help("Where GoogleMaps integrations look devices up.")] = (
         "https://www.googleapis.com/geolocation/v1/geolocate"
     )
+    iothub_url: Annotated[
+        str, _help("Where AzureIotHub integrations send everything, in place of the host of each hub.")
+    ] = ""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _help("Least level that is logged.")] = "info"
     log_format: Annotated[
         Literal["auto", "console", "json"], _help("auto: readable on a terminal, JSON otherwise.")

@@ -24,7 +24,7 @@ from wirechamber.integrations.base import (
     Token,
     TryLater,
 )
-from wirechamber.store.base import Deliveries, Devices
+from wirechamber.store.base import Store
 
 _log = structlog.get_logger("wirechamber.delivery")
 _NOT_AT_HAND: Any = object()
@@ -67,14 +67,15 @@ class Runner:
 
     Args:
         outbound: Sends requests.
-        deliveries: Keeps what plans remember.
-        devices: What is known of devices.
+        store: Keeps what plans remember, and what is known of devices.
     """
 
-    def __init__(self, outbound: Outbound, deliveries: Deliveries, devices: Devices, clock: Clock) -> None:
+    def __init__(self, outbound: Outbound, store: Store, clock: Clock) -> None:
         self._outbound = outbound
-        self._deliveries = deliveries
-        self._devices = devices
+        self._store = store
+        self._deliveries = store.deliveries
+        self._devices: dict[str, DeviceInfo | None] = {}
+        self._devices_of = -1
         self._clock = clock
         self._values: dict[tuple[str, str], Any] = {}
         self._buckets: dict[tuple[str, str], Bucket] = {}
@@ -128,9 +129,27 @@ class Runner:
                 token = self._tokens.get((run.integration, key))
                 if token is not None and token[1] > self._clock.now() and token[0] != step.instead_of:
                     return token[0]
+            case About(device):
+                if self._store.revision() == self._devices_of:
+                    return self._devices.get(device, _NOT_AT_HAND)
             case Allow(key):
                 return self._allow((run.integration, key), step)
         return _NOT_AT_HAND
+
+    async def _about(self, device_id: str) -> DeviceInfo | None:
+        revision = self._store.revision()
+        if revision != self._devices_of or len(self._devices) >= MAX_KEPT_VALUES:
+            self._devices.clear()
+            self._devices_of = revision
+        device = await self._store.devices.get(device_id)
+        if device is None:
+            info = None
+        else:
+            version = device.firmware_version
+            info = DeviceInfo(device.name, None if version is None else str(version))
+        if revision == self._devices_of:
+            self._devices[device_id] = info
+        return info
 
     def _at_hand(self, run: Run, key: str) -> Any:
         for known, value in reversed(run.remember):
@@ -183,8 +202,7 @@ class Runner:
                     self._keep(run.integration, step.key, reply)
                 reply = self._values[run.integration, step.key]
             elif isinstance(step, About):
-                device = await self._devices.get(step.device)
-                reply = None if device is None else DeviceInfo(device.name)
+                reply = await self._about(step.device)
             else:
                 reply = await self._token(run, step)
         except TokenRefused as refused:

@@ -120,7 +120,7 @@ async def delivering(
         timeout_s=settings.request_timeout,
         proxy=settings.outbound_proxy,
     )
-    runner = Runner(outbound, store.deliveries, store.devices, clock)
+    runner = Runner(outbound, store, clock)
     settler = Settler(log, store.deliveries, watermark)
     pauses = Pauses(store, clock)
     courier = Courier(
