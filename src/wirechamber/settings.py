@@ -21,6 +21,11 @@ from msgspec import Meta, Struct
 from wirechamber.errors import BadInput
 
 ENV_PREFIX = "WIRECHAMBER_"
+# Variables that other programs know too; ours go before them.
+OTHER_NAMES = {
+    "PUBSUB_EMULATOR_HOST": "pubsub_emulator_host",
+    "GOOGLE_APPLICATION_CREDENTIALS": "google_credentials",
+}
 Source = Literal["default", "file", "environment", "flag"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -86,6 +91,26 @@ class Settings(Struct, frozen=True, kw_only=True):
     login_failures: Annotated[Positive, _help("Wrong passwords in a row after which an address must wait.")] = 10
     login_block: Annotated[Seconds, _help("Seconds that such an address must wait.")] = 1800.0
     integrations_per_owner: Annotated[Positive, _help("Integrations that one owner may have.")] = 20_000
+    pubsub_url: Annotated[str, _help("Where GoogleCloudPubSub integrations publish, such as a regional endpoint.")] = (
+        "https://pubsub.googleapis.com"
+    )
+    pubsub_emulator_host: Annotated[
+        str, _help("Host and port of a Pub/Sub emulator that is used instead; also PUBSUB_EMULATOR_HOST.")
+    ] = ""
+    google_token_url: Annotated[
+        str,
+        _help(
+            "Where service accounts of Google exchange what they sign for a token, such as "
+            "https://oauth2.googleapis.com/token; empty: what they sign is the token."
+        ),
+    ] = ""
+    google_credentials: Annotated[
+        str,
+        _help(
+            "Key file of the service account that counts for GoogleCloudPubSub integrations without credentials; also "
+            "GOOGLE_APPLICATION_CREDENTIALS. Empty: the machine's own identity at Google."
+        ),
+    ] = ""
     geolocation_url: Annotated[str, _help("Where GoogleMaps integrations look devices up.")] = (
         "https://www.googleapis.com/geolocation/v1/geolocate"
     )
@@ -213,7 +238,8 @@ def _from_file(file: Path) -> dict[str, Any]:
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, str]:
     names = {key[len(ENV_PREFIX) :].lower(): key for key in env if key.startswith(ENV_PREFIX)}
-    return {name: env[key] for name, key in names.items() if name in Settings.__struct_fields__}
+    found = {name: env[key] for name, key in names.items() if name in Settings.__struct_fields__}
+    return {name: env[key] for key, name in OTHER_NAMES.items() if env.get(key)} | found
 
 
 def _split(name: str, value: Any) -> Any:
