@@ -29,8 +29,8 @@ demo: $(VENV)/.run
 	@$(BIN)/wirechamber demo $(if $(DEMO_EXIT),--exit)
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench examples
+	$(BIN)/ruff format --check src tests bench examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -29,6 +29,7 @@ class Geolocation(Standin):
     def __init__(self, key: str = "AIzaTestKey-0123456789") -> None:
         super().__init__()
         self.key = key
+        self.answered: list[Any] = []
         self.networks = {
             "3c:37:86:5d:75:d4": (38.99, -77.55), "94:b4:0f:fd:c1:40": (38.9902, -77.5502),
             "94:b4:0f:fc:e5:d0": (38.99, -77.55),
@@ -50,6 +51,7 @@ class Geolocation(Standin):
             found = self._find(json.loads(asked.body or b"{}"))
         except (ValueError, TypeError, KeyError, AttributeError):
             return error(400, "parseError", "Parse Error", "global")
+        self.answered.append(json.loads(asked.body))
         return error(404, "notFound", "Not Found", "geolocation") if found is None else in_json(200, found)
 
     def _find(self, question: dict[str, Any]) -> dict[str, Any] | None:

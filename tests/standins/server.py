@@ -8,6 +8,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -45,6 +46,24 @@ def in_json(status: int, value: Any, *headers: tuple[str, str]) -> Said:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
+
+    def __init__(self, *arguments: Any) -> None:
+        self._open: set[Any] = set()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def cut(self) -> None:
+        """Cuts connections that are kept open for the next request."""
+        for request in list(self._open):
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that is killed cuts its connections: expected here."""
@@ -95,11 +114,28 @@ class Standin:
             def log_message(self, *arguments: Any) -> None:
                 pass
 
-        self._server = _Server(("127.0.0.1", port), Handler)
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self._handler = Handler
+        self._tls = tls
+        self._server = self._opened(port)
         self.port = self._server.server_port
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+
+    def _opened(self, port: int) -> _Server:
+        server = _Server(("127.0.0.1", port), self._handler)
+        if self._tls is not None:
+            server.socket = self._tls.wrap_socket(server.socket, server_side=True)
+        return server
+
+    def down(self) -> None:
+        """Ends the service: connections are refused from now on."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.cut()
+
+    def up(self) -> None:
+        """The service is there again, on the same port."""
+        self._server = self._opened(self.port)
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def take(self, asked: Asked) -> Said:
         """Keeps a request and answers it."""

@@ -1,8 +1,9 @@
-"""What answers mean that is the same for every kind of target."""
+"""What is the same for every target that is reached by HTTP: where it is, and what its answers mean."""
 
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 from wirechamber.integrations.base import Outcome, Refused, Response, TryLater
 
@@ -37,3 +38,10 @@ def retry_after(value: str | None, now: int) -> float | None:
         return max(0.0, moment.timestamp() - now / 1000)
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def host_and_port(url: str) -> tuple[str, str]:
+    """The host of a URL, and `host:port` as lanes are named."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return host, f"{host}:{parts.port or (80 if parts.scheme == 'http' else 443)}"

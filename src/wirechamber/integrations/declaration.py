@@ -218,8 +218,9 @@ class Declaration(Generic[Config]):
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
-        """Names of the fields that are secrets as a whole."""
-        return tuple(each.name for each in self.fields if each.secret)
+        """Fields that are secrets whatever the user says, by dotted path."""
+        hints = typing.get_type_hints(self.record, include_extras=True)
+        return tuple(path for each in self.fields for path in _secrets_in(each.name, hints[each.attribute]))
 
     def read(self, settings: Mapping[str, Any], stored: Mapping[str, str]) -> Reading[Config]:
         """Validates what the user sent.
@@ -255,6 +256,10 @@ class Declaration(Generic[Config]):
         own = components.pop(self.record.__name__, {})
         properties = {each.name: _schema_of(each) for each in self.all if each not in self.fields}
         mine = {each.name: own["properties"][each.name] for each in self.fields}
+        for each in self.fields:
+            if each.secret:
+                # Of an optional one, msgspec says so inside `anyOf` only.
+                mine[each.name]["writeOnly"] = True
         found: dict[str, Any] = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "type": "object",
@@ -312,6 +317,16 @@ def _field(declared: Any, hint: Any) -> Field:
         least=last.ge,
         most=last.le,
     )
+
+
+def _secrets_in(path: str, hint: Any) -> list[str]:
+    if any((meta.extra or {}).get("secret") for meta in _metas(hint)):
+        return [path]
+    plain = _plain(hint)
+    if not (isinstance(plain, type) and issubclass(plain, Struct)):
+        return []
+    inner = typing.get_type_hints(plain, include_extras=True)
+    return [found for name, each in inner.items() for found in _secrets_in(f"{path}.{name}", each)]
 
 
 def _metas(hint: Any) -> list[Meta]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
-from wirechamber.integrations.answers import retry_after
+from wirechamber.integrations.answers import host_and_port, retry_after
 from wirechamber.integrations.azure_iot_hub.sas import read_key, sign
 from wirechamber.integrations.base import (
     About,
@@ -109,8 +109,7 @@ class Hub:
         # Tokens are signed for the hub's own name, wherever the calls go.
         self.host = name if "." in name else f"{name}.azure-devices.net"
         self.base = (url or f"https://{self.host}").rstrip("/")
-        parts = urlsplit(self.base)
-        self.target = f"{parts.hostname}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
+        self.target = host_and_port(self.base)[1]
         self.key = read_key(config.policy_key)
 
 

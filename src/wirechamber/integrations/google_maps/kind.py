@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
-from wirechamber.integrations.answers import outcome_by_status, retry_after
+from wirechamber.integrations.answers import host_and_port, outcome_by_status, retry_after
 from wirechamber.integrations.base import (
     Answer,
     Call,
@@ -92,9 +92,7 @@ class GoogleMaps(Integration[GoogleMapsConfig, GoogleMapsConfig]):
 
     def __init__(self, url: str) -> None:
         self._url = url
-        parts = urlsplit(url)
-        self._host = parts.hostname or ""
-        self._target = f"{self._host}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
+        self._host, self._target = host_and_port(url)
 
     def prepare(self, config: GoogleMapsConfig) -> GoogleMapsConfig:
         """There is nothing to do beforehand."""

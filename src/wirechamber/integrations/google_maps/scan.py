@@ -25,7 +25,7 @@ class Network(Struct, frozen=True):
     """A Wi-Fi network: BSSID, signal in dBm, channel."""
 
     m: str
-    s: float | None = None
+    s: int | float | None = None
     c: int | None = None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Generator, Sequence
 from typing import Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
-from wirechamber.integrations.answers import retry_after
+from wirechamber.integrations.answers import host_and_port, retry_after
 from wirechamber.integrations.base import (
     Answer,
     Batch,
@@ -92,9 +92,7 @@ class Publisher:
         self.config = config
         self.identity = identity
         self.url = f"{base}/v1/{quote(config.topic)}:publish"
-        parts = urlsplit(base)
-        self.host = parts.hostname or ""
-        self.target = f"{self.host}:{parts.port or {'http': 80}.get(parts.scheme, 443)}"
+        self.host, self.target = host_and_port(base)
 
 
 class GoogleCloudPubSub(Integration[GoogleCloudPubSubConfig, Publisher]):

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from wirechamber.integrations import fields
 from wirechamber.integrations.base import MASK, InvalidConfig, Reading
+from wirechamber.integrations.declaration import Secret
 
 MAX_URL = 8_192
 METHODS = ("GET", "POST", "PUT", "DELETE")
@@ -28,7 +29,7 @@ class Credentials(Struct, frozen=True):
     """HTTP Basic authentication (RFC 7617)."""
 
     username: str
-    password: str
+    password: Secret
 
 
 class WebhookConfig(Struct, frozen=True, kw_only=True, rename="camel"):
