@@ -35,8 +35,15 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 tests/interop/node_modules/.installed: tests/interop/package.json $(VENV)/.dev
-	@echo "installing particle-api-js, particle-cli and eventsource ..."
+	@echo "installing particle-api-js, particle-cli, eventsource and Microsoft's device SDK ..."
 	@cd tests/interop && PATH="$(abspath $(BIN)):$$PATH" npm install --silent --no-audit --no-fund --no-package-lock
+	@touch $@
+
+# Microsoft's SDK does not go together with newer packages of ours: an environment of its own.
+$(VENV)/azure/.installed: requirements/azure.txt $(VENV)/.dev
+	@echo "installing Microsoft's SDK for IoT Hub ..."
+	@$(BIN)/python -m venv $(VENV)/azure
+	@$(VENV)/azure/bin/python -m pip install -q --disable-pip-version-check -r requirements/azure.txt
 	@touch $@
 
 $(VENV)/.vectors: tests/vectors/fetch.py $(VENV)/.dev
@@ -56,7 +63,7 @@ $(VENV)/.peers: Makefile $(VENV)/.dev
 	done
 	@touch $@
 
-test: lint tests/interop/node_modules/.installed $(VENV)/.vectors $(VENV)/.peers
+test: lint tests/interop/node_modules/.installed $(VENV)/azure/.installed $(VENV)/.vectors $(VENV)/.peers
 	$(BIN)/pytest -q -n $(WORKERS)
 
 bench: $(VENV)/.dev
