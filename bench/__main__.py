@@ -17,7 +17,17 @@ from rich.table import Table
 
 from bench.harness import Result
 
-PROGRAMS = ("templates", "eventlog", "outbound", "webhooks", "fanout", "streams_idle", "link", "https_bytes")
+PROGRAMS = (
+    "templates",
+    "eventlog",
+    "outbound",
+    "webhooks",
+    "services",
+    "fanout",
+    "streams_idle",
+    "link",
+    "https_bytes",
+)
 RESULTS = Path(__file__).parent / "results.json"
 
 

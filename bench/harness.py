@@ -22,6 +22,7 @@ from typing import Any
 SERVER_CORE, LOAD_CORE = 0, 1
 TICK = os.sysconf("SC_CLK_TCK")
 START_TIMEOUT_S = 30.0
+SERVE = ("-m", "wirechamber", "serve")
 
 
 @dataclass
@@ -111,7 +112,8 @@ def median(work: Callable[[], float], times: int = 3) -> float:
 class Wirechamber:
     """`wirechamber serve` on core 0 with a fresh data folder, a user and a token."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = SERVE, **settings: str) -> None:
+        self._program = program
         clean = {key: value for key, value in os.environ.items() if not key.startswith("WIRECHAMBER_")}
         self.environment = clean | {
             "WIRECHAMBER_DATA": str(folder),
@@ -132,7 +134,7 @@ class Wirechamber:
         """Starts the server; what it says goes to the file, which begins anew."""
         with log.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "wirechamber", "serve"],
+                [sys.executable, *self._program],
                 env=self.environment, stdout=output, stderr=output, preexec_fn=use_core(SERVER_CORE),
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -163,9 +165,9 @@ class Wirechamber:
 
 
 @contextmanager
-def wirechamber(**settings: str) -> Iterator[Wirechamber]:
+def wirechamber(program: Sequence[str] = SERVE, **settings: str) -> Iterator[Wirechamber]:
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    made = Wirechamber(folder, **settings)
+    made = Wirechamber(folder, program, **settings)
     try:
         yield made
     finally:

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
@@ -119,10 +120,10 @@ async def open_loop(publishers: list[Publisher], events: int, rate: float) -> No
     await asyncio.gather(*tasks)
 
 
-async def main() -> None:
+async def main(target: Callable[[Measured], asyncio.Protocol] = Sink) -> None:
     loop = asyncio.get_running_loop()
     measured = Measured()
-    server = await loop.create_server(lambda: Sink(measured), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: target(measured), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     setup = json.loads(await loop.run_in_executor(None, sys.stdin.readline))
     publishers = []
@@ -157,4 +158,5 @@ async def main() -> None:
         )
 
 
-uvloop.run(main())
+if __name__ == "__main__":
+    uvloop.run(main())
