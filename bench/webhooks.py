@@ -119,12 +119,12 @@ def ask(loaded: Any, **wanted: Any) -> dict[str, float]:
     return dict(json.loads(line))
 
 
-def median_cost(pid: int, loaded: Any, events: int = EVENTS) -> tuple[float, float]:
+def median_cost(pid: int, loaded: Any, events: int = EVENTS, *, delivered: bool = True) -> tuple[float, float]:
     """CPU seconds of the server per event, and events per second."""
     costs, rates = [], []
     for _ in range(ROUNDS):
         before = cpu_seconds(pid)
-        said = ask(loaded, events=events)
+        said = ask(loaded, events=events, delivered=delivered)
         # What is settled after the last answer belongs to it.
         time.sleep(0.3)
         costs.append((cpu_seconds(pid) - before) / events)

@@ -12,6 +12,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -177,7 +178,7 @@ class Sourced(Struct, frozen=True):
 
 def described() -> dict[str, str]:
     """Each setting's help text, by name, in the order of declaration."""
-    hints = typing.get_type_hints(Settings, include_extras=True)
+    hints = _hints()
     return {name: _text(hints[name]) for name in Settings.__struct_fields__}
 
 
@@ -248,6 +249,12 @@ def _split(name: str, value: Any) -> Any:
     return value
 
 
+@cache
+def _hints() -> dict[str, Any]:
+    # Milliseconds each time, and asked for every flag of every command.
+    return typing.get_type_hints(Settings, include_extras=True)
+
+
 def _text(hint: Any) -> str:
     texts = [meta.description for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta)]
     return next((text for text in texts if text), "")
@@ -255,7 +262,9 @@ def _text(hint: Any) -> str:
 
 def plain_type(name: str) -> type:
     """The bare type of a setting (`str`, `int`, `float` or `bool`), tuples as text: what a flag is parsed with."""
-    hint = typing.get_type_hints(Settings)[name]
+    hint = _hints()[name]
+    while typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
     origin = typing.get_origin(hint)
     if origin in (Literal, tuple) or isinstance(hint, types.UnionType):
         return str

@@ -48,9 +48,7 @@ def create(file: File, url: Url = DEFAULT_URL, token_file: TokenFile = None, jso
 
 def _create(settings: dict[str, Any], url: str, token_file: Path | None, json: bool) -> None:
     made = _call("POST", BASE, settings, url, token_file)
-    _say(
-        made, json, f"integration {made['id']} was made: {made['event']} to {made.get('url', made['integration_type'])}"
-    )
+    _say(made, json, f"integration {made['id']} was made: {made['event']} to {made.get('url', made['name'])}")
 
 
 def kinds(
@@ -91,7 +89,7 @@ def listed(url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = Fa
             each["id"],
             each["integration_type"],
             each["event"],
-            each.get("url"),
+            each.get("url", each["name"]),
             _state(each),
             each["todayCounters"]["success"],
             each["todayCounters"]["error"],

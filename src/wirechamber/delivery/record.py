@@ -123,8 +123,12 @@ def _parts(exchange: Exchange, place: int = 0, events: int = 1) -> tuple[SentReq
 def _kept(body: bytes, secrets: Sequence[str], kept: int = KEPT_BODY_BYTES) -> str:
     if not secrets:
         return body[:kept].decode("utf-8", "replace")
-    # Masked before it is cut, so that no half of a secret stays at the edge.
-    masked = _mask(body.decode("utf-8", "replace"), secrets)
+    # Masked before it is cut, so that no half of a secret stays at the edge. One that begins before the edge is whole
+    # in this much, so where nothing was masked in it, the rest needs no look.
+    begin = body[: kept + max(map(len, secrets)) * 4].decode("utf-8", "replace")
+    masked = _mask(begin, secrets)
+    if masked != begin:
+        masked = _mask(body.decode("utf-8", "replace"), secrets)
     return masked.encode()[:kept].decode("utf-8", "replace")
 
 
