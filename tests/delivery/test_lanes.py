@@ -8,6 +8,8 @@ from wirechamber.delivery.index import Trigger
 from wirechamber.delivery.job import Job
 from wirechamber.delivery.lanes import Lanes
 from wirechamber.eventlog.base import Cursor
+from wirechamber.integrations.base import Batch
+from wirechamber.integrations.webhook import Webhook
 
 
 def a_job(owner: str, integration: str, target: str = "t", created_at: int = 0) -> Job:
@@ -113,3 +115,56 @@ def test_every_job_runs_once_and_no_bound_is_ever_passed(
     assert done == put
     assert lanes.running == lanes.waiting == 0
     assert not lanes.integrations_holding(1)
+
+
+class Together(Webhook):
+    batch = Batch(events=3, bytes=10, plans=1)
+
+
+def a_batched(data: str, order: str = "") -> Job:
+    trigger = Trigger(an_integration(id="one", owner="a"), Together(), 0)
+    job = Job(trigger, an_event(data=data), Cursor("1"), None, 0, 0)
+    job.lane = ("one", "t", order)
+    return job
+
+
+def test_what_waits_in_a_lane_goes_together_within_bounds() -> None:
+    lanes = Lanes(per_lane=10, total=10)
+    small, large, more = a_batched("1234"), a_batched("1234567890"), [a_batched("1") for _ in range(4)]
+    for job in (small, large, *more):
+        lanes.put(job)
+    # The second is within the bytes, the third is not; and one plan of the lane at a time.
+    assert lanes.take() == [small, large]
+    assert lanes.take() is None
+    assert (lanes.running, lanes.waiting, lanes.held("one")) == (1, 4, 6)
+    lanes.release([small, large])
+    assert lanes.take() == more[:3]
+    lanes.release(more[:3])
+    assert lanes.take() == more[3:]
+    lanes.release(more[3:])
+    assert (lanes.running, lanes.waiting, lanes.held("one")) == (0, 0, 0)
+
+
+def test_what_is_kept_in_order_runs_one_after_the_other() -> None:
+    lanes = Lanes(per_lane=10, total=16)
+    first, second, other = a_batched("1" * 11, "x"), a_batched("1" * 11, "x"), a_batched("1", "y")
+    for job in (first, second, other):
+        lanes.put(job)
+    assert _all(lanes) == [first, other]
+    lanes.release([first])
+    assert _all(lanes) == [second]
+
+
+def test_a_lane_can_be_emptied_while_it_runs() -> None:
+    lanes = Lanes(per_lane=1, total=10)
+    running, waiting = a_job("a", "one"), a_job("a", "one")
+    lanes.put(running)
+    assert lanes.take() == [running]
+    lanes.put(waiting)
+    (lane,) = lanes.lanes_of("one", "t")
+    assert lanes.empty(lane) == [waiting]
+    assert lanes.empty(lane) == []
+    assert lanes.take() is None
+    lanes.release([running])
+    assert lanes.lanes_of("one", "t") == []
+    assert lanes.waiting == 0

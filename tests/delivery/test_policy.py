@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wirechamber.delivery.policy import LONGEST_WAIT_S, Again, Done, GivenUp, Paused, decide
+from wirechamber.delivery.policy import LONGEST_WAIT_S, PATIENCE_MS, Again, Done, GivenUp, Paused, decide
 from wirechamber.integrations.base import Delivered, Misconfigured, Refused, TryLater
 
 SCHEDULE = (0.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 21600.0)
@@ -38,3 +38,14 @@ def test_a_wait_is_never_more_than_a_fifth_off(attempts: int, dice: float, now: 
     assert isinstance(verdict, Again)
     wait = SCHEDULE[attempts] * 1000
     assert 0.8 * wait - 1 <= verdict.at - now <= 1.2 * wait + 1
+
+
+def test_being_throttled_is_no_attempt_for_a_day() -> None:
+    throttled = TryLater("busy", after=10, throttled=True)
+    # However many attempts were made, and never earlier than asked.
+    assert decide(throttled, 7, SCHEDULE, 0, 0.0) == Again(10_000, counted=False)
+    assert decide(throttled, 7, SCHEDULE, 0, 1.0) == Again(12_000, counted=False)
+    assert decide(TryLater("busy", throttled=True), 1, SCHEDULE, 0, 0.0) == Again(30_000, counted=False)
+    assert decide(TryLater("x", after=10**9, throttled=True), 1, SCHEDULE, 0, 0.0) == Again(86_400_000, counted=False)
+    assert decide(throttled, 7, SCHEDULE, 0, 0.0, age_ms=PATIENCE_MS) == GivenUp()
+    assert decide(throttled, 1, SCHEDULE, 0, 0.5, age_ms=PATIENCE_MS) == Again(30_000)

@@ -10,8 +10,10 @@ from wirechamber.integrations.base import Delivered, Misconfigured, Outcome, Ref
 
 # Each wait is varied by this much both ways, so that a target which recovers is not met by its backlog at once.
 SPREAD = 0.2
-# A target may ask for more time than the schedule gives, within reason: a daily quota is the longest.
-LONGEST_WAIT_S = 24 * 3600.0
+# A target may ask for more time than the schedule gives, within reason.
+LONGEST_WAIT_S = 6 * 3600.0
+# One that throttles may have a quota of the day.
+LONGEST_THROTTLED_S = 24 * 3600.0
 # For so long, being throttled is not counted as an attempt.
 PATIENCE_MS = 24 * 3_600_000
 # When it does not say how long to wait.
@@ -63,7 +65,7 @@ def decide(
     if isinstance(outcome, Misconfigured):
         return Paused()
     if outcome.throttled and age_ms < PATIENCE_MS:
-        wait = THROTTLED_WAIT_S if outcome.after is None else min(outcome.after, LONGEST_WAIT_S)
+        wait = THROTTLED_WAIT_S if outcome.after is None else min(outcome.after, LONGEST_THROTTLED_S)
         # Only longer: what the target asked for is the least.
         return Again(now + int(wait * 1000 * (1 + SPREAD * dice)), counted=False)
     if attempts >= len(schedule):

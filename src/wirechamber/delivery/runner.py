@@ -37,6 +37,8 @@ TOKEN_MARGIN_MS = 60_000
 # What plans remember, such as one value for each device: so many of the values used last are kept at hand.
 MAX_KEPT_VALUES = 50_000
 MAX_BUCKETS = 10_000
+# What a device tells of itself changes no revision of the store: so long, an older version may be told.
+DEVICES_KEPT_MS = 10_000
 
 
 class Run:
@@ -76,6 +78,7 @@ class Runner:
         self._deliveries = store.deliveries
         self._devices: dict[str, DeviceInfo | None] = {}
         self._devices_of = -1
+        self._devices_until = 0
         self._clock = clock
         self._values: dict[tuple[str, str], Any] = {}
         self._buckets: dict[tuple[str, str], Bucket] = {}
@@ -130,7 +133,7 @@ class Runner:
                 if token is not None and token[1] > self._clock.now() and token[0] != step.instead_of:
                     return token[0]
             case About(device):
-                if self._store.revision() == self._devices_of:
+                if self._store.revision() == self._devices_of and self._clock.now() < self._devices_until:
                     return self._devices.get(device, _NOT_AT_HAND)
             case Allow(key):
                 return self._allow((run.integration, key), step)
@@ -138,9 +141,11 @@ class Runner:
 
     async def _about(self, device_id: str) -> DeviceInfo | None:
         revision = self._store.revision()
-        if revision != self._devices_of or len(self._devices) >= MAX_KEPT_VALUES:
+        now = self._clock.now()
+        if revision != self._devices_of or now >= self._devices_until or len(self._devices) >= MAX_KEPT_VALUES:
             self._devices.clear()
             self._devices_of = revision
+            self._devices_until = now + DEVICES_KEPT_MS
         device = await self._store.devices.get(device_id)
         if device is None:
             info = None
