@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from pathlib import Path
 
-from tests.cloud import cloud
+from tests.cloud import cloud, eventually
 from tests.sse import stream, take
 from tests.standins.geolocation import PATH, Geolocation
 from tests.standins.iothub import IotHub
@@ -49,7 +49,7 @@ def test_a_device_learns_where_it_is_and_the_hub_what_it_is_called(tmp_path: Pat
                 # Streams see the same one.
                 (seen,) = take(source, 1)
                 assert (seen.name, seen.data) == (name, data)
-            ((device, _, body),) = hub.messages
+            ((device, _, body),) = eventually(lambda: hub.messages)
             assert device == body["device_id"] == device_id
             assert body["fw_version"] == "7"
             assert hub.twins[device_id]["properties"]["desired"] == {"deviceName": "lamp"}
