@@ -161,10 +161,28 @@ def test_a_lane_can_be_emptied_while_it_runs() -> None:
     lanes.put(running)
     assert lanes.take() == [running]
     lanes.put(waiting)
-    (lane,) = lanes.lanes_of("one", "t")
-    assert lanes.empty(lane) == [waiting]
-    assert lanes.empty(lane) == []
+    assert lanes.empty(running.lane) == [waiting]
+    assert lanes.empty(running.lane) == []
     assert lanes.take() is None
     lanes.release([running])
-    assert lanes.lanes_of("one", "t") == []
     assert lanes.waiting == 0
+
+
+def test_what_failed_goes_back_to_the_front_and_waits_there() -> None:
+    lanes = Lanes(per_lane=10, total=16)
+    first, second, third = (a_batched("1" * 11, "x") for _ in range(3))
+    lanes.put(first)
+    lanes.put(second)
+    assert lanes.take() == [first]
+    lanes.put_back([first])
+    lanes.release([first])
+    lanes.put(third)
+    assert lanes.take() is None
+    assert (lanes.waiting, lanes.held("one"), lanes.running) == (3, 3, 0)
+    lanes.go_on(first.lane)
+    lanes.go_on(first.lane)
+    for job in (first, second, third):
+        assert lanes.take() == [job]
+        lanes.release([job])
+    assert (lanes.waiting, lanes.held("one")) == (0, 0)
+    lanes.go_on(first.lane)

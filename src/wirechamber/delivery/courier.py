@@ -13,7 +13,8 @@ from wirechamber.clock import Clock
 from wirechamber.delivery import policy, results
 from wirechamber.delivery.index import Index, Trigger
 from wirechamber.delivery.job import Job
-from wirechamber.delivery.lanes import Lanes
+from wirechamber.delivery.lanes import LaneKey, Lanes
+from wirechamber.delivery.order import Order
 from wirechamber.delivery.record import detail
 from wirechamber.delivery.runner import Run, Runner
 from wirechamber.delivery.settler import MAX_WAITING, Settled, Settler
@@ -42,6 +43,8 @@ MEMORY_TOTAL = 20_000
 AGING_MS = 5_000
 # What the outbound client answers for requests that were running when it was closed.
 CLOSED = "closed"
+# What is said of a delivery that was put off for its target's sake.
+QUIET = "waits because the target wants quiet"
 
 
 class Pace(Struct, frozen=True):
@@ -93,6 +96,9 @@ class Courier:
         self._running: dict[Job, None] = {}
         # Targets of integrations that want quiet, and until when (milliseconds since 1970).
         self._resting: dict[tuple[str, str], int] = {}
+        self._order = Order()
+        # Rows whose jobs stay in memory, where order counts.
+        self._kept: set[str | None] = set()
         # Integrations of which a delivery was written down as held although they are active by now.
         self.revived: set[str] = set()
         self._pump_due = False
@@ -111,6 +117,7 @@ class Courier:
     def offer(self, job: Job) -> None:
         """Lines a new job up, or puts it aside as a row when too many wait in memory."""
         if self._lanes.held(job.integration) >= MEMORY_PER_INTEGRATION or self._lanes.waiting >= MEMORY_TOTAL:
+            job.lane = self._lane_of(job)
             self._put_aside(job)
             return
         self._line_up(job)
@@ -183,6 +190,11 @@ class Courier:
                 if trigger is not None and trigger.record.active:
                     self.revived.add(item.upsert.integration)
             settled = item.upsert.id if item.upsert is not None else item.remove
+            if settled in self._kept:
+                if item.upsert is not None and item.upsert.state == "waiting":
+                    # Its row is written, and it waits in memory.
+                    continue
+                self._kept.discard(settled)
             if settled is not None:
                 self._claimed.pop(settled, None)
                 self._just_settled.add(settled)
@@ -194,9 +206,25 @@ class Courier:
     def _put_aside(self, job: Job) -> None:
         job.stored = True
         mark, job.mark = job.mark, None
-        self._settler.add(Settled(upsert=job.row("waiting", self._clock.now()), mark=mark))
+        due = self._clock.now()
+        if job.lane[2]:
+            due = self._order.row(job.lane, due)
+        self._settler.add(Settled(upsert=job.row("waiting", due), mark=mark))
 
     def _line_up(self, job: Job) -> None:
+        job.lane = self._lane_of(job)
+        if job.lane[2]:
+            if job.stored:
+                self._order.resumed(job.lane)
+            elif self._order.behind(job.lane):
+                self._put_aside(job)
+                return
+        elif self._resting and self._rests(job):
+            return
+        self._lanes.put(job)
+        self._schedule_pump()
+
+    def _lane_of(self, job: Job) -> LaneKey:
         prepared = job.trigger.prepared()
         kind = job.trigger.kind
         target = order = ""
@@ -207,11 +235,7 @@ class Courier:
             except Exception:
                 # The plan meets the same fault and says so in its attempt.
                 _log.debug("target_unknown", integration=job.integration, exc_info=True)
-        job.lane = (job.integration, target, order)
-        if self._resting and self._rests(job):
-            return
-        self._lanes.put(job)
-        self._schedule_pump()
+        return job.integration, target, order
 
     def _schedule_pump(self) -> None:
         if not self._pump_due:
@@ -264,20 +288,45 @@ class Courier:
     def _attempted(self, jobs: list[Job], run: Run) -> None:
         for job in jobs:
             del self._running[job]
-        self._lanes.release(jobs)
-        self._schedule_pump()
         if self._stopped and _was_cut_short(run):
             # Not an attempt that the target can be blamed for; it is made again after the restart.
+            self._lanes.release(jobs)
             return
         # What the plan asked to remember is about the target, and written down once.
         remember = [(run.integration, key, value) for key, value in run.remember]
+        again: list[Job] = []
+        until = 0
         for place, (job, outcome) in enumerate(zip(jobs, run.outcomes, strict=True)):
-            self._conclude(job, outcome, run, place, remember if place == 0 else [])
+            due = self._conclude(job, outcome, run, place, remember if place == 0 else [])
+            if due is not None and job.lane[2]:
+                again.append(job)
+                until = max(until, due)
+        if again:
+            self._keep_in_line(again, until)
+        self._lanes.release(jobs)
+        self._schedule_pump()
+
+    def _keep_in_line(self, jobs: list[Job], until: int) -> None:
+        """What failed where order counts stays in memory, in front of its lane, beside the row that keeps it."""
+        for job in jobs:
+            job.stored = True
+            job.mark = None
+            self._claimed[job.delivery] = job
+            self._kept.add(job.delivery)
+        lane = jobs[0].lane
+        self._lanes.put_back(jobs)
+        self._loop.call_later(max(0.0, (until - self._clock.now()) / 1000), self._go_on, lane)
+
+    def _go_on(self, lane: LaneKey) -> None:
+        self._lanes.go_on(lane)
+        self._schedule_pump()
 
     def _conclude(
         self, job: Job, outcome: Outcome, run: Run, place: int, remember: list[tuple[str, str, object]]
-    ) -> None:
+    ) -> int | None:
+        """Writes down what came of one job; returns when it is tried again, if it is."""
         now = self._clock.now()
+        due: int | None = None
         verdict = policy.decide(
             outcome, job.attempts + 1, self._pace.schedule, now, random.random(), now - job.created_at  # noqa: S311
         )  # fmt: skip
@@ -294,8 +343,9 @@ class Courier:
                 settled.events = self._answered(job, outcome, now)
                 settled.remove = job.delivery if job.stored else None
             case policy.Again(at):
+                due = at
                 settled.upsert = job.row("waiting", at, why)
-                if isinstance(outcome, TryLater) and outcome.rest:
+                if isinstance(outcome, TryLater) and outcome.rest and not job.lane[2]:
                     self._rest(job, at)
             case policy.GivenUp():
                 settled.events = self._tell_error(job, why or "", now)
@@ -306,6 +356,7 @@ class Courier:
                 self._paused(job.trigger, why or "")
         self._metrics.delivery(job.trigger.record.kind, _outcome_name(verdict))
         self._settler.add(settled)
+        return due
 
     def _answered(self, job: Job, outcome: Delivered, now: int) -> list[Event]:
         if outcome.no_answer is not None:
@@ -324,9 +375,8 @@ class Courier:
         if target not in self._resting:
             _log.info("target_rests", integration=job.integration, target=job.lane[1], until=until)
         self._resting[target] = until
-        for lane in self._lanes.lanes_of(*target):
-            for waiting in self._lanes.empty(lane):
-                self._put_off(waiting, until)
+        for waiting in self._lanes.empty((*target, "")):
+            self._put_off(waiting, until)
 
     def _rests(self, job: Job) -> bool:
         """Puts a job off when its target wants quiet."""
@@ -342,7 +392,7 @@ class Courier:
     def _put_off(self, job: Job, until: int) -> None:
         job.stored = True
         mark, job.mark = job.mark, None
-        self._settler.add(Settled(upsert=job.row("waiting", until, "waits because the target wants quiet"), mark=mark))
+        self._settler.add(Settled(upsert=job.row("waiting", until, QUIET), mark=mark))
 
     def _tell_error(self, job: Job, why: str, now: int) -> list[Event]:
         if job.error_told:

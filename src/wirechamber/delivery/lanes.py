@@ -24,7 +24,7 @@ class Lane:
         at_once: Plans of it that may run at a time.
     """
 
-    __slots__ = ("at_once", "batch", "key", "owner", "queue", "ready", "running")
+    __slots__ = ("at_once", "batch", "key", "owner", "paused", "queue", "ready", "running")
 
     def __init__(self, key: LaneKey, owner: str, at_once: int, batch: Batch) -> None:
         self.key = key
@@ -34,6 +34,7 @@ class Lane:
         self.queue: deque[Job] = deque()
         self.running = 0
         self.ready = False
+        self.paused = False
 
 
 class Lanes:
@@ -130,9 +131,25 @@ class Lanes:
         self._drawn(drawn)
         return drawn
 
-    def lanes_of(self, integration: str, target: str) -> list[LaneKey]:
-        """The lanes of an integration for a target: one, or one for each thing that is kept in order."""
-        return [key for key in self._lanes if key[0] == integration and key[1] == target]
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Puts jobs that run to the front of their lane, in their order; it starts nothing before `go_on`."""
+        lane = self._lanes[jobs[0].lane]
+        lane.queue.extendleft(reversed(jobs))
+        lane.paused = True
+        self.waiting += len(jobs)
+        for job in jobs:
+            self._held[job.integration] += 1
+
+    def go_on(self, key: LaneKey) -> None:
+        """Ends a lane's pause."""
+        lane = self._lanes.get(key)
+        if lane is None or not lane.paused:
+            return
+        lane.paused = False
+        if lane.queue:
+            self._make_ready(lane)
+        elif not lane.running:
+            del self._lanes[key]
 
     def held(self, integration: str) -> int:
         """How many jobs of an integration wait or run."""
@@ -149,9 +166,13 @@ class Lanes:
             # In line by age but for the ones that rows brought back, so a look at the first is enough to skip.
             if not lane.queue or (lane.queue[0].created_at >= before and not lane.queue[0].stored):
                 continue
-            kept = deque(job for job in lane.queue if job.stored or job.created_at >= before)
-            drawn += [job for job in lane.queue if not job.stored and job.created_at < before]
-            lane.queue = kept
+            old = [job for job in lane.queue if not job.stored and job.created_at < before]
+            if old and lane.key[2]:
+                # Where order counts, younger ones follow: they must not overtake.
+                old = [job for job in lane.queue if not job.stored]
+            gone = set(old)
+            lane.queue = deque(job for job in lane.queue if job not in gone)
+            drawn += old
         self._drawn(drawn)
         return drawn
 
@@ -170,7 +191,7 @@ class Lanes:
         return Lane(job.lane, job.owner, at_once, batch)
 
     def _make_ready(self, lane: Lane) -> None:
-        if lane.ready or lane.running >= lane.at_once:
+        if lane.ready or lane.paused or lane.running >= lane.at_once:
             return
         lane.ready = True
         ready = self._ready.get(lane.owner)

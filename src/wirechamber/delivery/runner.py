@@ -128,10 +128,8 @@ class Runner:
                 return None
             case Recall(key):
                 return self._at_hand(run, key)
-            case Token(key):
-                token = self._tokens.get((run.integration, key))
-                if token is not None and token[1] > self._clock.now() and token[0] != step.instead_of:
-                    return token[0]
+            case Token():
+                return self._cached(run, step)
             case About(device):
                 if self._store.revision() == self._devices_of and self._clock.now() < self._devices_until:
                     return self._devices.get(device, _NOT_AT_HAND)
@@ -219,8 +217,18 @@ class Runner:
             return
         self._advance(run, reply)
 
+    def _cached(self, run: Run, step: Token) -> Any:
+        token = self._tokens.get((run.integration, step.key))
+        if token is not None and token[1] > self._clock.now() and token[0] != step.instead_of:
+            return token[0]
+        return _NOT_AT_HAND
+
     async def _token(self, run: Run, step: Token) -> str:
         key = (run.integration, step.key)
+        # Another one may have made it since this was asked for.
+        cached = self._cached(run, step)
+        if cached is not _NOT_AT_HAND:
+            return str(cached)
         making = self._making.get(key)
         if making is not None:
             return await asyncio.shield(making)

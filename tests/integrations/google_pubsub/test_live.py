@@ -212,6 +212,24 @@ def test_ordered_messages_carry_the_device_and_keep_their_order(
     assert {message["orderingKey"] for message in google.messages} == {"api"}
 
 
+def test_order_is_kept_while_the_service_is_away(tmp_path: Path, google: PubSub, account: Account) -> None:
+    """Far more events than wait in memory, and a service that refuses, comes, and refuses again."""
+    settings = {"pubsub_url": google.url, "retry_schedule": ",".join(["0", *["0.5"] * 60])}
+    with cloud(tmp_path / "data", **settings) as live:
+        client = live.client(live.user("ann"))
+        make(client, account, ordering=True)
+        calls = iter(range(10_000))
+        # Each of the first calls fails; afterwards every third one does.
+        google.mode = lambda asked: (
+            problem(503, "UNAVAILABLE", "away") if (n := next(calls)) < 4 or n % 3 == 0 else None
+        )
+        data = [f"{number:04}" for number in range(900)]
+        for each in data:
+            assert client.post("/v1/devices/events", json={"name": "temp", "data": each}).status_code == 200
+        eventually(lambda: len(google.messages) >= len(data), 60, "all messages")
+        assert google.data == data
+
+
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
