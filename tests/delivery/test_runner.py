@@ -113,6 +113,21 @@ def test_a_token_is_made_once_and_renewed_in_time(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_a_token_that_needs_no_step_is_made_once_too(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def making() -> Generator[Any, Any, Any]:
+        made.append(1)
+        yield from ()
+        return f"token-{len(made)}", 120.0
+
+    async def scenario(stage: Stage) -> None:
+        runs = await asyncio.gather(*(stage.run(steps(Token("t", making))) for _ in range(20)))
+        assert {said(run)[0] for run in runs} == {"token-1"}
+
+    play(tmp_path, scenario)
+
+
 def test_without_a_token_all_who_wait_end_alike(tmp_path: Path) -> None:
     def making() -> Generator[Any, Any, Any]:
         yield Recall("anything")

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from wirechamber.errors import CloudError, Conflict, Forbidden, InvalidToken, NotFound, Unavailable
 
@@ -57,7 +58,8 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: 
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("-" if cell in (None, "") else str(cell) for cell in row))
+        # As plain text: brackets in a cell are no markup.
+        table.add_row(*(Text("-" if cell in (None, "") else str(cell)) for cell in row))
     console().print(table)
 
 

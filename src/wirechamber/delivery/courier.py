@@ -274,14 +274,14 @@ class Courier:
         plan = self._plan(trigger, [job.event for job in jobs])
         self._runner.start(integration, plan, len(jobs), lambda run: self._attempted(jobs, run))
 
-    def _plan(self, trigger: Trigger, events: list[Event]) -> Plan:
+    def _plan(self, trigger: Trigger, events: list[Event], *, trial: bool = False) -> Plan:
         prepared = trigger.prepared()
         if isinstance(prepared, Misconfigured) or trigger.kind is None:
             return _stillborn(prepared, len(events))
-        return trigger.kind.deliver(events, prepared, self._context())
+        return trigger.kind.deliver(events, prepared, self._context(trial))
 
-    def _context(self) -> Context:
-        return Context(self._clock.now(), self._user_agent)
+    def _context(self, trial: bool = False) -> Context:
+        return Context(self._clock.now(), self._user_agent, trial=trial)
 
     # --- what came of an attempt ---
 
@@ -442,7 +442,7 @@ class Courier:
         job = self.new_job(trigger, event, Cursor("0"))
         job.number_started_at = self._clock.now()
         ended: asyncio.Future[Run] = self._loop.create_future()
-        self._runner.start(job.integration, self._plan(trigger, [event]), 1, ended.set_result)
+        self._runner.start(job.integration, self._plan(trigger, [event], trial=True), 1, ended.set_result)
         run = await asyncio.shield(ended)
         attempt = self._attempt(job, run, run.outcomes[0], 0, number=1, final=True)
         remember = [(run.integration, key, value) for key, value in run.remember]

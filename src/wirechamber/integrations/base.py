@@ -238,11 +238,13 @@ class Context(Struct, frozen=True):
         now: Milliseconds since 1970.
         user_agent: Name of this cloud for outgoing requests.
         extra: More template variables, by name; predefined ones win.
+        trial: Somebody tests the integration and wants to know whether its target answers: no answer from memory.
     """
 
     now: int
     user_agent: str
     extra: Mapping[str, Any] = {}
+    trial: bool = False
 
 
 class Topics(Struct, frozen=True):

@@ -161,6 +161,46 @@ def test_a_test_sends_a_sample_scan(client: httpx.Client, google: Geolocation) -
     assert google.key not in json.dumps(said)
 
 
+def test_from_the_command_line(live: Cloud, google: Geolocation, tmp_path: Path) -> None:
+    live.environment |= {"WIRECHAMBER_URL": live.url, "WIRECHAMBER_TOKEN": live.user("ann"), "COLUMNS": "200"}
+    (tmp_path / "key.txt").write_text(google.key + "\n")
+    made = live.command(
+        "integration",
+        "create",
+        "googlemaps",
+        "--api-key",
+        f"@{tmp_path / 'key.txt'}",
+        "--cache-seconds",
+        "60",
+        "--json",
+    )
+    found = json.loads(made)
+    assert (found["integration_type"], found["event"], found["cache_seconds"], found["api_key"]) == (
+        "GoogleMaps", "deviceLocator", 60, "[[SENSITIVE]]",
+    )  # fmt: skip
+    assert "deviceLocator for Google Maps" in live.command("integration", "list")
+    said = live.command("integration", "test", found["id"])
+    assert "status 200" in said
+    assert google.key not in said
+    google.mode = lambda asked: error(403, "accessNotConfigured", "Enable billing", "usageLimits")
+    with pytest.raises(AssertionError, match=r"error status 403 from [0-9.]+: the key may not use the Geo"):
+        live.command("integration", "test", found["id"])
+    kinds = live.command("integration", "kinds")
+    assert "GoogleCloudPubSub" in kinds
+    # What is required is asked for on a terminal only; a wrong value is the server's to refuse, with the field.
+    for arguments, says in (
+        (("AzureIotHub", "--event", "t"), "--hub-name is required: Name of the hub"),
+        (("GoogleMaps", "--api-key", "a b"), "api_key: must be an API key as Google shows it"),
+        (("GoogleMaps", "--api-key", "@/no/such/file"), "/no/such/file can't be read"),
+        (
+            ("GoogleMaps", "--api-key", google.key, "--cache-seconds", "-1"),
+            "cache_seconds: must be a whole number from 0",
+        ),
+    ):
+        with pytest.raises(AssertionError, match=says):
+            live.command("integration", "create", *arguments)
+
+
 @pytest.fixture
 def theirs(google: Geolocation, monkeypatch: pytest.MonkeyPatch) -> googlemaps.Client:
     """Google's library for Python, pointed at the same service."""
