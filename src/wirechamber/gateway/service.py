@@ -53,6 +53,7 @@ WRITE_EVERY_S = 5.0
 STOP_S = 2.0
 # A device says Hello in the first moment; one that does not, is none.
 HELLO_S = 90.0
+MAX_UNNAMED = 4096
 # Messages that wait until it is stored whose link they came by: that takes some milliseconds.
 MAX_HELD = 8
 
@@ -176,6 +177,7 @@ class Gateway:
         self._greet_by_psk(link)
 
     def _welcome(self, link: Link) -> None:
+        self._unnamed.pop(link, None)
         for early in self._held.pop(link, ()):
             self.received(link, *early)
 
@@ -214,7 +216,8 @@ class Gateway:
             case _:
                 purpose = Purpose.OTHER
         if link.device is None:
-            link.count_handshake(size, 1, 0, 0)
+            if size:
+                link.count_handshake(size, 1, 0, 0)
         elif size:
             self.meter.up(link.device.id, purpose, size)
         self.flush(link, purpose)
@@ -284,6 +287,10 @@ class Gateway:
 
     def established(self, link: Link) -> None:
         """A handshake is done."""
+        if len(self._unnamed) >= MAX_UNNAMED:
+            # Anybody has a key with which to get this far; the youngest are most likely to be devices.
+            self.refused["unnamed"] += 1
+            self.close(next(iter(self._unnamed)), "too many have not said who they are")
         self._unnamed[link] = self._clock.monotonic()
         if link.psk_identity is not None:
             self._greet_by_psk(link)

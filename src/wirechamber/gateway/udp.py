@@ -94,10 +94,12 @@ class UdpLink(Link):
         address: Where the device was last.
         stored: The session is in the store, so what it does is accounted for.
         waiting: What came while it was fetched from there.
+        handshaking: How it began, while the peer may not have the end of that yet.
     """
 
     __slots__ = (
-        "_accounting", "_asked", "_at", "_meter", "_overhead", "_udp", "cid", "session", "stored", "waiting",
+        "_accounting", "_asked", "_at", "_meter", "_overhead", "_udp", "cid", "handshaking", "session",
+        "stored", "waiting",
     )  # fmt: skip
 
     def __init__(self, udp: Udp, session_id: str, cid: bytes, *, deviceos: bool) -> None:
@@ -113,6 +115,7 @@ class UdpLink(Link):
         # Number of the record that told where the device is.
         self._at = -1
         self.waiting: list[tuple[bytes, Address]] | None = None
+        self.handshaking: Handshaking | None = None
 
     # --- what comes in ---
 
@@ -140,14 +143,22 @@ class UdpLink(Link):
                 self.take(received, len(record), address)
 
     def take(self, received: Received, size: int, address: Address) -> None:
-        """Takes a record that proved to be the device's."""
+        """Takes a record that proved to be the device's.
+
+        Args:
+            size: Bytes of the datagram; 0 if they were counted elsewhere.
+        """
         if self.closed:
             # The end of its handshake is still kept, and may be handed records of a session that is no more.
             self._udp.refused["closed"] += 1
             return
         self.heard = self._udp.clock.monotonic()
         if received.content_type == APPLICATION_DATA:
-            size += self._overhead if address == self.address else overhead(address[0])
+            if self.handshaking is not None:
+                # Who speaks under the new keys has all that it needs (RFC 6347, section 4.2.4).
+                self._udp.drop(self.handshaking)
+            if size:
+                size += self._overhead if address == self.address else overhead(address[0])
             self._udp.handler.received(self, received.data, received.sequence, size, address)
         elif received.content_type == HANDSHAKE:
             self._udp.repeated(address, received)
@@ -418,7 +429,7 @@ class Udp(asyncio.DatagramProtocol):
     def forget(self, link: UdpLink) -> None:
         """The session is no more."""
         link.closed = True
-        link.waiting = None
+        link.waiting = link.handshaking = None
         if self._by_cid.get(link.cid) is link:
             del self._by_cid[link.cid]
         if self._by_address.get(link.address) is link:
@@ -453,7 +464,7 @@ class Udp(asyncio.DatagramProtocol):
                 handshaking.core.tick(now)
                 self._drain(handshaking)
             elif now - handshaking.began > HANDSHAKE_S:
-                self._drop(handshaking)
+                self.drop(handshaking)
 
     def _greet(self, data: bytes, addr: Address) -> None:
         now = self.clock.monotonic()
@@ -463,7 +474,7 @@ class Udp(asyncio.DatagramProtocol):
         elif answer is not None:
             old = self._handshakes.pop(addr, None)
             if old is not None:
-                self._drop(old)
+                self.drop(old)
             if len(self._handshakes) >= MAX_HANDSHAKES:
                 self.refused["handshakes"] += 1
                 return
@@ -493,16 +504,17 @@ class Udp(asyncio.DatagramProtocol):
                     self._established(handshaking, session)
                 case Arrived(received):
                     if handshaking.link is not None:
-                        handshaking.link.take(received, len(received.data), handshaking.address)
+                        # Its bytes are counted already, as the handshake's.
+                        handshaking.link.take(received, 0, handshaking.address)
                 case Failed(why, alert, by_peer):
                     self.refused["handshake_failed"] += 1
                     _seldom.warning(
                         "handshake_failed", why=why, alert=alert, by_device=by_peer, address=handshaking.address[0]
                     )
-                    self._drop(handshaking)
+                    self.drop(handshaking)
                     return
                 case Over():
-                    self._drop(handshaking)
+                    self.drop(handshaking)
                     return
         handshaking.due = core.deadline()
 
@@ -520,6 +532,7 @@ class Udp(asyncio.DatagramProtocol):
         link.handshake = handshaking.counts
         link.adopt(handshaking.address)
         handshaking.link = link
+        link.handshaking = handshaking
         replaced = None if link.cid else self._by_address.get(link.address)
         if replaced is not None:
             self.handler.ended(replaced, "a new handshake from its address")
@@ -527,7 +540,10 @@ class Udp(asyncio.DatagramProtocol):
         self.handshakes_done += 1
         self.handler.established(link)
 
-    def _drop(self, handshaking: Handshaking) -> None:
+    def drop(self, handshaking: Handshaking) -> None:
+        """The handshake is over."""
+        if handshaking.link is not None:
+            handshaking.link.handshaking = None
         if self._handshakes.get(handshaking.address) is handshaking:
             del self._handshakes[handshaking.address]
 
