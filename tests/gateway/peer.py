@@ -123,6 +123,7 @@ class Peer:
         else:
             handshake = ClientHandshake(PublicKeys(self.key, self.server_key), time.monotonic())
         self.session = None
+        self._had = set()
         deadline = time.monotonic() + ANSWER_S
         while self.session is None:
             for datagram in handshake.datagrams(time.monotonic()):

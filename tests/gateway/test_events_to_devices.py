@@ -16,7 +16,6 @@ from tests.gateway.town import Town, until
 from wirechamber.protocols.coap.message import Code, Option, Type, ack, ping
 from wirechamber.protocols.deviceos.messages import Goodbye, write_goodbye
 
-
 # What a device may be given once more after a restart.
 PASSED = (b"had", b"not had", b"live", b"away")
 

@@ -17,7 +17,7 @@ from tests.gateway.inside import Inside, inside
 from tests.gateway.peer import Peer
 from tests.gateway.town import new_device_id
 from wirechamber.model.devices import Device
-from wirechamber.protocols.coap.message import Code, ack, ping
+from wirechamber.protocols.coap.message import Code, ping
 from wirechamber.services.presence import IDLE_CELLULAR_S, IDLE_S
 from wirechamber.services.serverkeys import ServerKeys
 
@@ -111,36 +111,6 @@ def test_last_heard_follows_what_is_heard(place: Inside) -> None:
     eventually(lambda: registered(place, peer).last_heard == place.clock.now(), what="being written down")
     assert registered(place, peer).last_handshake_at == first
     peer.close()
-
-
-def test_a_device_that_does_not_acknowledge_its_events_is_gone(place: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    # 4, 8, 16 and 32 s, each by half longer at most (device-protocol.md, section 12), by the cloud's clock.
-    peer = a_peer(place).start()
-    owner = "0" * 32
-
-    async def own() -> None:
-        await place.cloud.store.devices.claim(peer.device, owner)
-
-    place.do(own)
-    peer.subscribe("to-me")
-    other = a_peer(place).start()
-    place.do(lambda: place.cloud.store.devices.claim(other.device, owner))
-    assert other.publish("to-me", b"1", max_age=3600).code == Code.EMPTY
-    first = peer.receive()
-    for step in (6.1, 12.1, 24.1):
-        place.clock.at += step
-        assert peer.receive(15.0).id == first.id
-    place.clock.at += 48.1
-    eventually(lambda: statuses(place, peer) == ["online", "offline"], 40.0, "being offline")
-    # It was there all the time; now it hears us again.
-    answered_ping(peer)
-    again = peer.receive()
-    assert again.payload == b"1"
-    peer.send(ack(again.id))
-    eventually(lambda: statuses(place, peer) == ["online", "offline", "online"], what="being online")
-    assert peer.silent()
-    for each in (peer, other):
-        each.close()
 
 
 def test_a_new_session_is_told_as_going_and_coming(place: Inside) -> None:

@@ -137,7 +137,8 @@ def test_hellos_that_are_broken_get_no_answer_or_a_cookie(town: Town) -> None:
             for at in range(len(hello)):
                 for broken in (hello[:at], hello[:at] + bytes((hello[at] ^ dice.randrange(1, 256),)) + hello[at + 1 :]):
                     sock.send(broken)
-                    assert all(len(answer) <= len(broken) for answer in answers_now(sock))
+                    # An answer may be to the one before.
+                    assert all(len(answer) <= len(hello) for answer in answers_now(sock))
     assert town.metric("wirechamber_device_handshakes_open") == 0
     works(town)
 
