@@ -14,9 +14,10 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -47,23 +48,28 @@ def emulator_jar() -> Path | None:
     return next((root / "platform" / "pubsub-emulator" / "lib").glob("cloud-pubsub-emulator-*-all.jar"), None)
 
 
-@contextmanager
-def emulator(folder: Path) -> Iterator[str]:
+def emulator(folder: Path) -> AbstractContextManager[str]:
     """Google's emulator, running: its host and port."""
     jar = emulator_jar()
     java = shutil.which("java")
     assert jar is not None
     assert java is not None
+    return _running(folder, java, "-Xmx128m", "-jar", str(jar), "--host=127.0.0.1", "--port={port}")
+
+
+def pure_emulator(folder: Path) -> AbstractContextManager[str]:
+    """`drongo`, which speaks REST and needs Python only, running: its host and port."""
+    program = "from drongo.cli import main; main()"
+    return _running(folder, sys.executable, "-c", program, "server", "--host=127.0.0.1", "--port={port}")
+
+
+@contextmanager
+def _running(folder: Path, *command: str) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with (folder / "emulator.log").open("wb") as log:
-        process = subprocess.Popen(
-            [java, "-Xmx128m", "-jar", str(jar), "--host=127.0.0.1", f"--port={port}"],
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-        )
+        process = subprocess.Popen([each.format(port=port) for each in command], stdout=log, stderr=log, cwd=folder)
     try:
         eventually(lambda: _answers(port), 60, "the emulator")
         yield f"127.0.0.1:{port}"

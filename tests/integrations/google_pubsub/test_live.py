@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from tests.cloud import Cloud, cloud, eventually
 from tests.sse import Seen, stream, take
-from tests.standins.pubsub import EMAIL, TOPIC, Account, PubSub, emulator, emulator_jar, problem
+from tests.standins.pubsub import EMAIL, TOPIC, Account, PubSub, emulator, emulator_jar, problem, pure_emulator
 from tests.standins.server import Said, times
 
 needs_emulator = pytest.mark.skipif(
@@ -293,6 +294,33 @@ def test_googles_library_reads_what_was_published(
         finally:
             subscriber.close()
             publisher.stop()
+
+
+def test_an_emulator_that_nobody_here_wrote_reads_what_was_published(tmp_path: Path) -> None:
+    """The emulator in Python, over REST: there where Java is not."""
+    with pure_emulator(tmp_path) as address, httpx.Client(base_url=f"http://{address}/v1/", timeout=20) as google:
+        assert google.put(TOPIC, json={}).status_code == 200
+        subscription = "projects/test-project/subscriptions/reader"
+        assert google.put(subscription, json={"topic": TOPIC}).status_code == 200
+        with cloud(tmp_path / "data", pubsub_emulator_host=address) as live:
+            client = live.client(live.user("ann"))
+            made = make(client, None, topic="projects/test-project/topics/missing", event="other")
+            tried = client.post(f"/v1/integrations/{made}/test", json={}).json()
+            assert "there is no topic projects/test-project/topics/missing" in tried["error"]
+            make(client, None)
+            data = [f"é{number}" for number in range(20)]
+            ids = {each.data for each in results(client, *data) if each.name.startswith("hook-response")}
+        found: list[dict[str, Any]] = []
+
+        def pull() -> bool:
+            answer = google.post(f"{subscription}:pull", json={"maxMessages": 100}).json()
+            found.extend(each["message"] for each in answer.get("receivedMessages", []))
+            return len(found) >= len(data)
+
+        eventually(pull)
+        assert sorted(base64.b64decode(each["data"]).decode() for each in found) == sorted(data)
+        assert {each["messageId"] for each in found} == ids
+        assert {each["attributes"]["event"] for each in found} == {"temp"}
 
 
 def read_all(subscriber: Any, subscription: str, count: int) -> list[Any]:
