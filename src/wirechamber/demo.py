@@ -1,12 +1,14 @@
 """`wirechamber demo`: the main job on a fresh cloud, every step shown as it really happens.
 
-A client of the cloud's public interface: it logs in, makes a webhook, publishes and reads the stream over HTTP, and the
-webhook's target is a small server on this machine. Nothing is printed that was not seen.
+A client of the cloud's public interfaces: it logs in, makes a webhook and reads the stream over HTTP, and publishes as
+a device over DTLS, whose bytes are counted at its socket. The webhook's target is a small server on this machine.
+Nothing is printed that was not seen.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import secrets
@@ -22,12 +24,25 @@ from msgspec import structs
 from rich.console import Console
 
 from wirechamber.app import Cloud, running, until_stopped
+from wirechamber.clock import SystemClock
 from wirechamber.descriptors import raise_limit
+from wirechamber.device import Device, DeviceError, Traffic
+from wirechamber.device.keys import key_file, spki
 from wirechamber.services.access import Access
+from wirechamber.services.devices import Devices
+from wirechamber.services.identity import Identity
+from wirechamber.services.serverkeys import ServerKeys
+from wirechamber.services.usage import by_https
 from wirechamber.settings import Settings
 
 USER = "demo"
 PASSWORD_FILE = "demo-password"  # noqa: S105
+# The simulated device: its key and its session, mode 0600.
+KEY_FILE = "demo-device.pem"
+SESSION_FILE = "demo-device.session"
+DEVICE_NAME = "demo-kitchen"
+PLATFORM = 3
+EVENT = "temperature/kitchen"
 READINGS = (21.5, 22.0, 38.5)
 # The whole of the steps; a cloud on a slow machine needs a few seconds.
 STEP_TIMEOUT_S = 30.0
@@ -52,17 +67,42 @@ async def run(settings: Settings, *, exit_after: bool) -> int:
         async with running(address) as cloud:
             password = await first_user(cloud.access, settings.data_folder)
             out.print(f"Wirechamber runs at [bold]{cloud.base_url}[/bold], data in {settings.data_folder}")
+            device = await _device(cloud, settings)
             try:
                 async with asyncio.timeout(STEP_TIMEOUT_S):
-                    await _steps(cloud.base_url, password, target, out)
-            except (DemoFailed, TimeoutError, aiohttp.ClientError) as problem:
+                    await _steps(cloud.base_url, password, target, device, out)
+                if exit_after:
+                    return 0
+                _how_to_go_on(cloud, settings, password, out)
+                await until_stopped(cloud)
+            except (DemoFailed, DeviceError, TimeoutError, aiohttp.ClientError) as problem:
                 out.print(f"[red]the demo stopped:[/red] {problem or 'a step took too long'}")
                 return 1
-            if exit_after:
-                return 0
-            _how_to_go_on(cloud, settings, password, out)
-            await until_stopped(cloud)
+            finally:
+                await device.close()
     return 0
+
+
+async def _device(cloud: Cloud, settings: Settings) -> Device:
+    """The demo's device, known to the cloud; its id follows from its key. Not connected yet."""
+    folder, clock = settings.data_folder, SystemClock()
+    key = key_file(folder / KEY_FILE)
+    public = spki(key.public_key())
+    device_id = hashlib.sha256(public).hexdigest()[:24]
+    user = await cloud.access.named(USER)
+    if await cloud.store.devices.get(device_id) is None:
+        await Devices(cloud.store, clock).add(device_id, user.id, name=DEVICE_NAME, platform=PLATFORM)
+    await Identity(cloud.store, clock, settings).set_key(device_id, public)
+    everywhere = settings.udp_host in ("", "0.0.0.0", "::")  # noqa: S104
+    return Device(
+        device_id,
+        key=key,
+        server_key=ServerKeys(folder).public(tcp=False),
+        host="127.0.0.1" if everywhere else settings.udp_host,
+        port=cloud.gateway.port,
+        session_file=folder / SESSION_FILE,
+        goodbye=True,
+    )
 
 
 async def first_user(access: Access, folder: Path) -> str:
@@ -108,7 +148,7 @@ async def _target() -> AsyncIterator[Target]:
         await runner.cleanup()
 
 
-async def _steps(base_url: str, password: str, target: Target, out: Console) -> None:
+async def _steps(base_url: str, password: str, target: Target, device: Device, out: Console) -> None:
     async with aiohttp.ClientSession(base_url=base_url) as client:
         token = await _login(client, password)
         client.headers["Authorization"] = f"Bearer {token}"
@@ -119,11 +159,38 @@ async def _steps(base_url: str, password: str, target: Target, out: Console) -> 
             out.print(
                 f"  stream open (GET /v1/devices/events), position {stream.headers['Wirechamber-Stream-Start']} on"
             )
+            answers: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+            await _connect(device, answers, out)
             events = _read(stream)
+            used = Traffic()
+            data_bytes = 0
             for reading in READINGS:
-                await _publish(client, reading, out)
+                data = json.dumps({"celsius": reading})
+                data_bytes += len(data)
+                used = used.plus(await _publish(device, data, out))
                 await _show(events, target, out)
+                await _arrival(device, answers, out)
+        https = by_https(len(READINGS), data_bytes)
+        out.print(
+            f"\n  {len(READINGS)} publishes took {used.total:,} bytes; as many new HTTPS connections would have taken "
+            f"{https:,}: [bold]{https / used.total:.0f} times[/bold] as much"
+        )
         await _log(client, hook["id"], out)
+
+
+async def _connect(device: Device, answers: asyncio.Queue[tuple[str, Any]], out: Console) -> None:
+    """Connects the device, and lets it subscribe to the answers to its events."""
+    await device.subscribe(f"hook-response/{EVENT}", lambda name, data: answers.put_nowait((name, data)))
+    await device.open()
+    await device.settle()
+    how = "a handshake, and all it tells" if device.handshakes else "by its session of the last run: no handshake"
+    named = f"device {device.identity.id} ([bold]{DEVICE_NAME}[/bold])"
+    out.print(f"  {named} connected over DTLS, {how}: {_bytes(device.traffic)}")
+
+
+def _bytes(used: Traffic) -> str:
+    datagrams = used.up_datagrams + used.down_datagrams
+    return f"{used.up_bytes:,} bytes up, {used.down_bytes:,} down, {datagrams} datagrams"
 
 
 async def _login(client: aiohttp.ClientSession, password: str) -> str:
@@ -158,12 +225,22 @@ async def _webhook(client: aiohttp.ClientSession, target: Target) -> dict[str, A
         return dict(body)
 
 
-async def _publish(client: aiohttp.ClientSession, reading: float, out: Console) -> None:
-    event = {"name": "temperature/kitchen", "data": json.dumps({"celsius": reading}), "private": True}
-    async with client.post("/v1/devices/events", json=event) as answer:
-        if answer.status != 200:
-            raise DemoFailed(f"publish: {(await answer.json())['error_description']}")
-    out.print(f"\n  published [bold]temperature/kitchen[/bold] {event['data']}: acknowledged, so stored")
+async def _publish(device: Device, data: str, out: Console) -> Traffic:
+    before = device.traffic.copy()
+    await device.publish(EVENT, data)
+    used = device.traffic.since(before)
+    out.print(f"\n  the device published [bold]{EVENT}[/bold] {data}: acknowledged, so stored")
+    https = by_https(1, len(data))
+    out.print(f"    on the wire    {_bytes(used)}; a new HTTPS connection would have taken {https:,} bytes")
+    return used
+
+
+async def _arrival(device: Device, answers: asyncio.Queue[tuple[str, Any]], out: Console) -> None:
+    """Waits for the answer at the device."""
+    name, data = await answers.get()
+    # Its acknowledgement is not part of what the next publish takes.
+    await device.settle()
+    out.print(f"    at the device  {name} data [green]{data}[/green]")
 
 
 async def _show(events: AsyncIterator[dict[str, str]], target: Target, out: Console) -> None:
@@ -227,6 +304,8 @@ def _how_to_go_on(cloud: Cloud, settings: Settings, password: str, out: Console)
     .venv/bin/wirechamber subscribe &
     .venv/bin/wirechamber publish temperature/kitchen '{{"celsius": 19}}'
     .venv/bin/wirechamber integration list
+    .venv/bin/wirechamber usage
+    .venv/bin/wirechamber device simulate --count 100 --owner {USER} --port {cloud.gateway.port}
 """)
 
 

@@ -18,7 +18,8 @@ from tests.cloud import eventually
 def environment(folder: Path) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("WIRECHAMBER_", "DEMO_"))}
     return clean | {
-        "WIRECHAMBER_DATA": str(folder), "WIRECHAMBER_HTTP_PORT": "0", "WIRECHAMBER_DISK_FLOOR_MB": "0",
+        "WIRECHAMBER_DATA": str(folder), "WIRECHAMBER_HTTP_PORT": "0", "WIRECHAMBER_UDP_PORT": "0",
+        "WIRECHAMBER_DISK_FLOOR_MB": "0",
         "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
 
@@ -43,6 +44,13 @@ def test_the_steps_happen_and_can_be_repeated(tmp_path: Path) -> None:
         assert positions == sorted(positions)
         for shown in ("http://127.0.0.1:", "temperature", "hook-response", "200"):
             assert shown in done.stdout, f"{shown} in round {round_}"
+        # The device's publishes are counted and compared; the second time there is no handshake.
+        assert len(re.findall(r"on the wire +113 bytes up, 61 down, 2 datagrams", done.stdout)) == 3
+        assert len(re.findall(r"at the device +hook-response/temperature/kitchen/0 data", done.stdout)) == 3
+        assert "20 times as much" in done.stdout or "21 times as much" in done.stdout
+        assert ("no handshake" in done.stdout) is (round_ == 1)
+        for name in ("demo-device.pem", "demo-device.session"):
+            assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     # Made on the first start, used again on the next.
     assert len(passwords) == 1
 

@@ -63,18 +63,8 @@ def command(
     """
 
     async def register(folder: Folder) -> tuple[list[Device], int]:
-        user = await _owner(folder, owner)
         where = port or folder.settings.udp_port or DEFAULT_PORT
-        server_key = read_server_key(folder.keys.public()).key
-        seed = _seed(folder.settings.data_folder)
-        made = []
-        for number in range(count):
-            device_id, key = _device(seed, number)
-            if await folder.store.devices.get(device_id) is None:
-                await folder.devices.add(device_id, user.id, name=f"simulated-{number:05}", platform=PLATFORM)
-            await folder.identity.set_key(device_id, spki(key.public_key()))
-            made.append(Device(device_id, key=key, server_key=server_key, host=host, port=where, goodbye=True))
-        return made, where
+        return await registered(folder, await _owner(folder, owner), count, host, where), where
 
     try:
         allow_sockets(count)
@@ -108,6 +98,20 @@ def command(
         show_json(report)
     else:
         console().print(_table(report))
+
+
+async def registered(folder: Folder, user: User, count: int, host: str, port: int) -> list[Device]:
+    """Simulated devices of a user's, known to the cloud of the folder."""
+    server_key = read_server_key(folder.keys.public()).key
+    seed = _seed(folder.settings.data_folder)
+    made = []
+    for number in range(count):
+        device_id, key = _device(seed, number)
+        if await folder.store.devices.get(device_id) is None:
+            await folder.devices.add(device_id, user.id, name=f"simulated-{number:05}", platform=PLATFORM)
+        await folder.identity.set_key(device_id, spki(key.public_key()))
+        made.append(Device(device_id, key=key, server_key=server_key, host=host, port=port, goodbye=True))
+    return made
 
 
 async def _opened(fleet: Fleet) -> None:
