@@ -194,7 +194,7 @@ def test_a_plan_that_loses_count_loses_no_event(tmp_path: Path, outcomes: list[A
 
 def test_a_plan_has_so_many_steps(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
-        run = await stage.run(steps(*[Recall("k")] * (MAX_STEPS + 1)), events=2)
+        run = await stage.run(steps(*[Recall("k")] * (MAX_STEPS + 3)), events=2)
         assert run.outcomes == [Refused(f"the plan took more than {MAX_STEPS} steps")] * 2
 
     play(tmp_path, scenario)

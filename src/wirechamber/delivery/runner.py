@@ -29,7 +29,7 @@ from wirechamber.store.base import Store
 _log = structlog.get_logger("wirechamber.delivery")
 _NOT_AT_HAND: Any = object()
 
-# A plan that never ends would hold its lane for ever.
+# A plan that never ends would hold its lane for ever. One for many events may take one step more for each.
 MAX_STEPS = 32
 MAX_CACHED_TOKENS = 10_000
 # A token is renewed this long before it ends, so that it lasts for the request it is wanted for.
@@ -101,7 +101,7 @@ class Runner:
         try:
             while True:
                 run.steps += 1
-                if run.steps > MAX_STEPS:
+                if run.steps > MAX_STEPS + run.events:
                     return self._end(run, Refused(f"the plan took more than {MAX_STEPS} steps"))
                 step = run.plan.send(reply)
                 if isinstance(step, Call):
