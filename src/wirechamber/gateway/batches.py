@@ -55,6 +55,8 @@ class Batches(Generic[Item, Result]):
         self._clock = clock
         self._what = what
         self._waiting: list[Item] = []
+        # When the first of those that wait came: nobody is held longer because another batch was.
+        self._oldest = 0.0
         self._wake = asyncio.Event()
         self._busy = False
         self._done = asyncio.Event()
@@ -65,6 +67,8 @@ class Batches(Generic[Item, Result]):
         if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
             return False
+        if not self._waiting:
+            self._oldest = self._clock.monotonic()
         self._waiting.append(item)
         self._wake.set()
         return True
@@ -90,14 +94,13 @@ class Batches(Generic[Item, Result]):
             self._busy = bool(batch)
             try:
                 if batch:
-                    await self._write(batch)
+                    await self._write(batch, self._oldest + HOLD_S)
             finally:
                 self._busy = False
             if not self._waiting:
                 self._done.set()
 
-    async def _write(self, batch: list[Item]) -> None:
-        until = self._clock.monotonic() + HOLD_S
+    async def _write(self, batch: list[Item], until: float) -> None:
         while True:
             try:
                 result = await self._work.write(batch)
