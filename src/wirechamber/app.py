@@ -10,10 +10,10 @@ import gc
 import ipaddress
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvloop
@@ -37,6 +37,8 @@ from wirechamber.model.times import DAY_MS, day
 from wirechamber.model.usage import hour
 from wirechamber.observe.logs import configure
 from wirechamber.observe.metrics import Metrics
+from wirechamber.observe.tasks import Tasks, within
+from wirechamber.observe.watchdog import Watchdog
 from wirechamber.secrets import Vault
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
@@ -103,15 +105,18 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     folder = make_folder(settings.data_folder)
     metrics = Metrics()
     kinds = registry(settings)
-    failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    tasks = Tasks()
+    watchdog = Watchdog()
+    metrics.watch_loop(watchdog, tasks)
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(watchdog.watching())
         stack.enter_context(hold_folder(folder))
         store = await stack.enter_async_context(open_sqlite_store(folder, Vault.open(folder), clock=clock))
         log = await stack.enter_async_context(open_sqlite_log(folder, durability=settings.durability, clock=clock))
         delivery = await stack.enter_async_context(
             delivering(
                 settings, log=log, store=store, registry=kinds, clock=clock, metrics=metrics, agent=USER_AGENT,
-                failed=failed,
+                tasks=tasks,
             )
         )  # fmt: skip
         hub = Hub(log.tail, settings.stream_buffer_kb * 1024)
@@ -129,6 +134,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             clock=clock,
             settings=settings,
             ready=publishing.check_disk,
+            tasks=tasks,
         )
         switchboard.connect(gateway.questions)
         devices = Devices(store, clock)
@@ -151,12 +157,16 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         metrics.watch_streams(hub)
         metrics.watch_delivery(delivery)
         metrics.watch_links(gateway)
-        await stack.enter_async_context(listening(gateway, settings, failed))
-        await stack.enter_async_context(_task(_tidy(settings, store, log, delivery, clock), "janitor"))
+        await stack.enter_async_context(listening(gateway, settings, tasks))
+        janitor = tasks.restarting(partial(_tidy, settings, store, log, delivery, clock), "janitor")
+        await stack.enter_async_context(within(janitor))
         app = application(parts)
-        await stack.enter_async_context(_task(look_after(app[OPEN], access, settings.keep_alive), "keep-alive"))
-        server = await stack.enter_async_context(serving(app, settings, before_stop=hub.close, refused=metrics.refused))
-        yield Cloud(settings, store, log, access, server, gateway, failed)
+        keeping_alive = tasks.restarting(partial(look_after, app[OPEN], access, settings.keep_alive), "keep-alive")
+        await stack.enter_async_context(within(keeping_alive))
+        server = await stack.enter_async_context(
+            serving(app, settings, tasks, before_stop=hub.close, refused=metrics.refused)
+        )
+        yield Cloud(settings, store, log, access, server, gateway, tasks.failed)
 
 
 async def serve(settings: Settings, announce: Callable[[Cloud], None] | None = None) -> None:
@@ -235,13 +245,3 @@ async def _tidy(settings: Settings, store: Store, log: EventLog, delivery: Deliv
         except CloudError as problem:
             _log.warning("tidy_failed", why=problem.description)
         await asyncio.sleep(TIDY_EVERY_S)
-
-
-@asynccontextmanager
-async def _task(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.get_running_loop().create_task(work, name=name)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

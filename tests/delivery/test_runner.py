@@ -27,6 +27,7 @@ from wirechamber.integrations.base import (
     TryLater,
 )
 from wirechamber.model.devices import Device
+from wirechamber.observe.tasks import Tasks
 from wirechamber.secrets import Vault
 from wirechamber.store.sqlite import open_sqlite_store
 
@@ -65,7 +66,7 @@ def play(folder: Path, scenario: Callable[[Stage], Any]) -> None:
         async with open_sqlite_store(folder, Vault(bytes(32)), clock=clock) as store:
             outbound = Outbound(Guard(()), clock=clock, timeout_s=1)
             try:
-                await scenario(Stage(Runner(outbound, store, clock), clock, store))
+                await scenario(Stage(Runner(outbound, store, clock, Tasks()), clock, store))
             finally:
                 await outbound.close(0)
 

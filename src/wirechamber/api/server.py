@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from wirechamber.api import streams
 from wirechamber.api.http import answer
 from wirechamber.descriptors import for_streams
 from wirechamber.errors import BadInput, CloudError
+from wirechamber.observe.tasks import Tasks, ended
 from wirechamber.settings import Settings
 
 _log = structlog.get_logger("wirechamber.api")
@@ -166,7 +168,11 @@ class _Runner(web.AppRunner):
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, settings: Settings, before_stop: Callable[[], None], refused: Callable[[str], None]
+    app: web.Application,
+    settings: Settings,
+    tasks: Tasks,
+    before_stop: Callable[[], None],
+    refused: Callable[[str], None],
 ) -> AsyncIterator[Server]:
     """Listens until the block ends: then no new connection, streams end, running requests get their grace.
 
@@ -196,12 +202,11 @@ async def serving(
         where = f"{settings.http_host}:{settings.http_port}"
         raise NotListening(f"can't listen on {where}: {problem.strerror}; set WIRECHAMBER_HTTP_PORT") from None
     port = runner.addresses[0][1]
-    watcher = asyncio.get_running_loop().create_task(_reload(settings, context), name="tls-reload")
+    watcher = tasks.restarting(partial(_reload, settings, context), "tls-reload")
     try:
         yield Server(f"{'https' if context else 'http'}://{_host(settings.http_host)}:{port}", port)
     finally:
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
+        await ended(watcher)
         app[streams.OPEN].closing = True
         await site.stop()
         before_stop()

@@ -24,6 +24,7 @@ from wirechamber.integrations.base import (
     Token,
     TryLater,
 )
+from wirechamber.observe.tasks import Tasks
 from wirechamber.store.base import Store
 
 _log = structlog.get_logger("wirechamber.delivery")
@@ -70,9 +71,10 @@ class Runner:
     Args:
         outbound: Sends requests.
         store: Keeps what plans remember, and what is known of devices.
+        tasks: Runs what a plan must wait for.
     """
 
-    def __init__(self, outbound: Outbound, store: Store, clock: Clock) -> None:
+    def __init__(self, outbound: Outbound, store: Store, clock: Clock, tasks: Tasks) -> None:
         self._outbound = outbound
         self._store = store
         self._deliveries = store.deliveries
@@ -84,7 +86,7 @@ class Runner:
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._tokens: dict[tuple[str, str], tuple[str, int]] = {}
         self._making: dict[tuple[str, str], asyncio.Future[str]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = tasks
 
     def start(self, integration: str, plan: Plan, events: int, done: Callable[[Run], None]) -> None:
         """Performs a plan of so many events; `done` is called with the run when it has ended, maybe at once."""
@@ -109,9 +111,7 @@ class Runner:
                     return None
                 reply = self._at_once(run, step)
                 if reply is _NOT_AT_HAND:
-                    task = asyncio.get_running_loop().create_task(self._answer(run, step), name="plan-look-up")
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+                    self._tasks.spawn(self._answer(run, step), "plan-look-up")
                     return None
         except StopIteration as stop:
             return self._end(run, stop.value)

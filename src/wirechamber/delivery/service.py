@@ -27,7 +27,7 @@ from wirechamber.model.deliveries import Attempt
 from wirechamber.model.events import Event
 from wirechamber.model.integrations import IntegrationRecord
 from wirechamber.observe.metrics import Metrics
-from wirechamber.observe.parts import watched
+from wirechamber.observe.tasks import Tasks, ended
 from wirechamber.settings import Settings
 from wirechamber.store.base import Deliveries, Store
 
@@ -102,7 +102,7 @@ async def delivering(
     clock: Clock,
     metrics: Metrics,
     agent: str,
-    failed: asyncio.Future[str],
+    tasks: Tasks,
 ) -> AsyncIterator[Delivering]:
     """Delivers events from the stored cursor on, until the block ends.
 
@@ -120,7 +120,7 @@ async def delivering(
         timeout_s=settings.request_timeout,
         proxy=settings.outbound_proxy,
     )
-    runner = Runner(outbound, store, clock)
+    runner = Runner(outbound, store, clock, tasks)
     settler = Settler(log, store.deliveries, watermark)
     pauses = Pauses(store, clock)
     courier = Courier(
@@ -157,19 +157,17 @@ async def delivering(
     await integrations.refresh()
     # Saving an integration and releasing what it held are two steps; a crash may have come between.
     await store.deliveries.release_active(clock.now())
-    settling = watched(failed, settler.run(courier.settled), "settler")
+    settling = tasks.essential(settler.run(courier.settled), "settler")
     followers = [
-        watched(failed, dispatch.run(), "dispatch"),
-        watched(failed, backlog.run(), "backlog"),
-        watched(failed, backlog.watch_deadlines(), "deadlines"),
-        watched(failed, pauses.run(), "pauses"),
+        tasks.essential(dispatch.run(), "dispatch"),
+        tasks.essential(backlog.run(), "backlog"),
+        tasks.essential(backlog.watch_deadlines(), "deadlines"),
+        tasks.essential(pauses.run(), "pauses"),
     ]
     try:
         yield Delivering(index, integrations, courier, dispatch, lanes, watermark, log, store.deliveries, clock)
     finally:
-        for task in followers:
-            task.cancel()
-        await asyncio.gather(*followers, return_exceptions=True)
+        await ended(*followers)
         courier.stop()
         await outbound.close(settings.shutdown_grace)
         settler.close()

@@ -36,6 +36,7 @@ from wirechamber.model.links import (
     Unsubscribed,
 )
 from wirechamber.observe.logs import Seldom
+from wirechamber.observe.tasks import Tasks
 from wirechamber.protocols.coap import blockwise
 from wirechamber.protocols.coap.blockwise import Fetch, More, Next, Receiver, Whole
 from wirechamber.protocols.coap.exchange import DEVICE_OS, OVER_TCP, RFC_7252, Busy, Endpoint, Request, Timing
@@ -103,6 +104,7 @@ class Conversation:
         *,
         identity: Identity,
         clock: Clock,
+        tasks: Tasks,
         keeper: Keeper,
         roster: Roster,
         outboxes: Outboxes,
@@ -114,6 +116,7 @@ class Conversation:
     ) -> None:
         self._identity = identity
         self._clock = clock
+        self._tasks = tasks
         self._keeper = keeper
         self._roster = roster
         self._outboxes = outboxes
@@ -255,7 +258,7 @@ class Conversation:
             if request is not None:
                 self.endpoint(link).forget(request.message.id)
             return
-        task = asyncio.get_running_loop().create_task(self._greet(link, device_id, hello, request))
+        task = self._tasks.spawn(self._greet(link, device_id, hello, request), "device-greeting")
         self._greeting[link] = task
         task.add_done_callback(lambda _: self._greeting.pop(link, None))
 

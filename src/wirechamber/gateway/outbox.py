@@ -24,6 +24,7 @@ from wirechamber.model.events import Event
 from wirechamber.model.links import HasHad, Subscription
 from wirechamber.model.prefixes import Prefixes
 from wirechamber.observe.logs import Seldom
+from wirechamber.observe.tasks import Tasks
 
 _seldom = Seldom(structlog.get_logger("wirechamber.gateway"))
 
@@ -96,13 +97,18 @@ class Outboxes:
     """
 
     def __init__(
-        self, log: EventLog, clock: Clock, send: Callable[[Link, Event, Sequence[Subscription], Sent], bool]
+        self,
+        log: EventLog,
+        clock: Clock,
+        tasks: Tasks,
+        send: Callable[[Link, Event, Sequence[Subscription], Sent], bool],
     ) -> None:
         self._log = log
         self._clock = clock
         self._send = send
         self._owners: dict[str, Prefixes[tuple[Link, Subscription]]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = tasks
+        self._reading: set[asyncio.Task[None]] = set()
         # Links of which the store does not know, or may not know, how far they have come.
         self._unsettled: dict[Link, None] = {}
         self._newest = self.noted = log.tail.newest
@@ -114,7 +120,7 @@ class Outboxes:
     def close(self) -> None:
         """Takes no more."""
         self._end_listening()
-        for task in self._tasks:
+        for task in self._reading:
             task.cancel()
 
     # --- who wants what ---
@@ -259,9 +265,9 @@ class Outboxes:
             and len(outbox.waiting) < MAX_WAITING // 2
         ):
             outbox.reading = True
-            task = asyncio.get_running_loop().create_task(self._catch_up(link, outbox))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = self._tasks.spawn(self._catch_up(link, outbox), "device-catch-up")
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
 
     async def _catch_up(self, link: Link, outbox: Outbox) -> None:
         try:

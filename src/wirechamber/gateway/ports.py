@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 import structlog
 
 from wirechamber.gateway.service import Gateway
-from wirechamber.observe.parts import watched
+from wirechamber.observe.tasks import Tasks, ended
 from wirechamber.settings import Settings
 
 _log = structlog.get_logger("wirechamber.gateway")
@@ -29,26 +30,26 @@ class DevicePort(NamedTuple):
 
 
 @asynccontextmanager
-async def listening(gateway: Gateway, settings: Settings, failed: asyncio.Future[str]) -> AsyncIterator[None]:
+async def listening(gateway: Gateway, settings: Settings, tasks: Tasks) -> AsyncIterator[None]:
     """Lets devices in until the end.
 
     Args:
-        failed: Gets the name of a part that ended by an error of ours.
+        tasks: Sees how the gateway's parts end.
     """
     await gateway.start()
-    tasks = [watched(failed, work, name) for name, work in gateway.parts().items()]
-    loop = asyncio.get_running_loop()
+    parts = [tasks.essential(work, name) for name, work in gateway.parts().items()]
     # The rest of the cloud is of use without devices, and whoever has the port may leave it.
-    binding = [loop.create_task(_bind_later(port)) for port in _ports(gateway, settings) if not await _bind(port)]
+    binding = [
+        tasks.restarting(partial(_bind_later, port), f"bind-{port.name}")
+        for port in _ports(gateway, settings)
+        if not await _bind(port)
+    ]
     try:
         yield
     finally:
-        for task in binding:
-            task.cancel()
+        await ended(*binding)
         await gateway.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*parts)
 
 
 async def _bind(port: DevicePort) -> bool:

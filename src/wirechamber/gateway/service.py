@@ -31,6 +31,7 @@ from wirechamber.gateway.tcp import Tcp
 from wirechamber.gateway.timers import Timers
 from wirechamber.gateway.udp import Address, Udp, UdpLink
 from wirechamber.observe.logs import Seldom
+from wirechamber.observe.tasks import Tasks
 from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Rejected, Request
 from wirechamber.protocols.coap.message import Malformed
 from wirechamber.protocols.deviceos.messages import read_publish
@@ -78,6 +79,7 @@ class Gateway:
         settings: Settings,
         ready: Callable[[], Any],
         tcp_key: rsa.RSAPrivateKey | None = None,
+        tasks: Tasks,
     ) -> None:
         self._store = store
         self._log = log
@@ -87,7 +89,7 @@ class Gateway:
         self.keeper = Keeper(store.links, clock)
         self.intake = Intake(log, clock, ready, self._refresh)
         self.notices = Notices(clock, self._endpoint)
-        self.outboxes = Outboxes(log, clock, self._notify)
+        self.outboxes = Outboxes(log, clock, tasks, self._notify)
         self.accounting = Accounting(store.sessions, clock, self._settled)
         self.roster = Roster(store, clock, self.keeper, self.outboxes, tell=self.intake.add, discard=self._discard)
         self.publications = Publications(
@@ -103,6 +105,7 @@ class Gateway:
         self.conversation = talk.Conversation(
             identity=identity,
             clock=clock,
+            tasks=tasks,
             keeper=self.keeper,
             roster=self.roster,
             outboxes=self.outboxes,
@@ -138,7 +141,8 @@ class Gateway:
         self._unnamed: dict[Link, float] = {}
         # What came from them meanwhile, where the handshake told who they are.
         self._held: dict[Link, list[tuple[bytes, int, int, Address]]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = tasks
+        self._working: set[asyncio.Task[Any]] = set()
         self.refused: Counter[str] = Counter()
 
     def _new_cid(self) -> bytes:
@@ -468,9 +472,9 @@ class Gateway:
         await self.dormant.start()
 
     def _start(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = self._tasks.spawn(work, "device-link")
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
 
     @property
     def port(self) -> int:
@@ -554,7 +558,7 @@ class Gateway:
             self.tcp.close()
         self.outboxes.close()
         self.timers.close()
-        for task in self._tasks:
+        for task in self._working:
             task.cancel()
         await self.accounting.write()
         await self.write_down()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from wirechamber.observe import watchdog
 
 # Upper bounds of the buckets of request durations, in seconds.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -58,6 +61,20 @@ class LinkCounts(Protocol):
         """What was refused or dropped: by part and reason."""
 
 
+class LoopCounts(Protocol):
+    """What the loop's watchdog measures."""
+
+    lags: list[int]
+    late_s: float
+
+
+class TaskCounts(Protocol):
+    """How background tasks ended."""
+
+    restarts: Counter[str]
+    errors: Counter[str]
+
+
 class Metrics(Collector):
     """Everything that is counted in one cloud."""
 
@@ -71,6 +88,8 @@ class Metrics(Collector):
         self._streams: StreamCounts | None = None
         self._delivery: DeliveryCounts | None = None
         self._links: LinkCounts | None = None
+        self._loop: LoopCounts | None = None
+        self._tasks: TaskCounts | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(namespace="wirechamber", registry=self._registry)
@@ -120,6 +139,11 @@ class Metrics(Collector):
         """Reads the gateway's own counts."""
         self._links = links
 
+    def watch_loop(self, loop: LoopCounts, tasks: TaskCounts) -> None:
+        """Reads how late the event loop is, and how its tasks ended."""
+        self._loop = loop
+        self._tasks = tasks
+
     # --- what Prometheus reads ---
 
     def render(self) -> bytes:
@@ -144,6 +168,13 @@ class Metrics(Collector):
         yield _counter("input_refused", "Input that was refused.", ("reason",), refused)
         yield _counter("depth_exceeded", "Events too deep to trigger anything.", (), {(): self._too_deep})
         yield _gauge("start_time_seconds", "When this process started, Unix time.", lambda: self._started)
+        if self._loop is not None:
+            yield _lags(self._loop)
+        if self._tasks is not None:
+            restarts = {(name,): n for name, n in self._tasks.restarts.items()}
+            yield _counter("part_restarts", "Loops started again after an error.", ("part",), restarts)
+            errors = {(name,): n for name, n in self._tasks.errors.items()}
+            yield _counter("task_errors", "Short tasks that ended by an error.", ("task",), errors)
         streams, delivery = self._streams, self._delivery
         if streams is not None:
             yield _gauge("streams_open", "Event streams open.", lambda: streams.open)
@@ -168,12 +199,19 @@ class Metrics(Collector):
         )
         for route, numbers in self._durations.items():
             *buckets, total, count = numbers
-            seen, cumulated = 0.0, []
-            for bound, number in zip(BUCKETS, buckets, strict=True):
-                seen += number
-                cumulated.append((str(bound), seen))
-            family.add_metric((route,), [*cumulated, ("+Inf", count)], total)
+            family.add_metric((route,), [*_cumulated(BUCKETS, buckets), ("+Inf", count)], total)
         return family
+
+
+def _lags(loop: LoopCounts) -> Metric:
+    family = HistogramMetricFamily("wirechamber_loop_lag_seconds", "How late the event loop was, at each beat.")
+    *within, _ = loop.lags
+    family.add_metric((), [*_cumulated(watchdog.BUCKETS, within), ("+Inf", sum(loop.lags))], loop.late_s)
+    return family
+
+
+def _cumulated(bounds: Sequence[float], numbers: Sequence[float]) -> list[tuple[str, float]]:
+    return [(str(bound), total) for bound, total in zip(bounds, accumulate(numbers), strict=True)]
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], values: object) -> Metric:

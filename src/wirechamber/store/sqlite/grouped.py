@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from wirechamber.observe.tasks import awaited
 from wirechamber.store.sqlite.database import Database
 
 Item = TypeVar("Item")
@@ -44,7 +45,7 @@ class Grouped(Generic[Item]):
                 batch = self._open = _Batch()
             batch.items.extend(items)
         if batch.done is None:
-            batch.done = asyncio.get_running_loop().create_task(self._commit(batch))
+            batch.done = awaited(self._commit(batch), "store-group")
         # One who does not wait any longer must not take the others' batch away.
         await asyncio.shield(batch.done)
 
