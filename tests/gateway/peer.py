@@ -64,6 +64,7 @@ class Peer:
     Args:
         psk: A pre-shared key; then plain CoAP by the RFCs is spoken, otherwise Device OS.
         cid: What a device with a pre-shared key wants in records to it; None: it knows no connection ids.
+        host: Where it is: an address of loopback.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class Peer:
         psk: bytes | None = None,
         cid: bytes | None = b"",
         suites: Sequence[int] | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.port = port
+        self.host = host
         self.server_key = server_key
         self.device = device
         self.key = key or device_key()
@@ -101,6 +104,7 @@ class Peer:
 
     def _new_socket(self) -> socket.socket:
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind((self.host, 0))
         made.connect(("127.0.0.1", self.port))
         return made
 

@@ -41,8 +41,9 @@ def town(besieged: Town) -> Iterator[Town]:
     besieged.leave()
 
 
-def stranger(port: int) -> socket.socket:
+def stranger(port: int, host: str = "127.0.0.1") -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind((host, 0))
     made.connect(("127.0.0.1", port))
     made.settimeout(0.2)
     return made
@@ -274,28 +275,38 @@ def within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inside]:
         yield made
 
 
+def half_open_from(within: Inside, host: str) -> socket.socket:
+    """A stranger at an address of loopback who has sent the cookie back, and then nothing."""
+    sock = stranger(within.udp_port, host)
+    half_open(within.udp_port, sock, ServerKeys(within.folder).ec().public_key())
+    return sock
+
+
 def test_half_open_handshakes_are_bounded_in_number_and_time(within: Inside) -> None:
-    key = ServerKeys(within.folder).ec().public_key()
-    socks = [stranger(within.udp_port) for _ in range(8)]
-    for sock in socks:
-        half_open(within.udp_port, sock, key)
-    assert within.look(lambda cloud: cloud.gateway.udp.handshakes) == 8
-    late = Peer(within.udp_port, key, new_device_id())
-    socks.append(stranger(within.udp_port))
-    handshake = ClientHandshake(PublicKeys(device_key(), key), time.monotonic())
-    for _ in range(2):
-        for datagram in handshake.datagrams(time.monotonic()):
-            socks[-1].send(datagram)
-        for answer in answers(socks[-1]):
-            handshake.receive(answer, time.monotonic())
-    assert within.look(lambda cloud: cloud.gateway.udp.refused["handshakes"]) >= 1
+    socks = [half_open_from(within, "127.0.0.1") for _ in range(12)]
+    assert within.look(lambda cloud: cloud.gateway.udp.refused["handshakes"]) == 4
     assert within.look(lambda cloud: cloud.gateway.udp.handshakes) == 8
     # What was sent is sent again a few times, and then there is room.
     within.clock.at += 61.0
     eventually(lambda: within.look(lambda cloud: cloud.gateway.udp.handshakes) == 0, what="being forgotten")
-    late.start()
-    assert late.publish("in").code == Code.EMPTY
-    late.close()
+    for sock in socks:
+        sock.close()
+
+
+def test_who_floods_with_handshakes_drops_his_own(within: Inside) -> None:
+    key = ServerKeys(within.folder).ec().public_key()
+    # Eight places: one is an innocent's, and slow; then two hosts come with ten each.
+    with stranger(within.udp_port, "127.0.0.7") as slow:
+        handshake = half_open(within.udp_port, slow, key)
+        socks = [half_open_from(within, host) for _ in range(10) for host in ("127.0.0.2", "127.0.0.3")]
+        # Newcomers get in at once, by whatever host, and the slow one's place is kept.
+        for number, host in enumerate(("127.0.0.2", "127.0.0.8", "127.0.0.9")):
+            peer = Peer(within.udp_port, key, new_device_id(), host=host).start()
+            assert peer.publish("in", str(number).encode()).code == Code.EMPTY
+            peer.close()
+        for datagram in handshake.datagrams(time.monotonic()):
+            slow.send(datagram)
+        until(lambda: within.look(lambda cloud: cloud.gateway.udp.handshakes_done) == 4, "the slow one's end")
     for sock in socks:
         sock.close()
 
@@ -312,6 +323,18 @@ def test_those_who_never_say_who_they_are_are_bounded_in_number_and_time(within:
     eventually(lambda: within.look(lambda cloud: cloud.gateway.refused["no_hello"]) == 3, what="being forgotten")
     assert silent[-1].publish("in").code == Code.EMPTY
     for peer in silent:
+        peer.close()
+
+
+def test_who_floods_with_links_that_say_nothing_drops_his_own(within: Inside) -> None:
+    key = ServerKeys(within.folder).ec().public_key()
+    # Four places.
+    innocent = Peer(within.udp_port, key, new_device_id(), host="127.0.0.7").connect()
+    flood = [Peer(within.udp_port, key, new_device_id(), host="127.0.0.2").connect() for _ in range(9)]
+    assert innocent.hello().code == Code.EMPTY
+    assert within.look(lambda cloud: cloud.gateway.refused["unnamed"]) == 6
+    assert innocent.publish("in").code == Code.EMPTY
+    for peer in [innocent, *flood]:
         peer.close()
 
 

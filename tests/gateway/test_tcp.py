@@ -14,7 +14,7 @@ from tests.protocols.legacy_tcp.people import DEVICE_ID, device_key, public_der,
 from wirechamber.gateway import tcp as module
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import Meter, Purpose
-from wirechamber.gateway.tcp import HELLO_S, IDLE_S, LINGER_S, MAX_HANDSHAKES_PER_HOST, Address, Tcp
+from wirechamber.gateway.tcp import HELLO_S, IDLE_S, LINGER_S, Address, Tcp
 from wirechamber.model.devices import Device
 from wirechamber.protocols.legacy_tcp import STEP_S, ClientHandshake, Established, Session, wire_length
 
@@ -127,8 +127,8 @@ class Cloud:
         self.port = 0
         self.peers: list[Peer] = []
 
-    async def connect(self) -> Peer:
-        peer = Peer(*await asyncio.open_connection("127.0.0.1", self.port))
+    async def connect(self, host: str = "127.0.0.1") -> Peer:
+        peer = Peer(*await asyncio.open_connection("127.0.0.1", self.port, local_addr=(host, 0)))
         self.peers.append(peer)
         return peer
 
@@ -405,29 +405,52 @@ def test_too_long_a_message_is_dropped_and_the_next_one_arrives() -> None:
 # --- bounds ---
 
 
-def test_one_host_has_only_so_many_handshakes_and_devices_do_not_count() -> None:
+def test_who_floods_with_connections_drops_his_own(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(cloud: Cloud) -> None:
+        # Devices that are known take no place of a stranger's.
         for _ in range(3):
             await cloud.device()
-        strangers = [await cloud.connect() for _ in range(MAX_HANDSHAKES_PER_HOST)]
-        await until(lambda: cloud.tcp.handshakes == MAX_HANDSHAKES_PER_HOST)
-        assert await (await cloud.connect()).closed() == b""
-        assert cloud.tcp.refused["handshakes_of_a_host"] == 1
-        strangers[0].writer.close()
-        await until(lambda: cloud.tcp.handshakes == MAX_HANDSHAKES_PER_HOST - 1)
-        await cloud.device()
+        innocent = await cloud.connect("127.0.0.7")
+        flood = [await cloud.connect(host) for _ in range(6) for host in ("127.0.0.2", "127.0.0.3")]
+        await until(lambda: cloud.tcp.refused["handshakes"] == 5)
+        assert cloud.tcp.handshakes == 8
+        # The oldest of those who have most went, and nobody else.
+        for peer in flood[:5]:
+            await peer.closed()
+        assert await innocent.shake_hands()
+        newcomer = await cloud.connect("127.0.0.8")
+        assert await newcomer.shake_hands()
+        # Also from a host that floods: the newest gets in.
+        assert await (await cloud.connect("127.0.0.2")).shake_hands()
 
+    monkeypatch.setattr(module, "MAX_HANDSHAKES", 8)
     run(body)
 
 
-def test_there_are_only_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_owner_of_most_connections_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(cloud: Cloud) -> None:
-        for _ in range(3):
-            await cloud.device()
-        assert await (await cloud.connect()).closed() == b""
-        assert cloud.tcp.refused["connections"] == 1
+        devices = [await cloud.device() for _ in range(4)]
+        await until(lambda: cloud.tcp.refused["connections"] == 1)
+        assert await devices[0].closed() == b""
+        devices[3].say(b"\x40\0\0\7")
+        assert await devices[3].hear()
 
     monkeypatch.setattr(module, "MAX_CONNECTIONS", 3)
+    run(body)
+
+
+def test_rsa_is_done_for_one_network_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(cloud: Cloud) -> None:
+        flood = [await cloud.connect("127.0.0.2") for _ in range(100)]
+        for peer in flood:
+            peer.writer.write(os.urandom(256))
+        await until(lambda: cloud.tcp.refused["handshake_not_for_us"] > 0)
+        innocent = await cloud.connect("127.0.0.7")
+        assert await innocent.shake_hands()
+        # Two turns of its own, and as many of the flood's in between.
+        assert cloud.tcp.refused["handshake_not_for_us"] < 60
+
+    monkeypatch.setattr(module, "PACE_S", 0.05)
     run(body)
 
 

@@ -39,6 +39,7 @@ from wirechamber.protocols.deviceos.system_events import CLAIMED
 from wirechamber.protocols.dtls import Listener
 from wirechamber.services.identity import Identity, Refused
 from wirechamber.settings import Settings
+from wirechamber.shares import Shares, network_of
 from wirechamber.store.base import Store
 
 _log = structlog.get_logger("wirechamber.gateway")
@@ -55,8 +56,9 @@ STOP_S = 2.0
 # A device says Hello in the first moment; one that does not, is none.
 HELLO_S = 90.0
 MAX_UNNAMED = 4096
-# Messages that wait until it is stored whose link they came by: that takes some milliseconds.
+# Messages that wait until it is stored whose link they came by, by number and bytes: that takes some milliseconds.
 MAX_HELD = 8
+MAX_HELD_BYTES = 8192
 
 
 class Gateway:
@@ -139,6 +141,7 @@ class Gateway:
         self._gone: list[str] = []
         # Links whose handshake is done and which have not said yet who they are.
         self._unnamed: dict[Link, float] = {}
+        self._unnamed_places: Shares[Link] = Shares(MAX_UNNAMED)
         # What came from them meanwhile, where the handshake told who they are.
         self._held: dict[Link, list[tuple[bytes, int, int, Address]]] = {}
         self._tasks = tasks
@@ -173,7 +176,7 @@ class Gateway:
     def _hold(self, link: Link, early: tuple[bytes, int, int, Address]) -> None:
         """Keeps what a device says that need not say Hello, until it is known, and stored, whose link this is."""
         held = self._held.setdefault(link, [])
-        if len(held) < MAX_HELD:
+        if len(held) < MAX_HELD and sum(len(each[0]) for each in held) + len(early[0]) <= MAX_HELD_BYTES:
             held.append(early)
         else:
             self.refused["held"] += 1
@@ -181,7 +184,7 @@ class Gateway:
         self._greet_by_psk(link)
 
     def _welcome(self, link: Link) -> None:
-        self._unnamed.pop(link, None)
+        self._named(link)
         for early in self._held.pop(link, ()):
             self.received(link, *early)
 
@@ -291,10 +294,12 @@ class Gateway:
 
     def established(self, link: Link) -> None:
         """A handshake is done."""
-        if len(self._unnamed) >= MAX_UNNAMED:
-            # Anybody has a key with which to get this far; the youngest are most likely to be devices.
+        # Anybody has a key with which to get this far: whoever has most of these gives way.
+        out = self._unnamed_places.add(network_of(link.host), link)
+        if out is not None:
             self.refused["unnamed"] += 1
-            self.close(next(iter(self._unnamed)), "too many have not said who they are")
+            _seldom.warning("links_unnamed", why="too many have not said who they are", network=network_of(out.host))
+            self.close(out, "too many have not said who they are")
         self._unnamed[link] = self._clock.monotonic()
         if link.psk_identity is not None:
             self._greet_by_psk(link)
@@ -354,9 +359,13 @@ class Gateway:
         self.outboxes.leave(link, None if device is None else device.owner)
         if device is not None:
             self.roster.remove(device.id, link)
-        self._unnamed.pop(link, None)
+        self._named(link)
         self._held.pop(link, None)
         link.close()
+
+    def _named(self, link: Link) -> None:
+        if self._unnamed.pop(link, None) is not None:
+            self._unnamed_places.discard(link)
 
     def _discard(self, link: Link) -> None:
         """Ends a session, so that the device comes back with a new one."""
@@ -418,7 +427,7 @@ class Gateway:
                     self._went(link)
             for link, since in list(self._unnamed.items()):
                 if link.device is not None:
-                    del self._unnamed[link]
+                    self._named(link)
                 elif now - since > HELLO_S:
                     self.refused["no_hello"] += 1
                     self.close(link, "it never said who it is")

@@ -1,7 +1,8 @@
 """The TCP side of the gateway: Device OS's older link (device-protocol.md, section 5), a connection for each device.
 
 A connection costs the server two RSA operations, and whoever can connect can ask for the first of them. So they are
-done one at a time, with pauses between; who has to wait too long gives up and comes back, as devices do.
+done one at a time, with pauses between, for one network after the other; who has to wait too long gives up and comes
+back, as devices do.
 """
 
 from __future__ import annotations
@@ -30,17 +31,19 @@ from wirechamber.protocols.legacy_tcp import (
     TooLong,
     wire_length,
 )
+from wirechamber.shares import Shares, network_of
 
 _log = structlog.get_logger("wirechamber.gateway")
 _seldom = Seldom(_log)
 
 Address = tuple[Any, ...]
 
-# Each is a file descriptor and some kilobytes; a common limit of a process is 1024 or more of these.
+# Each is a file descriptor and some kilobytes; a common limit of a process is 1024 or more of these. When all places
+# are taken, the oldest of the owner who has most gives way.
 MAX_CONNECTIONS = 4096
-# Connections whose device is not known yet; each ends within a minute at most.
+# Connections whose device is not known yet; each ends within a minute at most. When all places are taken, the oldest of
+# the network that has most gives way.
 MAX_HANDSHAKES = 256
-MAX_HANDSHAKES_PER_HOST = 32
 # An RSA operation takes 0.4 ms. At one in 2 ms, strangers take a fifth of the time, and 256 of them wait half a second.
 PACE_S = 0.002
 # A device says Hello at once; it gives up on its own when it has no answer after 4 s (device-protocol.md, 5.1).
@@ -153,15 +156,18 @@ class Connection(asyncio.Protocol):
         address: Host and port of the other side.
         began: When it was accepted, then when the handshake was done; seconds, monotonic.
         link: Once the handshake is done.
+        network: Where it comes from.
     """
 
     __slots__ = (
-        "_core", "_counts", "_ending", "_sequence", "_transport", "_waiting", "address", "began", "link", "tcp",
+        "_core", "_counts", "_ending", "_sequence", "_transport", "_waiting", "address", "began", "link", "network",
+        "tcp",
     )  # fmt: skip
 
     def __init__(self, tcp: Tcp) -> None:
         self.tcp = tcp
         self.address: Address = ()
+        self.network = ""
         self.began = tcp.clock.monotonic()
         self.link: TcpLink | None = None
         self._core: ServerHandshake | None = None
@@ -179,9 +185,8 @@ class Connection(asyncio.Protocol):
         # Not of that class everywhere: uvloop has its own.
         self._transport = transport = cast(asyncio.Transport, transport)
         self.address = transport.get_extra_info("peername") or ("", 0)
-        if not self.tcp.accept(self):
-            transport.abort()
-            return
+        self.network = network_of(str(self.address[0]))
+        self.tcp.accept(self)
         self._core = ServerHandshake(self.tcp.private_key, self.began)
         self._flush(self._core)
 
@@ -238,7 +243,14 @@ class Connection(asyncio.Protocol):
 
     def known(self) -> None:
         """Its device has said Hello and is let in."""
-        self.tcp.known(self)
+        link = self.link
+        assert link is not None
+        assert link.device is not None
+        self.tcp.known(self, link.device.owner or link.device.id)
+
+    def give_way(self, why: str) -> None:
+        """Ends it at once, for others."""
+        self._give_up(why)
 
     def go_on(self) -> None:
         """It is this connection's turn for an RSA operation."""
@@ -347,10 +359,11 @@ class Tcp:
         self.refused: Counter[str] = Counter()
         self.handshakes_done = 0
         self._connections: set[Connection] = set()
-        # Those whose device is not known yet.
-        self._strangers: dict[Connection, None] = {}
-        self._hosts: Counter[str] = Counter()
-        self._line: deque[Connection] = deque()
+        # Those whose device is not known yet, by network, and the others, by owner.
+        self._strangers: Shares[Connection] = Shares(MAX_HANDSHAKES)
+        self._known: Shares[Connection] = Shares(MAX_CONNECTIONS)
+        # By network, in the order of their turns.
+        self._line: dict[str, deque[Connection]] = {}
         self._pump: asyncio.Handle | None = None
         self._server: asyncio.Server | None = None
 
@@ -407,46 +420,42 @@ class Tcp:
 
     # --- what connections tell ---
 
-    def accept(self, connection: Connection) -> bool:
-        """Whether there is room for it."""
-        host = str(connection.address[0])
-        if len(self._connections) >= MAX_CONNECTIONS:
-            self.refused["connections"] += 1
-        elif len(self._strangers) >= MAX_HANDSHAKES:
-            self.refused["handshakes"] += 1
-        elif self._hosts[host] >= MAX_HANDSHAKES_PER_HOST:
-            self.refused["handshakes_of_a_host"] += 1
-        else:
-            self._connections.add(connection)
-            self._strangers[connection] = None
-            self._hosts[host] += 1
-            return True
-        return False
+    def accept(self, connection: Connection) -> None:
+        """A stranger has connected."""
+        self._connections.add(connection)
+        self._give_way(self._strangers.add(connection.network, connection), "handshakes")
 
-    def known(self, connection: Connection) -> None:
+    def known(self, connection: Connection, owner: str) -> None:
         """It is known whose it is."""
-        if connection in self._strangers:
-            del self._strangers[connection]
-            host = str(connection.address[0])
-            self._hosts[host] -= 1
-            if not self._hosts[host]:
-                del self._hosts[host]
+        self._strangers.discard(connection)
+        self._give_way(self._known.add(owner, connection), "connections")
+
+    def _give_way(self, out: Connection | None, reason: str) -> None:
+        if out is not None:
+            _seldom.warning(f"tcp_{reason}_full", why=f"too many {reason} over TCP", network=out.network)
+            out.give_way(reason)
 
     def lost(self, connection: Connection) -> None:
         """It is over."""
-        self.known(connection)
+        self._strangers.discard(connection)
+        self._known.discard(connection)
         self._connections.discard(connection)
 
     def line_up(self, connection: Connection) -> None:
         """It needs an RSA operation; `Connection.go_on` is called when it is its turn."""
-        self._line.append(connection)
+        self._line.setdefault(connection.network, deque()).append(connection)
         if self._pump is None:
             self._pump = asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
         self._pump = None
         while self._line:
-            connection = self._line.popleft()
+            network = next(iter(self._line))
+            waiting = self._line.pop(network)
+            connection = waiting.popleft()
+            if waiting:
+                # Behind all others.
+                self._line[network] = waiting
             if connection in self._strangers:
                 self._pump = asyncio.get_running_loop().call_later(PACE_S, self._next)
                 connection.go_on()

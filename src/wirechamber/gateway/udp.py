@@ -49,6 +49,7 @@ from wirechamber.protocols.dtls import (
     Session,
     split_records,
 )
+from wirechamber.shares import Shares, network_of
 
 _log = structlog.get_logger("wirechamber.gateway")
 _seldom = Seldom(_log)
@@ -56,11 +57,13 @@ _seldom = Seldom(_log)
 Address = tuple[Any, ...]
 
 # Handshakes under way, half-open ones too: each is some kilobytes and 0.2 ms of work. A spoofed address begins none.
+# When all places are taken, the oldest of the network that has most gives way, so whoever floods drops his own.
 MAX_HANDSHAKES = 4096
 # A peer that does not go on is forgotten; Device OS gives up after 45 s (device-protocol.md, section 3.4).
 HANDSHAKE_S = 60.0
-# Datagrams that wait while a session is fetched from the store; the device repeats what is dropped.
+# Datagrams that wait while a session is fetched from the store, by number and bytes; devices repeat what is dropped.
 MAX_WAITING = 16
+MAX_WAITING_BYTES = 8192
 # The socket's buffers: a fleet that lost power together comes back together.
 SOCKET_BUFFER = 4 * 1024 * 1024
 # The first two bytes of a connection id say which process holds it; there is one.
@@ -183,11 +186,12 @@ class UdpLink(Link):
         self._overhead = overhead(address[0]) if address else 0
 
     def _wait(self, datagram: bytes, address: Address) -> None:
-        if self.waiting is None:
-            self.waiting = [(datagram, address)]
+        waiting = self.waiting
+        if waiting is None:
+            waiting = self.waiting = []
             self._udp.handler.wake(self)
-        elif len(self.waiting) < MAX_WAITING:
-            self.waiting.append((datagram, address))
+        if len(waiting) < MAX_WAITING and sum(len(each) for each, _ in waiting) + len(datagram) <= MAX_WAITING_BYTES:
+            waiting.append((datagram, address))
         else:
             self._udp.refused["waiting"] += 1
 
@@ -360,6 +364,7 @@ class Udp(asyncio.DatagramProtocol):
         self._by_cid: dict[bytes, UdpLink] = {}
         self._by_address: dict[Address, UdpLink] = {}
         self._handshakes: dict[Address, Handshaking] = {}
+        self._places: Shares[Handshaking] = Shares(MAX_HANDSHAKES)
         self._transport: asyncio.DatagramTransport | None = None
         self.port = 0
 
@@ -472,13 +477,17 @@ class Udp(asyncio.DatagramProtocol):
         if isinstance(answer, Answer):
             self.transmit(answer.datagram, addr)
         elif answer is not None:
-            old = self._handshakes.pop(addr, None)
+            old = self._handshakes.get(addr)
             if old is not None:
                 self.drop(old)
-            if len(self._handshakes) >= MAX_HANDSHAKES:
-                self.refused["handshakes"] += 1
-                return
             handshaking = self._handshakes[addr] = Handshaking(answer, addr, now)
+            out = self._places.add(network_of(addr[0]), handshaking)
+            if out is not None:
+                self.refused["handshakes"] += 1
+                _seldom.warning(
+                    "handshakes_full", why="too many handshakes are half open", network=network_of(out.address[0])
+                )
+                self.drop(out)
             handshaking.counts[0] += len(data) + handshaking.overhead
             handshaking.counts[1] += 1
             self._drain(handshaking)
@@ -544,6 +553,7 @@ class Udp(asyncio.DatagramProtocol):
         """The handshake is over."""
         if handshaking.link is not None:
             handshaking.link.handshaking = None
+        self._places.discard(handshaking)
         if self._handshakes.get(handshaking.address) is handshaking:
             del self._handshakes[handshaking.address]
 

@@ -28,8 +28,9 @@ LIFETIME_S = 60.0
 # Records of the new epoch that overtook the messages that its keys are made from.
 MAX_EARLY = 8
 MAX_EARLY_BYTES = 4096
-# Application data that overtook the Finished message.
+# Application data that overtook the Finished message; a device's largest message has 1152 bytes.
 MAX_HELD = 8
+MAX_HELD_BYTES = 4096
 # Records that the agreed keys do not open. Some may be somebody else's; a peer with another pre-shared key sends only
 # such, once and then again each time that its clock runs out.
 MAX_FORGED = 4
@@ -47,7 +48,7 @@ class Handshake:
     """
 
     __slots__ = (
-        "_assembly", "_cid_length", "_early", "_early_bytes", "_events", "_forged", "_gives_up", "_held",
+        "_assembly", "_cid_length", "_early", "_early_bytes", "_events", "_forged", "_gives_up", "_held", "_held_bytes",
         "_path", "_sequence", "_session", "_state", "_transcript", "_transmission",
     )  # fmt: skip
 
@@ -65,6 +66,7 @@ class Handshake:
         self._early: list[bytes] = []
         self._early_bytes = 0
         self._held: list[Received] = []
+        self._held_bytes = 0
         self._forged = 0
         self._gives_up = now + LIFETIME_S
 
@@ -141,8 +143,9 @@ class Handshake:
         elif received.content_type == APPLICATION_DATA:
             if self._state in _DONE:
                 self._events.append(Arrived(received))
-            elif len(self._held) < MAX_HELD:
+            elif len(self._held) < MAX_HELD and self._held_bytes + len(received.data) <= MAX_HELD_BYTES:
                 self._held.append(received)
+                self._held_bytes += len(received.data)
         elif received.content_type == ALERT:
             if self._state in _DONE:
                 self._events.append(Arrived(received))
