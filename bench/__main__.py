@@ -1,59 +1,74 @@
 """`make bench`: runs the programs, prints one table, writes bench/results.json.
 
-python -m bench                 all of them
-python -m bench fanout webhooks some of them
+python -m bench                     all of them
+python -m bench fanout webhooks     some of them
+python -m bench --quick             each in its smallest form: whether it runs, not how fast it is
 """
 
 from __future__ import annotations
 
-import importlib
-import json
+import argparse
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness import Result
+from bench.harness import Size
+from bench.runner import PROGRAMS, run_program, write_whole
 
-PROGRAMS = (
-    "templates",
-    "eventlog",
-    "outbound",
-    "webhooks",
-    "services",
-    "fanout",
-    "streams_idle",
-    "link",
-    "https_bytes",
-)
 RESULTS = Path(__file__).parent / "results.json"
 
 
-def main() -> int:
-    wanted = sys.argv[1:] or PROGRAMS
-    unknown = set(wanted) - set(PROGRAMS)
-    if unknown:
-        print(f"there is no {', '.join(unknown)}; there are {', '.join(PROGRAMS)}", file=sys.stderr)
-        return 2
-    results: list[Result] = []
-    for name in wanted:
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=_Format)
+    parser.add_argument("programs", nargs="*", metavar="PROGRAM", help=", ".join(PROGRAMS))
+    parser.add_argument("--quick", action="store_true", help="each in its smallest form")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where results are written")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.programs) - set(PROGRAMS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}")
+    size: Size = "quick" if given.quick else "full"
+    rows: list[dict[str, Any]] = []
+    write_whole(given.results, rows)
+    failed = 0
+    for name in given.programs or PROGRAMS:
         print(f"{name} ...", flush=True)
-        started = time.monotonic()
-        results += importlib.import_module(f"bench.{name}").run()
-        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
-    RESULTS.write_text(json.dumps([result.row() for result in results], indent=2) + "\n")
+
+        def came(row: dict[str, Any], name: str = name) -> None:
+            rows.append({"program": name, **row})
+            write_whole(given.results, rows)
+            print(f"  {row['name']}: {row['figure']} {row['unit']}", flush=True)
+
+        ended = run_program(f"bench.{name}", size, PROGRAMS[name][size == "quick"], came)
+        if ended.error is not None:
+            failed += 1
+            rows.append({"program": name, "error": ended.error})
+            write_whole(given.results, rows)
+            print(f"  {ended.error}", file=sys.stderr, flush=True)
+        print(f"{name}: {ended.seconds:.0f} s", flush=True)
+    _show(rows)
+    return 1 if failed else 0
+
+
+class _Format(argparse.RawDescriptionHelpFormatter):
+    """The description as it is."""
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
     table = Table(title="Wirechamber, measured")
-    for column in ("name", "figure", "unit", "counterpart", "ratio", "goal", "met"):
+    columns = ("name", "figure", "unit", "counterpart", "ratio", "goal")
+    for column in (*columns, "met"):
         table.add_column(column, overflow="fold")
-    for result in results:
-        row = result.row()
-        met = {True: "yes", False: "NO", None: "-"}[row["met"]]
-        table.add_row(*(str("-" if row[key] is None else row[key]) for key in list(row)[:-1]), met)
+    for row in rows:
+        if "error" in row:
+            table.add_row(row["program"], *["-"] * 5, row["error"].partition("\n")[0])
+        else:
+            met = {True: "yes", False: "NO", None: "-"}[row["met"]]
+            table.add_row(*(str("-" if row[key] is None else row[key]) for key in columns), met)
     Console(width=None if sys.stdout.isatty() else 150).print(table)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -8,12 +8,13 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import uvloop
 
-from bench.harness import Result
+from bench.harness import Result, Size
 from wirechamber.clock import SystemClock
 from wirechamber.eventlog.sqlite import open_sqlite_log
 from wirechamber.model.events import Event
@@ -22,30 +23,28 @@ from wirechamber.model.ids import new_id
 Durability = Literal["full", "normal"]
 NOW = 1_700_000_000_000
 DATA = "x" * 100
-PER_CASE = {1: 400, 100: 20_000}
+# How many events, by how many appends at a time.
+PER_CASE: dict[Size, dict[int, int]] = {"full": {1: 400, 100: 20_000}, "quick": {1: 50, 100: 2_000}}
+DURABILITIES: tuple[Durability, ...] = ("full", "normal")
 
 
-def run() -> list[Result]:
+def run(size: Size) -> Iterator[Result]:
     sys.setswitchinterval(0.0005)
-    results = []
-    for durability in ("full", "normal"):
-        for appenders, count in PER_CASE.items():
+    for durability in DURABILITIES:
+        for appenders, count in PER_CASE[size].items():
             rate, cpu = uvloop.run(_log(durability, appenders, count))
             bare = _bare(durability, appenders, count)
-            results.append(
-                Result(
-                    f"append, {appenders} at a time, durability {durability} ({cpu * 1e6:.0f} µs CPU each)",
-                    rate,
-                    "events/s",
-                    f"bare SQLite, same batches {bare:,.0f}",
-                    rate / bare,
-                )
+            yield Result(
+                f"append, {appenders} at a time, durability {durability} ({cpu * 1e6:.0f} µs CPU each)",
+                rate,
+                "events/s",
+                f"bare SQLite, same batches {bare:,.0f}",
+                rate / bare,
             )
-    return results
 
 
 async def _log(durability: Durability, appenders: int, count: int) -> tuple[float, float]:
-    folder = Path(tempfile.mkdtemp(prefix="bench-log-", dir="."))
+    folder = Path(tempfile.mkdtemp(prefix="bench-log-"))
     try:
         async with open_sqlite_log(folder, durability=durability, clock=SystemClock()) as log:
 
@@ -62,7 +61,7 @@ async def _log(durability: Durability, appenders: int, count: int) -> tuple[floa
 
 def _bare(durability: Durability, batch: int, count: int) -> float:
     """The same number of rows in transactions of `batch`, on this thread, one table without an index."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-log-", dir="."))
+    folder = Path(tempfile.mkdtemp(prefix="bench-log-"))
     try:
         db = sqlite3.connect(folder / "bare.db", isolation_level=None)
         db.execute("pragma journal_mode = wal")

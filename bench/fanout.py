@@ -1,4 +1,4 @@
-"""Fan-out of events to 1,000 subscribers: messages per second of the server's CPU time, against nchan in the same run.
+"""Fan-out of events to many subscribers: messages per second of the server's CPU time, against nchan in the same run.
 
 Wirechamber has everything on: durable log (an fsync per batch), ids, history, filters, token check of each publish.
 """
@@ -7,68 +7,51 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack, contextmanager
 
 from bench import nchan
-from bench.harness import LOAD_CORE, Result, cpu_seconds, process, wirechamber
+from bench.harness import Load, Result, Size, cpu_seconds, load, wirechamber
 
-SUBSCRIBERS = 1_000
+SUBSCRIBERS: dict[Size, int] = {"full": 1_000, "quick": 20}
 # Outstanding events, and how many are sent in a measurement.
-CASES = {"plain (4 outstanding)": (4, 400), "16 outstanding": (16, 1_200)}
+CASES: dict[Size, dict[str, tuple[int, int]]] = {
+    "full": {"plain (4 outstanding)": (4, 400), "16 outstanding": (16, 1_200)},
+    "quick": {"plain (4 outstanding)": (4, 40), "16 outstanding": (16, 120)},
+}
 GOALS = {"plain (4 outstanding)": ">= 1.2", "16 outstanding": ">= 4"}
 ROUNDS = 3
 DATA = json.dumps({"reading": "x" * 100})
 
 
-def run() -> list[Result]:
-    with wirechamber() as ours, load(ours.port, *requests(ours.port, ours.token)) as our_load:
-        if not nchan.available():
-            figures: dict[str, tuple[float, float | None]] = {
-                case: (rates(ours.pid, our_load, case), None) for case in CASES
-            }
-        else:
-            with nchan.nchan() as theirs, load(theirs.port, *nchan_requests(theirs.port)) as their_load:
-                figures = {case: compared(ours.pid, our_load, theirs.pid, their_load, case) for case in CASES}
-    return [
-        Result(
-            f"SSE fan-out to {SUBSCRIBERS}, {case}",
-            ours_rate,
-            "messages per CPU second",
-            "nchan is not installed" if theirs_rate is None else f"nchan {theirs_rate:,.0f}",
-            None if theirs_rate is None else ours_rate / theirs_rate,
-            GOALS[case],
-        )
-        for case, (ours_rate, theirs_rate) in figures.items()
-    ]
+def run(size: Size) -> Iterator[Result]:
+    count = SUBSCRIBERS[size]
+    with ExitStack() as stack:
+        ours = stack.enter_context(wirechamber())
+        sides = [(ours.pid, stack.enter_context(subscribed(ours.port, *requests(ours.port, ours.token), count)))]
+        if nchan.available(size):
+            theirs = stack.enter_context(nchan.nchan())
+            sides.append(
+                (theirs.pid, stack.enter_context(subscribed(theirs.port, *nchan_requests(theirs.port), count)))
+            )
+        for case, (window, messages) in CASES[size].items():
+            # Medians of interleaved rounds.
+            rounds = [[_rate(pid, loaded, count, window, messages) for pid, loaded in sides] for _ in range(ROUNDS)]
+            rate, *other = (statistics.median(side) for side in zip(*rounds, strict=True))
+            yield Result(
+                f"SSE fan-out to {count}, {case}",
+                rate,
+                "messages per CPU second",
+                f"nchan {other[0]:,.0f}" if other else "nchan is not installed",
+                rate / other[0] if other else None,
+                GOALS[case],
+            )
 
 
-def compared(pid: int, our_load: Any, their_pid: int, their_load: Any, case: str) -> tuple[float, float | None]:
-    """Medians of interleaved rounds."""
-    ours, theirs = [], []
-    for _ in range(ROUNDS):
-        ours.append(rate(pid, our_load, case))
-        theirs.append(rate(their_pid, their_load, case))
-    return statistics.median(ours), statistics.median(theirs)
-
-
-def rates(pid: int, loaded: Any, case: str) -> float:
-    return statistics.median(rate(pid, loaded, case) for _ in range(ROUNDS))
-
-
-def rate(pid: int, loaded: subprocess.Popen[str], case: str) -> float:
-    window, messages = CASES[case]
-    assert loaded.stdin is not None
-    assert loaded.stdout is not None
+def _rate(pid: int, loaded: Load, count: int, window: int, messages: int) -> float:
     before = cpu_seconds(pid)
-    loaded.stdin.write(json.dumps({"messages": messages, "window": window}) + "\n")
-    loaded.stdin.flush()
-    assert loaded.stdout.readline(), "the load program ended"
-    return messages * SUBSCRIBERS / (cpu_seconds(pid) - before)
+    loaded.ask(f"{messages} messages to {count} readers", messages=messages, window=window)
+    return messages * count / (cpu_seconds(pid) - before)
 
 
 def requests(port: int, token: str) -> tuple[str, str]:
@@ -93,13 +76,8 @@ def nchan_requests(port: int) -> tuple[str, str]:
 
 
 @contextmanager
-def load(port: int, get: str, post: str, subscribers: int = SUBSCRIBERS) -> Iterator[subprocess.Popen[Any]]:
-    command = [sys.executable, str(Path(__file__).parent / "load" / "streams.py")]
-    with process(command, LOAD_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
-        assert started.stdin is not None
-        assert started.stdout is not None
-        setup = {"port": port, "get": get, "post": post, "subscribers": subscribers}
-        print(json.dumps(setup), file=started.stdin)
-        started.stdin.flush()
-        assert started.stdout.readline(), "the load program did not start"
+def subscribed(port: int, get: str, post: str, count: int) -> Iterator[Load]:
+    """So many open streams."""
+    with load("streams") as started:
+        started.ask(f"{count} streams", port=port, get=get, post=post, subscribers=count)
         yield started

@@ -1,28 +1,45 @@
 """What every measurement needs: processes on cores of their own, and the CPU time they take.
 
 Servers run on core 0, everything that loads them on core 1, so figures are per second of the server's own CPU time.
+Whatever is waited for has a deadline, and an error that says what did not come.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import select
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from wirechamber.cli.folder import Folder, in_folder
 
 SERVER_CORE, LOAD_CORE = 0, 1
-TICK = os.sysconf("SC_CLK_TCK")
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 15.0
+ANSWER_TIMEOUT_S = 120.0
+# linux/posix-timers.h: the clock of a process's CPU time, all threads, also those that have ended, in nanoseconds.
+CPUCLOCK_SCHED = 2
+# What the server says once it listens.
+SERVING = re.compile(r'^\{.*"event": "serving".*\}$', re.M)
 SERVE = ("-m", "wirechamber", "serve")
+
+
+# What a program is called with: its figures in full, or the least that shows that it runs.
+Size = Literal["full", "quick"]
 
 
 @dataclass
@@ -72,16 +89,19 @@ def use_core(core: int) -> Callable[[], None]:
     return bind
 
 
+class NoAnswer(Exception):
+    """What was asked for did not come; the text says which."""
+
+
 def cpu_seconds(pid: int) -> float:
     """CPU time of a process and its children so far."""
-    total = 0
+    total = 0.0
     for each in _tree(pid):
         try:
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            total += time.clock_gettime((~each << 3) | CPUCLOCK_SCHED)
         except OSError:
             continue
-        total += int(fields[11]) + int(fields[12])
-    return total / TICK
+    return total
 
 
 def resident_kb(pid: int) -> int:
@@ -114,6 +134,7 @@ class Wirechamber:
 
     def __init__(self, folder: Path, program: Sequence[str] = SERVE, **settings: str) -> None:
         self._program = program
+        self.folder = folder
         clean = {key: value for key, value in os.environ.items() if not key.startswith("WIRECHAMBER_")}
         self.environment = clean | {
             "WIRECHAMBER_DATA": str(folder),
@@ -126,8 +147,7 @@ class Wirechamber:
             "WIRECHAMBER_DISK_FLOOR_MB": "1",
             **{f"WIRECHAMBER_{key.upper()}": value for key, value in settings.items()},
         }
-        self._command("user", "create", "bench", "--password-stdin", stdin="bench password\n")
-        self.token = self._command("token", "create", "--user", "bench").strip()
+        self.owner, self.token = in_folder(_user, data=folder, create=True)
         self.start(folder / "server.log")
 
     def start(self, log: Path) -> None:
@@ -138,12 +158,39 @@ class Wirechamber:
                 env=self.environment, stdout=output, stderr=output, preexec_fn=use_core(SERVER_CORE),
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT_S
-        while '"url": "' not in (text := log.read_text()):
+        while (announced := SERVING.search(text := log.read_text())) is None:
             if time.monotonic() > deadline or self.process.poll() is not None:
-                raise SystemExit(f"the server did not start:\n{text}")
+                raise NoAnswer(f"the server did not start:\n{text[-2000:]}")
             time.sleep(0.005)
-        self.url = text.partition('"url": "')[2].partition('"')[0]
+        said = json.loads(announced[0])
+        self.url, self.udp_port = str(said["url"]), int(said["udp"])
         self.port = int(self.url.rpartition(":")[2])
+        # The ports stay the same over restarts, as behind a real address.
+        self.environment |= {"WIRECHAMBER_HTTP_PORT": str(self.port), "WIRECHAMBER_UDP_PORT": str(self.udp_port)}
+
+    def stop(self) -> None:
+        """As an operator does."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """As a power cut for the process."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: int) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise NoAnswer(f"the server did not end within {STOP_TIMEOUT_S:.0f} s") from None
+
+    def restart(self) -> float:
+        """Starts it again; returns the seconds until it was ready."""
+        started = time.monotonic()
+        self.start(self.folder / "server.log")
+        return time.monotonic() - started
 
     @property
     def pid(self) -> int:
@@ -153,27 +200,82 @@ class Wirechamber:
         request = urllib.request.Request(self.url + path, data=body, method=method)
         request.add_header("Authorization", f"Bearer {self.token}")
         request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request) as answer:
-            return bytes(answer.read())
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as problem:
+            raise NoAnswer(f"{method} {path} was answered {problem.code} {problem.read()[:300]!r}") from None
+        except OSError as problem:
+            raise NoAnswer(f"{method} {path} got no answer: {problem}") from None
 
-    def _command(self, *arguments: str, stdin: str = "") -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "wirechamber", *arguments],
-            env=self.environment, input=stdin, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return done.stdout
+    def metric(self, name: str) -> float:
+        """The value of a metric, its labels as Prometheus writes them; 0 when there is none of it."""
+        found = re.search(rf"^wirechamber_{re.escape(name)} (\S+)", self.request("GET", "/metrics").decode(), re.M)
+        return 0.0 if found is None else float(found[1])
+
+
+async def _user(folder: Folder) -> tuple[str, str]:
+    """Makes a user who is called as we are, if there is none; returns the user's id and a token."""
+    user = await folder.access.ensure_user("bench", "bench password")
+    return user.id, (await folder.access.issue(user, client="bench")).secret
 
 
 @contextmanager
 def wirechamber(program: Sequence[str] = SERVE, **settings: str) -> Iterator[Wirechamber]:
-    folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    made = Wirechamber(folder, program, **settings)
+    with folder() as made_folder:
+        made = Wirechamber(made_folder, program, **settings)
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A data folder, removed at the end."""
+    made = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         yield made
     finally:
-        made.process.terminate()
-        made.process.wait(15)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
+
+
+class Load:
+    """A load program, which speaks lines with us: JSON to it, and a line of answer to each."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str]) -> None:
+        self._name = name
+        self._process = process
+
+    def said(self, what: str, timeout_s: float = ANSWER_TIMEOUT_S) -> str:
+        """Its next line. Raises NoAnswer, which says what was waited for."""
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
+        if not ready:
+            raise NoAnswer(f"{self._name}: {what}: no answer within {timeout_s:.0f} s")
+        # One line is one answer, so none of the next can be in the buffer.
+        line = self._process.stdout.readline()
+        if not line:
+            raise NoAnswer(f"{self._name}: {what}: it ended with status {self._process.wait(5)}")
+        return line
+
+    def ask(self, what: str, **asked: Any) -> Any:
+        """Asks for something and returns the answer."""
+        assert self._process.stdin is not None
+        try:
+            print(json.dumps(asked), file=self._process.stdin, flush=True)
+        except OSError as problem:
+            raise NoAnswer(f"{self._name}: {what}: {problem}") from None
+        line = self.said(what)
+        return json.loads(line) if line[0] in "{[0123456789" else line.strip()
+
+
+@contextmanager
+def load(module: str, *arguments: str) -> Iterator[Load]:
+    """A program of bench.load on the load's core."""
+    command = [sys.executable, "-m", f"bench.load.{module}", *arguments]
+    with process(command, LOAD_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
+        yield Load(f"load program {module}", started)
 
 
 @contextmanager
@@ -183,4 +285,12 @@ def process(command: Sequence[str], core: int, **rest: Any) -> Iterator[subproce
         yield started
     finally:
         started.terminate()
-        started.wait(10)
+        try:
+            started.wait(10)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+        for pipe in (started.stdin, started.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()

@@ -11,8 +11,8 @@ python -m bench.https_bytes prints the certificates and the counts.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
-import json
 import os
 import socket
 import ssl
@@ -20,6 +20,7 @@ import struct
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+
+from bench.harness import Result, Size, wirechamber
+from wirechamber.device import Device
+from wirechamber.device.keys import new_key
+from wirechamber.services.serverkeys import ServerKeys
 
 DATA = b'{"celsius": 21.5678}'
 MSS = 1460
@@ -94,30 +100,20 @@ def measure(kind: str) -> tuple[Chain, Cost]:
         return chain, _post(chain)
 
 
-def run() -> list[Any]:
-    """As `make bench` shows it: a confirmed publish over the device link beside both."""
-    from bench.harness import Result
-
+def run(size: Size) -> Iterator[Result]:
+    """As `make bench` shows it: a confirmed publish over the device link beside both. It has one size."""
     publish = _publish()
-    results = []
     for kind, share in (("P-256", 20), ("RSA-2048", 25)):
         chain, cost = measure(kind)
         counterpart = f"new HTTPS connection, {kind} certificates of {chain.sizes[0]} + {chain.sizes[1]} bytes: "
         counterpart += f"{cost.total} in {cost.segments_up} + {cost.segments_down} segments"
         goal = f"<= {1 / share:g}"
         name = "confirmed publish of 20 bytes, both directions"
-        results.append(Result(name, publish, "bytes", counterpart, publish / cost.total, goal))
-    return results
+        yield Result(name, publish, "bytes", counterpart, publish / cost.total, goal)
 
 
 def _publish() -> int:
     """Bytes of a confirmed publish of a device that is connected, counted at its socket, headers added."""
-    import asyncio
-
-    from bench.harness import wirechamber
-    from wirechamber.device import Device
-    from wirechamber.device.keys import new_key
-    from wirechamber.services.serverkeys import ServerKeys
 
     async def work(port: int, server_key: bytes) -> int:
         device = Device("0123456789abcdef01234567", key=new_key(), server_key=server_key, host="127.0.0.1", port=port)
@@ -128,9 +124,7 @@ def _publish() -> int:
             return device.traffic.since(before).total
 
     with wirechamber(provisioning="true", udp_port="0") as server:
-        folder = Path(server.environment["WIRECHAMBER_DATA"])
-        port = int(json.loads((folder / "server.log").read_text().splitlines()[-1])["udp"])
-        return asyncio.run(work(port, ServerKeys(folder).public(tcp=False)))
+        return asyncio.run(work(server.udp_port, ServerKeys(server.folder).public(tcp=False)))
 
 
 # --- the connection ---

@@ -4,66 +4,82 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from bench import webhooks
-from bench.harness import LOAD_CORE, SERVER_CORE, Result, Wirechamber, cpu_seconds, resident_kb, use_core, wirechamber
-from bench.load.devices import Fleet, device_id
+from bench.harness import (
+    LOAD_CORE,
+    SERVER_CORE,
+    NoAnswer,
+    Result,
+    Size,
+    Wirechamber,
+    cpu_seconds,
+    load,
+    resident_kb,
+    use_core,
+    wirechamber,
+)
+from bench.load.devices import AT_ONCE, Fleet, device_id
 from wirechamber.services.serverkeys import ServerKeys
 
-PUBLISHING = 1_000
-SECONDS = 6.0
-IDLE = 10_000
-HOOKED = 100
-# Below what one core can deliver, so that nothing piles up.
-HOOKED_RATE = 1_500.0
-SETTINGS = {"provisioning": "true", "udp_port": "0", "publish_rate": "1000000", "publish_burst": "1000000"}
-BARE_ROUNDS = 40_000
+HANDSHAKES = "device_handshakes_total"
+DELIVERED = 'deliveries_total{kind="Webhook",outcome="delivered"}'
 
 
-def run() -> list[Result]:
+@dataclass(frozen=True)
+class Counts:
+    """How many devices: that publish, whose events go to a webhook, that are idle; and for how long each is measured.
+
+    Attributes:
+        hooked_rate: Events per second, below what one core can deliver, so that nothing piles up.
+        settle_s: What a handshake needs is kept a while for the case that its end was lost.
+        bare: Rounds of the counterparts.
+    """
+
+    publishing: int
+    hooked: int
+    hooked_rate: float
+    idle: int
+    seconds: float
+    settle_s: float
+    bare: int
+
+
+COUNTS: dict[Size, Counts] = {
+    "full": Counts(1_000, 100, 1_500.0, 10_000, 6.0, 50.0, 40_000),
+    "quick": Counts(20, 5, 50.0, 50, 0.5, 0.0, 500),
+}
+SETTINGS = {"provisioning": "true", "publish_rate": "1000000", "publish_burst": "1000000"}
+
+
+def run(size: Size) -> Iterator[Result]:
+    counts = COUNTS[size]
     affinity = os.sched_getaffinity(0)
-    bare = _on(SERVER_CORE, _bare_events)
-    crypto = _on(SERVER_CORE, _bare_handshakes)
+    bare = _on(SERVER_CORE, partial(_bare_events, counts.bare))
+    crypto = _on(SERVER_CORE, partial(_bare_handshakes, counts.bare // 80))
     use_core(LOAD_CORE)()
     try:
-        return [*_publishing(bare, crypto), _webhooks(), *_idle()]
+        yield from _publishing(counts, bare, crypto)
+        yield _webhooks(counts)
+        yield from _idle(counts)
     finally:
         os.sched_setaffinity(0, affinity)
 
 
-def _publishing(bare: float, crypto: float) -> list[Result]:
-    with wirechamber(**SETTINGS) as server:
-        fleet = _fleet(server, PUBLISHING)
-        spent = cpu_seconds(server.pid)
-        fleet.handshakes(PUBLISHING)
-        shaken = PUBLISHING / (cpu_seconds(server.pid) - spent)
-        fleet.hello()
-        fleet.publish(1.0)
-        spent, started = cpu_seconds(server.pid), time.monotonic()
-        count = fleet.publish(SECONDS)
-        taken = time.monotonic() - started
-        spent = cpu_seconds(server.pid) - spent
-        fleet.close()
-    return [
-        Result(
-            f"device event stored and acknowledged ({spent / count * 1e6:.1f} µs CPU, {count / taken:,.0f}/s)",
-            count / spent,
-            "events/CPU s",
-            f"receive, decrypt, parse, answer in bare Python: {bare:,.0f}",
-            count / spent / bare,
-            ">= 40000",
-            "figure",
-        ),
-        Result(
+def _publishing(counts: Counts, bare: float, crypto: float) -> Iterator[Result]:
+    with wirechamber(**SETTINGS) as server, fleet_of(server, counts.publishing) as fleet:
+        shaken = counts.publishing / fleet.connect(counts.publishing, lambda: cpu_seconds(server.pid))
+        yield Result(
             "full DTLS handshake, raw public keys both ways",
             shaken,
             "handshakes/CPU s",
@@ -71,86 +87,84 @@ def _publishing(bare: float, crypto: float) -> list[Result]:
             shaken / crypto,
             ">= 1500",
             "figure",
-        ),
-    ]
+        )
+        fleet.publish(counts.seconds / 6)
+        spent, started = cpu_seconds(server.pid), time.monotonic()
+        count = fleet.publish(counts.seconds)
+        taken = time.monotonic() - started
+        spent = cpu_seconds(server.pid) - spent
+        yield Result(
+            f"device event stored and acknowledged ({spent / count * 1e6:.1f} µs CPU, {count / taken:,.0f}/s)",
+            count / spent,
+            "events/CPU s",
+            f"receive, decrypt, parse, answer in bare Python: {bare:,.0f}",
+            count / spent / bare,
+            ">= 40000",
+            "figure",
+        )
 
 
-def _webhooks() -> Result:
+def _webhooks(counts: Counts) -> Result:
     """As `bench.webhooks`, but the event comes over the device link."""
-    with wirechamber(**SETTINGS) as server, webhooks.load() as (loaded, sink):
-        fleet = _fleet(server, HOOKED)
-        fleet.handshakes(HOOKED)
-        fleet.hello()
-        for number in range(HOOKED):
+    with wirechamber(**SETTINGS) as server, load("webhooks") as loaded, fleet_of(server, counts.hooked) as fleet:
+        sink = int(loaded.said("its port"))
+        fleet.connect(counts.hooked)
+        for number in range(counts.hooked):
             server.request("POST", "/v1/devices", json.dumps({"id": device_id(number)}).encode())
         webhooks.hook(server, sink, event="bench/temperature")
         webhooks.ready(loaded, server)
         data = webhooks.DATA.replace("STAMP", f"t={time.perf_counter_ns()}").encode()
-        fleet.publish(1.0, data, rate=HOOKED_RATE)
-        before = _delivered(server)
+        before = server.metric(DELIVERED)
+        _delivered(server, before, fleet.publish(counts.seconds / 6, data, rate=counts.hooked_rate))
+        before = server.metric(DELIVERED)
         spent = cpu_seconds(server.pid)
-        count = fleet.publish(SECONDS, data, rate=HOOKED_RATE)
-        deadline = time.monotonic() + 30
-        while _delivered(server) - before < count and time.monotonic() < deadline:
-            time.sleep(0.05)
+        count = fleet.publish(counts.seconds, data, rate=counts.hooked_rate)
+        _delivered(server, before, count)
         spent = cpu_seconds(server.pid) - spent
-        fleet.close()
-        delivered = _delivered(server) - before
-        assert delivered >= count, f"{delivered:,.0f} of {count:,} events came to the webhook"
     return Result(
         "device event -> webhook, everything stored", spent / count * 1e6, "µs CPU per event",
-        f"at {count / SECONDS:,.0f} events/s", None, "<= 60", "figure",
+        f"at {count / counts.seconds:,.0f} events/s", None, "<= 60", "figure",
     )  # fmt: skip
 
 
-def _idle() -> list[Result]:
+def _delivered(server: Wirechamber, before: float, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while (delivered := server.metric(DELIVERED) - before) < count:
+        if time.monotonic() > deadline:
+            raise NoAnswer(f"{delivered:,.0f} of {count:,} events came to the webhook")
+        time.sleep(0.05)
+
+
+def _idle(counts: Counts) -> Iterator[Result]:
     with wirechamber(**SETTINGS) as server:
         before = resident_kb(server.pid)
-        fleet = _fleet(server, 200)
-        fleet.handshakes(IDLE)
-        fleet.hello()
-        # What a handshake needs is kept a while for the case that its end was lost.
-        time.sleep(50)
-        each = (resident_kb(server.pid) - before) / IDLE
-        log = Path(server.environment["WIRECHAMBER_DATA"]) / "server.log"
-        shaken = _handshakes(server)
-        server.process.terminate()
-        server.process.wait(15)
-        server.environment["WIRECHAMBER_UDP_PORT"] = str(fleet.port)
-        started = time.monotonic()
-        server.start(log)
-        first = fleet.publish_one()
-        waited = time.monotonic() - started
-        again = _handshakes(server)
+        with fleet_of(server, AT_ONCE) as fleet:
+            fleet.connect(counts.idle)
+            time.sleep(counts.settle_s)
+            each = (resident_kb(server.pid) - before) / counts.idle
+            yield Result(
+                f"memory of an idle device session, {counts.idle:,} of them", each, "KB", "", None, "<= 8", "figure"
+            )
+            shaken = server.metric(HANDSHAKES)
+            server.stop()
+            started = time.monotonic()
+            server.restart()
+            fleet.publish_one()
+            waited = time.monotonic() - started
+            yield Result(
+                f"restart with {counts.idle:,} sessions until the first publish is acknowledged", waited, "s",
+                f"handshakes: {shaken:,.0f} before, {server.metric(HANDSHAKES):,.0f} after", None,
+            )  # fmt: skip
+
+
+@contextmanager
+def fleet_of(server: Wirechamber, sockets: int) -> Iterator[Fleet]:
+    """Devices of a server, which have not connected yet."""
+    fleet = Fleet(server.udp_port, ServerKeys(server.folder).ec().public_key(), sockets)
+    try:
+        yield fleet
+    finally:
         fleet.close()
-    assert first, "the first publish after the restart got no answer"
-    return [
-        Result(f"memory of an idle device session, {IDLE:,} of them", each, "KB", "", None, "<= 8", "figure"),
-        Result(
-            f"restart with {IDLE:,} sessions until the first publish is acknowledged", waited, "s",
-            f"handshakes: {shaken:,.0f} before, {again:,.0f} after", None,
-        ),
-    ]  # fmt: skip
-
-
-def _fleet(server: Wirechamber, sockets: int) -> Fleet:
-    folder = Path(server.environment["WIRECHAMBER_DATA"])
-    found = re.search(r'"udp": (\d+)', (folder / "server.log").read_text())
-    assert found is not None
-    return Fleet(int(found[1]), ServerKeys(folder).ec().public_key(), sockets)
-
-
-def _handshakes(server: Wirechamber) -> float:
-    return _metric(server, "device_handshakes_total")
-
-
-def _delivered(server: Wirechamber) -> float:
-    return _metric(server, r'deliveries_total\{kind="Webhook",outcome="delivered"\}')
-
-
-def _metric(server: Wirechamber, name: str) -> float:
-    found = re.search(rf"^wirechamber_{name} (\S+)", server.request("GET", "/metrics").decode(), re.M)
-    return 0.0 if found is None else float(found[1])
 
 
 def _on(core: int, work: Callable[[], float]) -> float:
@@ -162,7 +176,7 @@ def _on(core: int, work: Callable[[], float]) -> float:
         os.sched_setaffinity(0, affinity)
 
 
-def _bare_events() -> float:
+def _bare_events(rounds: int) -> float:
     """Datagrams through a socket, one AES-CCM record each way, the least of CoAP: per second of this CPU."""
     ours, theirs = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
     with ours, theirs:
@@ -174,7 +188,7 @@ def _bare_events() -> float:
         message = b"\x40\x02\x00\x01\xb1E\x10bench/temperature\xff" + b"x" * 20
         record = b"\x19\xfe\xfd" + bytes(8) + bytes(10) + opening.encrypt(iv + bytes(8), message, bytes(23))
         spent = 0.0
-        for _ in range(BARE_ROUNDS // 100):
+        for _ in range(rounds // 100):
             for _ in range(100):
                 theirs.send(record)
             started = time.process_time()
@@ -190,18 +204,18 @@ def _bare_events() -> float:
             spent += time.process_time() - started
             for _ in range(100):
                 theirs.recv(2048)
-        return BARE_ROUNDS / spent
+        return rounds / spent
 
 
-def _bare_handshakes() -> float:
+def _bare_handshakes(rounds: int) -> float:
     """The server's share of public-key operations: one ECDHE key, one agreement, one signature, one check of one."""
     key, peer = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     algorithm = ec.ECDSA(hashes.SHA256())
     signature = peer.sign(b"x" * 300, algorithm)
     started = time.process_time()
-    for _ in range(500):
+    for _ in range(rounds):
         ephemeral = ec.generate_private_key(ec.SECP256R1())
         ephemeral.exchange(ec.ECDH(), peer.public_key())
         key.sign(b"x" * 133, algorithm)
         peer.public_key().verify(signature, b"x" * 300, algorithm)
-    return 500 / (time.process_time() - started)
+    return rounds / (time.process_time() - started)

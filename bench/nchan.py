@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.harness import SERVER_CORE, use_core
+from bench.harness import SERVER_CORE, Size, use_core
 
 MODULE = "/usr/lib/nginx/modules/ngx_nchan_module.so"
 CONFIG = """
@@ -45,9 +45,9 @@ class Nchan:
         self.pid = pid
 
 
-def available() -> bool:
-    """Whether nchan is here; as root it is installed if it is not."""
-    if not Path(MODULE).exists() and os.geteuid() == 0 and shutil.which("apt-get"):
+def available(size: Size) -> bool:
+    """Whether nchan is here; as root it is installed if it is not, and figures in full are wanted."""
+    if size == "full" and not Path(MODULE).exists() and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(["apt-get", "install", "-y", "-q", "libnginx-mod-nchan"], capture_output=True, check=False)
         # Debian starts it at once, on port 80.
         subprocess.run(["service", "nginx", "stop"], capture_output=True, check=False)

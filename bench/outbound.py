@@ -5,29 +5,30 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Iterator
 
 import uvloop
 
-from bench.harness import Result
-from bench.webhooks import _bare_pycurl, load
+from bench.harness import ANSWER_TIMEOUT_S, Result, Size, load
+from bench.webhooks import bare_pycurl
 from wirechamber.clock import SystemClock
 from wirechamber.delivery.guard import Guard
 from wirechamber.delivery.outbound import Exchange, Outbound
 from wirechamber.integrations.base import Request
 
-COUNT = 20_000
+COUNT: dict[Size, int] = {"full": 20_000, "quick": 500}
 AT_A_TIME = 50
 
 
-def run() -> list[Result]:
+def run(size: Size) -> Iterator[Result]:
     sys.setswitchinterval(0.0005)
-    with load() as (_, sink):
-        ours = uvloop.run(_seconds(sink))
-    bare = _bare_pycurl()
-    return [Result("outbound POST", ours * 1e6, "µs CPU", f"bare pycurl loop {bare * 1e6:.0f}", ours / bare)]
+    with load("webhooks") as loaded:
+        ours = uvloop.run(_seconds(int(loaded.said("its port")), COUNT[size]))
+    bare = bare_pycurl(COUNT[size])
+    yield Result("outbound POST", ours * 1e6, "µs CPU", f"bare pycurl loop {bare * 1e6:.0f}", ours / bare)
 
 
-async def _seconds(sink: int) -> float:
+async def _seconds(sink: int, count: int) -> float:
     outbound = Outbound(Guard(["127.0.0.0/8"]), clock=SystemClock(), timeout_s=20)
     headers = (("Content-Type", "application/json"), ("User-Agent", "bench"))
     finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -36,17 +37,17 @@ async def _seconds(sink: int) -> float:
     def again(exchange: Exchange | None) -> None:
         nonlocal sent, done
         done += exchange is not None
-        if sent < COUNT:
+        if sent < count:
             sent += 1
             body = b'{"reading":"t=%d"}' % time.perf_counter_ns()
             outbound.send(Request("POST", f"http://127.0.0.1:{sink}/in", headers, body), again)
-        elif done == COUNT:
+        elif done == count:
             finished.set_result(None)
 
     started = time.process_time()
     for _ in range(AT_A_TIME):
         again(None)
-    await finished
+    await asyncio.wait_for(finished, ANSWER_TIMEOUT_S)
     taken = time.process_time() - started
     await outbound.close(1)
-    return taken / COUNT
+    return taken / count

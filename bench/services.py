@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bench.harness import LOAD_CORE, SERVE, Result, process, wirechamber
-from bench.webhooks import _bare_pycurl, ask, median_cost, ready
+from bench.harness import SERVE, Result, Size, load, wirechamber
+from bench.webhooks import bare_pycurl, median_cost, ready
 
 # The same server, whose plans for Pub/Sub get one event each, as many at a time as those of a webhook.
 ONE_EACH = (
@@ -34,15 +31,19 @@ ONE_EACH = (
 )
 
 
-def run() -> list[Result]:
-    stored = _cost(None)
-    together = _cost("pubsub")
-    apart = _cost("pubsub", ONE_EACH)
-    hub = _cost("iothub")
-    bare = _bare_pycurl()
+EVENTS: dict[Size, int] = {"full": 6_000, "quick": 100}
+
+
+def run(size: Size) -> Iterator[Result]:
+    count = EVENTS[size]
+    stored = _cost(None, count)
+    together = _cost("pubsub", count)
+    apart = _cost("pubsub", count, ONE_EACH)
+    hub = _cost("iothub", count)
+    bare = bare_pycurl(count)
     unit = "events per CPU second"
     beside = f"bare pycurl, one call each {1 / bare:,.0f}"
-    return [
+    yield from (
         Result("REST event -> Pub/Sub, those that wait in one call", 1 / together, unit,
                f"one call each {1 / apart:,.0f}", apart / together),
         Result("the same without what storing an event costs", 1 / (together - stored), unit,
@@ -51,27 +52,20 @@ def run() -> list[Result]:
                bare / (together - stored)),
         Result("REST event -> IoT Hub", 1 / hub, unit, beside, bare / hub),
         Result("the same without what storing an event costs", 1 / (hub - stored), unit, beside, bare / (hub - stored)),
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
-def _cost(service: str | None, program: tuple[str, ...] = SERVE) -> float:
+def _cost(service: str | None, count: int, program: tuple[str, ...] = SERVE) -> float:
     """CPU seconds of the server per event; of one that nothing takes when there is no service."""
-    with load(service or "pubsub") as (loaded, port):
-        url = f"http://127.0.0.1:{port}"
+    with load("services", service or "pubsub") as loaded:
+        url = f"http://127.0.0.1:{int(loaded.said('its port'))}"
         with wirechamber(program, pubsub_url=url, iothub_url=url) as server:
             if service is not None:
                 settings = {"event": "temperature"} | (_pubsub() if service == "pubsub" else _iothub())
                 server.request("POST", "/v1/integrations", json.dumps(settings).encode())
             ready(loaded, server)
-            ask(loaded, events=1_000, delivered=service is not None)
-            return median_cost(server.pid, loaded, delivered=service is not None)[0]
-
-
-@contextmanager
-def load(service: str) -> Iterator[tuple[Any, int]]:
-    command = [sys.executable, "-m", "bench.load.services", service]
-    with process(command, LOAD_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
-        yield started, int(started.stdout.readline())  # type: ignore[union-attr]
+            loaded.ask("the first events", events=count // 6, delivered=service is not None)
+            return median_cost(server.pid, loaded, count, delivered=service is not None)[0]
 
 
 def _pubsub() -> dict[str, Any]:

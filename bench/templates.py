@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import chevron
 
-from bench.harness import Result, median
+from bench.harness import Result, Size, median
 from wirechamber.integrations.templates import compile
 
 SMALL = '{"temperature":"{{t}}","device":"{{{id}}}","at":"{{at}}"}'
@@ -26,22 +26,25 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-def run() -> list[Result]:
-    results = []
+# CPU seconds of one measurement.
+SECONDS: dict[Size, float] = {"full": 0.25, "quick": 0.01}
+
+
+def run(size: Size) -> Iterator[Result]:
+    seconds = SECONDS[size]
     for name, (source, data, goal) in CASES.items():
         template = compile(source)
         assert template.render(data) == chevron.render(source, data)
-        ours = median(partial(_seconds, partial(template.render, data)))
-        theirs = median(partial(_seconds, partial(chevron.render, source, data)))
+        ours = median(partial(_each, seconds, partial(template.render, data)))
+        theirs = median(partial(_each, seconds, partial(chevron.render, source, data)))
         figure = f"chevron {theirs * 1e6:.1f}"
-        results.append(Result(f"template render, {name}", ours * 1e6, "µs", figure, theirs / ours, goal))
-    return results
+        yield Result(f"template render, {name}", ours * 1e6, "µs", figure, theirs / ours, goal)
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def _each(seconds: float, work: Callable[[], Any]) -> float:
     work()
     count, started = 0, time.process_time()
-    while time.process_time() - started < 0.25:
+    while time.process_time() - started < seconds:
         for _ in range(20):
             work()
         count += 20

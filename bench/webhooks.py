@@ -15,47 +15,63 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench import nodered
-from bench.harness import LOAD_CORE, Result, Wirechamber, cpu_seconds, process, wirechamber
+from bench.harness import ANSWER_TIMEOUT_S, Load, Result, Size, Wirechamber, cpu_seconds, load, wirechamber
 
 CONNECTIONS = 64
-EVENTS = 6_000
 ROUNDS = 3
-MANY = 10_000
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many events in a round, how many integrations at most, and for how long latency is measured."""
+
+    events: int
+    few: int
+    many: int
+    seconds: float
+
+
+COUNTS: dict[Size, Counts] = {"full": Counts(6_000, 10, 10_000, 4.0), "quick": Counts(100, 2, 20, 0.5)}
 BODY = '{"reading":"{{reading}}","device":"{{PARTICLE_DEVICE_ID}}"}'
 DATA = json.dumps({"reading": "STAMP", "padding": "x" * 100})
 
 
-def run() -> list[Result]:
-    results: list[Result] = []
-    bare = _bare_pycurl()
-    red = nodered.cpu_per_event(EVENTS // 2)
+def run(size: Size) -> Iterator[Result]:
+    counts = COUNTS[size]
+    bare = bare_pycurl(counts.events * 3)
+    red = nodered.cpu_per_event(counts.events // 2, size)
     for durability in ("full", "normal"):
-        with wirechamber(durability=durability) as server, load() as (loaded, sink):
-            hook(server, sink)
-            ready(loaded, server)
-            ask(loaded, events=1_000)
-            cost, rate = median_cost(server.pid, loaded)
+        with hooked(counts, durability=durability) as (server, loaded):
+            cost, rate = median_cost(server.pid, loaded, counts.events)
             name = f"REST event -> webhook, everything stored, durability {durability}"
-            results.append(
-                Result(name, cost * 1e6, "µs CPU per event", f"bare pycurl loop {bare * 1e6:.0f}", cost / bare,
-                       "<= 90" if durability == "full" else "", judged="figure")
-            )  # fmt: skip
+            yield Result(name, cost * 1e6, "µs CPU per event", f"bare pycurl loop {bare * 1e6:.0f}", cost / bare,
+                         "<= 90" if durability == "full" else "", judged="figure")  # fmt: skip
             if durability == "full":
-                results.append(
-                    Result("the same, cheaper than Node-RED", cost * 1e6, "µs CPU per event", red.text,
-                           None if red.seconds is None else red.seconds / cost, ">= 8")
-                )  # fmt: skip
-                results += _latency(loaded, rate)
-    results.append(_many_integrations())
-    return results
+                yield Result("the same, cheaper than Node-RED", cost * 1e6, "µs CPU per event", red.text,
+                             None if red.seconds is None else red.seconds / cost, ">= 8")  # fmt: skip
+                yield from _latency(loaded, rate, counts.seconds)
+    yield _many_integrations(counts)
 
 
-def _latency(loaded: Any, peak: float) -> list[Result]:
-    said = ask(loaded, events=int(peak * 0.6 * 4), rate=peak * 0.6)
+@contextmanager
+def hooked(counts: Counts, others: int = 0, **settings: str) -> Iterator[tuple[Wirechamber, Load]]:
+    """A server with a webhook, and so many others that want nothing; the load program is its target."""
+    with wirechamber(**settings) as server, load("webhooks") as loaded:
+        sink = int(loaded.said("its port"))
+        hook(server, sink)
+        for number in range(others):
+            hook(server, sink, event=f"other-{number}")
+        ready(loaded, server)
+        loaded.ask("the first events", events=counts.events // 6)
+        yield server, loaded
+
+
+def _latency(loaded: Load, peak: float, seconds: float) -> list[Result]:
+    said = loaded.ask("events at 60 % of the peak", events=int(peak * 0.6 * seconds), rate=peak * 0.6)
     fsync = _fsync_ms()
     beside = f"fsync of this disk {fsync:.2f} ms; {peak * 0.6:,.0f} events/s"
     return [
@@ -64,20 +80,15 @@ def _latency(loaded: Any, peak: float) -> list[Result]:
     ]
 
 
-def _many_integrations() -> Result:
-    costs = {}
-    for count in (10, MANY):
-        with wirechamber() as server, load() as (loaded, sink):
-            hook(server, sink)
-            for number in range(count):
-                hook(server, sink, event=f"other-{number}")
-            ready(loaded, server)
-            ask(loaded, events=1_000)
-            costs[count], _ = median_cost(server.pid, loaded)
-    few, many = costs[10] * 1e6, costs[MANY] * 1e6
+def _many_integrations(counts: Counts) -> Result:
+    costs = []
+    for others in (counts.few, counts.many):
+        with hooked(counts, others) as (server, loaded):
+            costs.append(median_cost(server.pid, loaded, counts.events)[0] * 1e6)
+    few, many = costs
     return Result(
-        f"cost per event with {MANY:,} integrations that do not match", many, "µs CPU per event",
-        f"with 10: {few:.0f}", many / few, "<= 1.2",
+        f"cost per event with {counts.many:,} integrations that do not match", many, "µs CPU per event",
+        f"with {counts.few}: {few:.0f}", many / few, "<= 1.2",
     )  # fmt: skip
 
 
@@ -89,14 +100,7 @@ def hook(server: Wirechamber, sink: int, event: str = "temperature") -> None:
     server.request("POST", "/v1/integrations", json.dumps(settings).encode())
 
 
-@contextmanager
-def load() -> Iterator[tuple[Any, int]]:
-    command = [sys.executable, str(Path(__file__).parent / "load" / "webhooks.py")]
-    with process(command, LOAD_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
-        yield started, int(started.stdout.readline())  # type: ignore[union-attr]
-
-
-def ready(loaded: Any, server: Wirechamber) -> None:
+def ready(loaded: Load, server: Wirechamber) -> None:
     head = (
         f"POST /v1/devices/events HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
         f"Authorization: Bearer {server.token}\r\nContent-Type: application/json\r\n"
@@ -105,26 +109,16 @@ def ready(loaded: Any, server: Wirechamber) -> None:
     start(loaded, server.port, head, body)
 
 
-def start(loaded: Any, port: int, head: str, body: str) -> None:
-    loaded.stdin.write(json.dumps({"port": port, "head": head, "body": body, "connections": CONNECTIONS}) + "\n")
-    loaded.stdin.flush()
-    assert loaded.stdout.readline(), "the load program did not start"
+def start(loaded: Load, port: int, head: str, body: str) -> None:
+    loaded.ask("its connections", port=port, head=head, body=body, connections=CONNECTIONS)
 
 
-def ask(loaded: Any, **wanted: Any) -> dict[str, float]:
-    loaded.stdin.write(json.dumps(wanted) + "\n")
-    loaded.stdin.flush()
-    line = loaded.stdout.readline()
-    assert line, "the load program ended"
-    return dict(json.loads(line))
-
-
-def median_cost(pid: int, loaded: Any, events: int = EVENTS, *, delivered: bool = True) -> tuple[float, float]:
+def median_cost(pid: int, loaded: Load, events: int, *, delivered: bool = True) -> tuple[float, float]:
     """CPU seconds of the server per event, and events per second."""
     costs, rates = [], []
     for _ in range(ROUNDS):
         before = cpu_seconds(pid)
-        said = ask(loaded, events=events, delivered=delivered)
+        said = loaded.ask(f"{events} events", events=events, delivered=delivered)
         # What is settled after the last answer belongs to it.
         time.sleep(0.3)
         costs.append((cpu_seconds(pid) - before) / events)
@@ -132,13 +126,13 @@ def median_cost(pid: int, loaded: Any, events: int = EVENTS, *, delivered: bool 
     return statistics.median(costs), statistics.median(rates)
 
 
-def _bare_pycurl() -> float:
-    """CPU seconds of a POST by a bare pycurl multi loop that sends the same body."""
-    with load() as (loaded, sink):
-        assert loaded.poll() is None
+def bare_pycurl(count: int) -> float:
+    """CPU seconds of a POST by a bare pycurl multi loop that sends the same body so many times."""
+    with load("webhooks") as loaded:
+        sink = int(loaded.said("its port"))
         done = subprocess.run(
-            [sys.executable, str(Path(__file__).parent / "load" / "pycurl_loop.py"), str(sink), "20000", "32"],
-            capture_output=True, text=True, check=True,
+            [sys.executable, str(Path(__file__).parent / "load" / "pycurl_loop.py"), str(sink), str(count), "32"],
+            capture_output=True, text=True, check=True, timeout=ANSWER_TIMEOUT_S,
         )  # fmt: skip
     return float(done.stdout)
 

@@ -7,103 +7,107 @@ import hashlib
 import select
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from wirechamber.protocols.coap.message import write_message
-from wirechamber.protocols.deviceos.messages import Flag, Hello, Publish, write_hello, write_publish
+from bench.harness import NoAnswer
+from wirechamber.protocols.coap.message import ack, write_message
+from wirechamber.protocols.deviceos.messages import (
+    Flag,
+    Hello,
+    Publish,
+    Subscribe,
+    write_hello,
+    write_publish,
+    write_subscribe,
+)
 from wirechamber.protocols.dtls import APPLICATION_DATA, ClientHandshake, Established, Failed, PublicKeys, Session
 
-# What comes no more is lost.
-LOST_S = 3.0
+# Devices that are under way at a time, as many as a fleet that comes on in turn: each says Hello right after its
+# handshake, as real ones do.
+AT_ONCE = 64
+# What was not answered is sent again after this.
+REPEAT_S = 2.0
+# When nothing at all was answered for so long, nothing more comes.
+SILENCE_S = 20.0
+# Types of messages (RFC 7252, section 3).
+CON, ACK, RST = 0, 2, 3
 
 
 class Fleet:
-    """Devices, each on a socket that it has to itself as long as something is under way.
+    """Devices by number, from 0 on.
 
     Args:
-        sockets: How many devices can be busy at a time.
+        sockets: Each device has the socket of its number; with fewer sockets than devices, those that share one are not
+            under way at the same time, and are sent nothing unasked.
+        key: All have the same one, because making keys is not what is measured; a new one when it is None.
+
+    Attributes:
+        came: How many events each device was sent.
     """
 
-    def __init__(self, port: int, server_key: ec.EllipticCurvePublicKey, sockets: int) -> None:
-        # One key for all: making keys is not what is measured.
+    def __init__(
+        self,
+        port: int,
+        server_key: ec.EllipticCurvePublicKey,
+        sockets: int,
+        key: ec.EllipticCurvePrivateKey | None = None,
+    ) -> None:
         self.port = port
-        self._credentials = PublicKeys(ec.generate_private_key(ec.SECP256R1()), server_key)
-        self.sessions: list[Session] = []
-        self._message_ids: list[int] = []
+        self._credentials = PublicKeys(key or ec.generate_private_key(ec.SECP256R1()), server_key)
+        self.sessions: dict[int, Session] = {}
+        self.came: Counter[int] = Counter()
+        self._message_ids: Counter[int] = Counter()
         self._sockets: list[socket.socket] = []
-        self._poller = select.poll()
+        self._poller = select.epoll()
         self._index: dict[int, int] = {}
         for index in range(sockets):
             made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             made.connect(("127.0.0.1", port))
             made.setblocking(False)
             self._sockets.append(made)
-            self._poller.register(made, select.POLLIN)
+            self._poller.register(made, select.EPOLLIN)
             self._index[made.fileno()] = index
 
     def close(self) -> None:
+        self._poller.close()
         for each in self._sockets:
             each.close()
 
-    def handshakes(self, count: int) -> None:
-        """So many new devices make a full handshake."""
-        todo = iter(range(count))
-        running: dict[int, ClientHandshake] = {}
+    # --- what devices do ---
 
-        def begin(index: int) -> None:
-            if next(todo, None) is not None:
-                running[index] = ClientHandshake(self._credentials, time.monotonic())
-                self._flush(index, running[index])
-            else:
-                running.pop(index, None)
+    def connect(self, count: int, spent: Callable[[], float] = time.process_time) -> float:
+        """So many more devices make a handshake and say Hello, a few at a time.
 
-        def arrived(index: int, datagram: bytes) -> None:
-            handshake = running.get(index)
-            if handshake is None:
-                return
-            handshake.receive(datagram, time.monotonic())
-            self._flush(index, handshake)
-            for event in handshake.events():
-                if isinstance(event, Established):
-                    self.sessions.append(event.session)
-                    self._message_ids.append(0)
-                    begin(index)
-                elif isinstance(event, Failed):
-                    raise SystemExit(f"a handshake failed: {event.why}")
+        Args:
+            spent: The time that is measured.
 
-        def tick() -> None:
-            for index, handshake in running.items():
-                handshake.tick(time.monotonic())
-                self._flush(index, handshake)
+        Returns:
+            What the handshakes alone took of it.
+        """
+        taken = 0.0
+        first = len(self.sessions)
+        turn = min(AT_ONCE, len(self._sockets))
+        for begin in range(first, first + count, turn):
+            numbers = range(begin, min(begin + turn, first + count))
+            before = spent()
+            self._handshakes(numbers)
+            taken += spent() - before
+            self.ask(numbers, lambda number, id: write_message(write_hello(a_hello(number), id)), "its Hello")
+        return taken
 
-        for index in range(len(self._sockets)):
-            begin(index)
-        self._until(lambda: not running, arrived, tick)
+    def subscribe(self, prefix: str) -> None:
+        """Every device subscribes."""
+        message = Subscribe(prefix)
+        self.ask(self.sessions, lambda _, id: write_message(write_subscribe(message, id)), "its subscription")
 
-    def hello(self) -> None:
-        """Every device says Hello and waits for the answer."""
-        todo = iter(range(len(self.sessions)))
-        running: dict[int, int] = {}
-
-        def begin(index: int) -> None:
-            number = next(todo, None)
-            if number is None:
-                running.pop(index, None)
-                return
-            running[index] = number
-            self._send(index, number, write_message(write_hello(a_hello(number), self._next_id(number))))
-
-        def arrived(index: int, datagram: bytes) -> None:
-            number = running.get(index)
-            if number is not None and self.sessions[number].unprotect(datagram) is not None:
-                begin(index)
-
-        for index in range(len(self._sockets)):
-            begin(index)
-        self._until(lambda: not running, arrived)
+    def speak(self, at_once: int = AT_ONCE) -> float:
+        """Every device publishes once; returns the seconds until the last was acknowledged."""
+        started = time.monotonic()
+        self.ask(self.sessions, lambda _, id: _event(b"x" * 20, id), "its event", at_once)
+        return time.monotonic() - started
 
     def publish(self, seconds: float, data: bytes = b"x" * 20, rate: float = float("inf")) -> int:
         """As many devices as there are sockets publish, again as soon as each has its answer.
@@ -116,82 +120,160 @@ class Fleet:
         """
         started = time.monotonic()
         until = started + seconds
-        idle = deque(range(min(len(self._sockets), len(self.sessions))))
-        busy: set[int] = set()
-        acknowledged = sent = 0
 
-        def send() -> None:
-            nonlocal sent
+        def numbers() -> Iterator[int | None]:
+            """Whose turn it is; None: nobody's yet."""
+            sent = 0
+            turns = min(len(self._sockets), len(self.sessions))
+            while (now := time.monotonic()) < until:
+                due = sent < (now - started) * rate
+                yield sent % turns if due else None
+                sent += due
+
+        return self.ask(numbers(), lambda _, id: _event(data, id), "its event", len(self._sockets))
+
+    def publish_one(self, seconds: float = 30.0) -> None:
+        """The first device publishes, again every 50 ms, until it has an answer."""
+        self.ask((0,), lambda _, id: _event(b"x" * 20, id), "its event", repeat_s=0.05, silence_s=seconds)
+
+    def listen(self, over: Callable[[], bool], silence_s: float = SILENCE_S) -> None:
+        """Takes what comes, until it is over. Raises NoAnswer when nothing comes for a while before."""
+        last = time.monotonic()
+        while not over():
+            if any(self._messages({})):
+                last = time.monotonic()
+            elif time.monotonic() - last > silence_s:
+                raise NoAnswer(f"nothing came to the devices for {silence_s:.0f} s")
+
+    def ask(
+        self,
+        numbers: Iterable[int | None],
+        message: Callable[[int, int], bytes],
+        what: str,
+        at_once: int = AT_ONCE,
+        *,
+        repeat_s: float = REPEAT_S,
+        silence_s: float = SILENCE_S,
+    ) -> int:
+        """Each of these devices sends a confirmable message and waits for its acknowledgement.
+
+        Args:
+            message: Makes it, of the device's number and the message id.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            NoAnswer: Nothing at all was acknowledged for a while; says of which devices.
+        """
+        todo = iter(numbers)
+        # By socket: the device, its message id, the message, and when it is repeated.
+        running: dict[int, tuple[int, int, bytes, float]] = {}
+        held: int | None = None
+        count = 0
+        more = True
+        heard = looked = time.monotonic()
+        room = min(at_once, len(self._sockets))
+        while more or running:
+            while more and len(running) < room:
+                number = held if held is not None else next(todo, -1)
+                held = None
+                if number is None:
+                    break
+                if number < 0:
+                    more = False
+                    break
+                index = number % len(self._sockets)
+                if index in running:
+                    held = number
+                    break
+                self._message_ids[number] = id = (self._message_ids[number] + 1) & 0xFFFF
+                data = message(number, id)
+                running[index] = (number, id, data, time.monotonic() + repeat_s)
+                self._send(index, number, data)
+            for index, number, kind, id in self._messages(running):
+                if kind in (ACK, RST) and index in running and running[index][:2] == (number, id):
+                    if kind == RST:
+                        raise NoAnswer(f"device {number} was refused {what}")
+                    del running[index]
+                    count += 1
+                    heard = time.monotonic()
             now = time.monotonic()
-            while idle and now < until and sent < (now - started) * rate:
-                index = idle.popleft()
-                busy.add(index)
-                self._event(index, data)
-                sent += 1
-
-        def arrived(index: int, datagram: bytes) -> None:
-            nonlocal acknowledged
-            if self.sessions[index].unprotect(datagram) is not None:
-                acknowledged += 1
-                busy.discard(index)
-                idle.append(index)
-
-        def over() -> bool:
-            send()
-            now = time.monotonic()
-            return now > until and (not busy or now > until + LOST_S)
-
-        self._until(over, arrived, wait_ms=1 if rate < float("inf") else 20)
-        return acknowledged
-
-    def publish_one(self, seconds: float = 30.0) -> bool:
-        """The first device publishes, again every 50 ms, until it has an answer; whether it got one."""
-        until = time.monotonic() + seconds
-        answered = False
-
-        def arrived(index: int, datagram: bytes) -> None:
-            nonlocal answered
-            answered = answered or (index == 0 and self.sessions[0].unprotect(datagram) is not None)
-
-        while not answered and time.monotonic() < until:
-            with contextlib.suppress(ConnectionRefusedError):
-                self._event(0, b"x" * 20)
-            pause = time.monotonic() + 0.05
-            self._until(lambda: answered or time.monotonic() > pause, arrived)  # noqa: B023
-        return answered
+            if running and now - heard > silence_s:
+                lacking = sorted(number for number, *_ in running.values())
+                raise NoAnswer(f"{len(lacking)} devices got no answer to {what}: {_few(lacking)}")
+            if now > looked + repeat_s / 4:
+                looked = now
+                for index, (number, id, data, due) in list(running.items()):
+                    if now > due:
+                        running[index] = (number, id, data, now + repeat_s)
+                        self._send(index, number, data)
+        return count
 
     # --- inside ---
 
-    def _event(self, index: int, data: bytes) -> None:
-        event = Publish("bench/temperature", data, None, 60, confirmable=True, message_id=self._next_id(index))
-        self._send(index, index, write_message(write_publish(event)))
-
-    def _next_id(self, number: int) -> int:
-        self._message_ids[number] = (self._message_ids[number] + 1) & 0xFFFF
-        return self._message_ids[number]
-
-    def _send(self, index: int, number: int, message: bytes) -> None:
-        self._sockets[index].send(self.sessions[number].protect(APPLICATION_DATA, message))
-
-    def _flush(self, index: int, handshake: ClientHandshake) -> None:
-        for datagram in handshake.datagrams(time.monotonic()):
-            self._sockets[index].send(datagram)
-
-    def _until(
-        self,
-        over: Callable[[], bool],
-        arrived: Callable[[int, bytes], None],
-        tick: Callable[[], None] = lambda: None,
-        wait_ms: int = 20,
-    ) -> None:
-        while not over():
-            ready = self._poller.poll(wait_ms)
+    def _handshakes(self, numbers: Iterable[int]) -> None:
+        """These devices make a full handshake, all at the same time."""
+        running: dict[int, tuple[int, ClientHandshake]] = {}
+        for number in numbers:
+            index = number % len(self._sockets)
+            running[index] = (number, ClientHandshake(self._credentials, time.monotonic()))
+            self._flush(index, running[index][1])
+        heard = time.monotonic()
+        while running:
+            ready = self._poller.poll(0.02)
             for descriptor, _ in ready:
                 index = self._index[descriptor]
                 for datagram in self._datagrams(index):
-                    arrived(index, datagram)
+                    if index not in running:
+                        continue
+                    number, handshake = running[index]
+                    handshake.receive(datagram, time.monotonic())
+                    self._flush(index, handshake)
+                    for event in handshake.events():
+                        if isinstance(event, Established):
+                            self.sessions[number] = event.session
+                            running.pop(index, None)
+                            heard = time.monotonic()
+                        elif isinstance(event, Failed):
+                            raise NoAnswer(f"the handshake of device {number} failed: {event.why}")
             if not ready:
-                tick()
+                for index, (_, handshake) in running.items():
+                    handshake.tick(time.monotonic())
+                    self._flush(index, handshake)
+            if running and time.monotonic() - heard > SILENCE_S:
+                lacking = sorted(number for number, _ in running.values())
+                raise NoAnswer(f"{len(lacking)} devices got no end of their handshake: {_few(lacking)}")
+
+    def _messages(self, running: Mapping[int, tuple[int, int, bytes, float]]) -> Iterator[tuple[int, int, int, int]]:
+        """What came: socket, device, type and id of each message. Confirmable ones are acknowledged.
+
+        Args:
+            running: Whose turn it is on which socket, where that is not the device of its number.
+        """
+        for descriptor, _ in self._poller.poll(0.02):
+            index = self._index[descriptor]
+            for datagram in self._datagrams(index):
+                number = running[index][0] if index in running else index
+                session = self.sessions.get(number)
+                received = None if session is None else session.unprotect(datagram)
+                if received is None:
+                    continue
+                kind, id = received.data[0] >> 4 & 3, int.from_bytes(received.data[2:4], "big")
+                if kind == CON:
+                    self.came[number] += 1
+                    self._send(index, number, ack(id))
+                yield index, number, kind, id
+
+    def _send(self, index: int, number: int, message: bytes) -> None:
+        # The server may be away for a moment, or the socket's buffer full: as if it were lost.
+        with contextlib.suppress(ConnectionRefusedError, BlockingIOError):
+            self._sockets[index].send(self.sessions[number].protect(APPLICATION_DATA, message))
+
+    def _flush(self, index: int, handshake: ClientHandshake) -> None:
+        for datagram in handshake.datagrams(time.monotonic()):
+            with contextlib.suppress(ConnectionRefusedError, BlockingIOError):
+                self._sockets[index].send(datagram)
 
     def _datagrams(self, index: int) -> Iterator[bytes]:
         sock = self._sockets[index]
@@ -210,3 +292,11 @@ def device_id(number: int) -> str:
 def a_hello(number: int) -> Hello:
     """As the virtual device of 6.2 says it."""
     return Hello(3, None, Flag(0x36), 3, device_id(number), 6200, 1152, 10 << 20, 512)
+
+
+def _event(data: bytes, id: int) -> bytes:
+    return write_message(write_publish(Publish("bench/temperature", data, None, 60, confirmable=True, message_id=id)))
+
+
+def _few(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")

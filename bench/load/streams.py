@@ -27,6 +27,7 @@ class Streams:
         self._post = post
         self.received = 0
         self._tails: dict[int, bytes] = {}
+        self._open: set[int] = set()
         for _ in range(subscribers):
             connection = socket.create_connection(("127.0.0.1", port))
             connection.sendall(get)
@@ -36,13 +37,24 @@ class Streams:
             self._poll.register(connection, select.EPOLLIN)
             if len(self._sockets) % 100 == 0:
                 self._settle(0.02)
-        self._settle(0.5)
+        deadline = time.monotonic() + DEADLINE_S
+        while len(self._open) < subscribers:
+            self._settle(0.5)
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{len(self._open)} of {subscribers} streams were answered")
 
     def _settle(self, quiet: float) -> None:
         """Reads what the server greets with, until it is quiet."""
         while ready := self._poll.poll(quiet):
             for number, _ in ready:
-                self._sockets[number].recv(65536)
+                if not (data := self._sockets[number].recv(65536)) or not self._greeted(number, data):
+                    raise SystemExit(f"a stream was answered {data[:300]!r}")
+
+    def _greeted(self, number: int, data: bytes) -> bool:
+        if number in self._open:
+            return True
+        self._open.add(number)
+        return data.startswith(b"HTTP/1.1 200 ")
 
     def measure(self, messages: int, window: int) -> float:
         """Publishes, never more than `window` undelivered; returns wall seconds until all were received by all."""
@@ -67,11 +79,15 @@ class Streams:
                     idle.append(number)
                     continue
                 data = self._sockets[number].recv(262144)
+                if not data:
+                    raise SystemExit(f"a stream was ended after {self.received} messages")
                 # An end may be cut in two by the packet's edge.
                 self.received += (self._tails[number] + data).count(END)
                 self._tails[number] = data[-1:] if data[-1:] == b"\n" and data[-2:] != END else b""
             if time.monotonic() - started > DEADLINE_S:
-                raise SystemExit(f"only {self.received} of {messages * subscribers} messages came")
+                raise SystemExit(
+                    f"{self.received} of {messages * subscribers} messages came, {published} were published"
+                )
         taken = time.monotonic() - started
         for each in publishers:
             self._poll.unregister(each)

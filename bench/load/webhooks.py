@@ -142,7 +142,10 @@ async def main(target: Callable[[Measured], asyncio.Protocol] = Sink) -> None:
         else:
             await closed_loop(publishers, asked["events"])
         if asked.get("delivered", True):
-            await asyncio.wait_for(done, DEADLINE_S)
+            try:
+                await asyncio.wait_for(done, DEADLINE_S)
+            except TimeoutError:
+                raise SystemExit(f"{measured.count} of {asked['events']} events came to the target") from None
         taken = time.perf_counter() - started
         latencies = sorted(measured.latencies) or [0]
         print(
