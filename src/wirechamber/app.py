@@ -23,7 +23,7 @@ from wirechamber.api.application import application
 from wirechamber.api.parts import Parts
 from wirechamber.api.server import Server, serving
 from wirechamber.api.streams import OPEN, look_after
-from wirechamber.clock import Clock, SystemClock
+from wirechamber.clock import Clock, SystemClock, Timekeeper, boot_id
 from wirechamber.delivery.service import Delivering, delivering
 from wirechamber.descriptors import raise_limit
 from wirechamber.errors import CloudError
@@ -35,7 +35,7 @@ from wirechamber.gateway.service import Gateway
 from wirechamber.kinds import registry
 from wirechamber.model.times import DAY_MS, day
 from wirechamber.model.usage import hour
-from wirechamber.observe.logs import configure
+from wirechamber.observe.logs import Seldom, configure
 from wirechamber.observe.metrics import Metrics
 from wirechamber.observe.tasks import Tasks, within
 from wirechamber.observe.watchdog import Watchdog
@@ -55,9 +55,12 @@ from wirechamber.streams.hub import Hub
 from wirechamber.switchboard.memory import MemorySwitchboard
 
 _log = structlog.get_logger("wirechamber")
+_seldom = Seldom(_log)
 
 USER_AGENT = f"Wirechamber/{__version__} (webhooks)"
 TIDY_EVERY_S = 60.0
+# The clocks are compared, and an operator's word about them looked for, this often.
+CLOCK_EVERY_S = 1.0
 # So long a client is told that its token has expired, and not that there is none.
 EXPIRED_KEPT_MS = 30 * DAY_MS
 # Beside writer and HTTP threads, the loop must get the GIL back soon (the default is 5 ms).
@@ -100,8 +103,12 @@ def make_folder(folder: Path) -> Path:
 
 @asynccontextmanager
 async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Cloud]:
-    """A whole cloud, from its data folder to its open port; everything is stopped and written down on exit."""
-    clock = clock or SystemClock()
+    """A whole cloud, from its data folder to its open port; everything is stopped and written down on exit.
+
+    Args:
+        clock: Instead of this machine's.
+    """
+    timekeeper = _timekeeper(settings, clock)
     folder = make_folder(settings.data_folder)
     metrics = Metrics()
     kinds = registry(settings)
@@ -111,19 +118,21 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(watchdog.watching())
         stack.enter_context(hold_folder(folder))
-        store = await stack.enter_async_context(open_sqlite_store(folder, Vault.open(folder), clock=clock))
-        log = await stack.enter_async_context(open_sqlite_log(folder, durability=settings.durability, clock=clock))
+        timekeeper.keep_in(folder)
+        metrics.watch_clock(timekeeper)
+        store = await stack.enter_async_context(open_sqlite_store(folder, Vault.open(folder), clock=timekeeper))
+        log = await stack.enter_async_context(open_sqlite_log(folder, durability=settings.durability, clock=timekeeper))
         delivery = await stack.enter_async_context(
             delivering(
-                settings, log=log, store=store, registry=kinds, clock=clock, metrics=metrics, agent=USER_AGENT,
+                settings, log=log, store=store, registry=kinds, clock=timekeeper, metrics=metrics, agent=USER_AGENT,
                 tasks=tasks,
             )
         )  # fmt: skip
         hub = Hub(log.tail, settings.stream_buffer_kb * 1024)
-        publishing = Publishing(log, clock, settings, metrics)
-        access = Access(store, clock, settings)
+        publishing = Publishing(log, timekeeper, settings, metrics)
+        access = Access(store, timekeeper, settings)
         switchboard = MemorySwitchboard()
-        identity = Identity(store, clock, settings, switchboard)
+        identity = Identity(store, timekeeper, settings, switchboard)
         keys = ServerKeys(folder)
         gateway = Gateway(
             store=store,
@@ -131,23 +140,23 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             identity=identity,
             server_key=keys.ec(),
             tcp_key=keys.rsa() if settings.tcp_port else None,
-            clock=clock,
+            clock=timekeeper,
             settings=settings,
             ready=publishing.check_disk,
             tasks=tasks,
         )
         switchboard.connect(gateway.questions)
-        devices = Devices(store, clock)
+        devices = Devices(store, timekeeper)
         parts = Parts(
             settings=settings,
-            clock=clock,
+            clock=timekeeper,
             metrics=metrics,
             access=access,
             devices=devices,
             functions=Functions(devices, switchboard),
             identity=identity,
-            usage=Usages(store, devices, clock),
-            integrations=Integrations(store, log, kinds, clock, settings, delivery),
+            usage=Usages(store, devices, timekeeper),
+            integrations=Integrations(store, log, kinds, timekeeper, settings, delivery),
             publishing=publishing,
             log=log,
             hub=hub,
@@ -158,7 +167,9 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         metrics.watch_delivery(delivery)
         metrics.watch_links(gateway)
         await stack.enter_async_context(listening(gateway, settings, tasks))
-        janitor = tasks.restarting(partial(_tidy, settings, store, log, delivery, clock), "janitor")
+        keeping_time = tasks.restarting(partial(_keep_time, timekeeper, store), "clock")
+        await stack.enter_async_context(within(keeping_time))
+        janitor = tasks.restarting(partial(_tidy, settings, store, log, delivery, timekeeper), "janitor")
         await stack.enter_async_context(within(janitor))
         app = application(parts)
         keeping_alive = tasks.restarting(partial(look_after, app[OPEN], access, settings.keep_alive), "keep-alive")
@@ -221,9 +232,35 @@ async def _ready(store: Store, log: EventLog, publishing: Publishing) -> None:
     await store.deliveries.next_due()
 
 
-async def _tidy(settings: Settings, store: Store, log: EventLog, delivery: Delivering, clock: Clock) -> None:
+def _timekeeper(settings: Settings, clock: Clock | None) -> Timekeeper:
+    shortest = min(settings.retention_days, settings.attempt_days, settings.usage_days)
+    return Timekeeper(
+        clock or SystemClock(),
+        settle_s=settings.clock_settle_hours * 3600,
+        catch_up=settings.retention_share / 100 * shortest,
+        boot=boot_id() if clock is None else "",
+    )
+
+
+async def _keep_time(clock: Timekeeper, store: Store) -> None:
     while True:
-        now = clock.now()
+        try:
+            clock.tend()
+        except OSError as problem:
+            _seldom.warning("clock_not_kept", why=str(problem))
+        if clock.went_back:
+            try:
+                await store.deliveries.bring_forward(clock.went_back)
+                clock.went_back = 0
+            except CloudError as problem:
+                _seldom.warning("clock_not_kept", why=problem.description)
+        await asyncio.sleep(CLOCK_EVERY_S)
+
+
+async def _tidy(settings: Settings, store: Store, log: EventLog, delivery: Delivering, clock: Timekeeper) -> None:
+    while True:
+        # What is deleted is gone, so it is judged by a time that nobody can have set by mistake.
+        now = clock.deletes_by()
         try:
             if isinstance(log, Trimmable):
                 await log.trim(

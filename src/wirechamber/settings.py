@@ -59,6 +59,16 @@ class Settings(Struct, frozen=True, kw_only=True):
         _help("full: an acknowledged event survives power loss. normal: it survives a killed process only."),
     ] = "full"
     retention_days: Annotated[Positive, _help("Days that events are kept.")] = 30
+    clock_settle_hours: Annotated[
+        float,
+        Meta(ge=0),
+        _help("Hours for which the clock must have kept a time to which it was set before anything is deleted by it."),
+    ] = 24.0
+    retention_share: Annotated[
+        int,
+        Meta(ge=1),
+        _help("Percent of its period by which retention may catch up in one day with a clock that was set forward."),
+    ] = 25
     owner_quota_mb: Annotated[int, Meta(ge=0), _help("Megabytes of events kept per owner; 0 for no bound.")] = 1024
     disk_floor_mb: Annotated[
         int, Meta(ge=0), _help("Publishing answers 503 when less disk than this is free, in megabytes.")

@@ -364,6 +364,19 @@ def test_deliveries_are_held_and_released(opener: StoreOpener, tmp_path: Path) -
     run(work())
 
 
+def test_what_waits_is_brought_forward_when_steady_time_goes_back(opener: StoreOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opener(tmp_path) as store:
+            await with_hooks(store, "temp")
+            dead = a_delivery(4, state="dead", due_at=NOW + 9)
+            await store.deliveries.settle(Settlement(upsert=(a_delivery(1, due_at=NOW + 7_000), dead)))
+            assert await store.deliveries.bring_forward(6_000) == 1
+            assert await store.deliveries.next_due() == NOW + 1_000
+            assert await store.deliveries.get(dead.id) == dead
+
+    run(work())
+
+
 def test_what_is_held_for_active_integrations_is_released_together(opener: StoreOpener, tmp_path: Path) -> None:
     async def work() -> None:
         async with opener(tmp_path) as store:

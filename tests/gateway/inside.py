@@ -17,13 +17,14 @@ SOON_S = 30.0
 
 
 class HandClock:
-    """Stands still until it is moved."""
+    """Stands still until it is moved. Its wall clock may be set apart from that."""
 
     def __init__(self) -> None:
         self.at = 1_000.0
+        self.set_by_s = 0.0
 
     def now(self) -> int:
-        return 1_700_000_000_000 + int(self.at * 1000)
+        return 1_700_000_000_000 + int((self.at + self.set_by_s) * 1000)
 
     def monotonic(self) -> float:
         return self.at
@@ -66,9 +67,9 @@ class Inside:
 
 
 @contextmanager
-def inside(folder: Path, **settings: Any) -> Iterator[Inside]:
+def inside(folder: Path, clock: HandClock | None = None, **settings: Any) -> Iterator[Inside]:
     """A running cloud in provisioning mode."""
-    clock = HandClock()
+    clock = clock or HandClock()
     defaults: dict[str, Any] = {
         "data": str(folder), "http_port": 0, "udp_port": 0, "udp_host": "127.0.0.1", "disk_floor_mb": 0,
         "provisioning": True,

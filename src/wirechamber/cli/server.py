@@ -1,4 +1,4 @@
-"""`wirechamber server`: the key by which devices know this cloud, and their sessions."""
+"""`wirechamber server`: the key by which devices know this cloud, their sessions, and the time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from wirechamber.cli.device import device_port
 from wirechamber.cli.folder import Folder, in_folder, opened
 from wirechamber.cli.output import Exit, done, exit_code, fail, show_json
 from wirechamber.cli.user import Data, Json
+from wirechamber.clock import confirm_time
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.lock import hold_folder
 from wirechamber.services.identity import as_pem, fingerprint
@@ -20,9 +21,12 @@ from wirechamber.services.serverkeys import ServerKeys
 
 def app() -> typer.Typer:
     """The group of commands."""
-    group = typer.Typer(help="The key by which devices know this cloud, and their sessions.", no_args_is_help=True)
+    group = typer.Typer(
+        help="The key by which devices know this cloud, their sessions, and the time.", no_args_is_help=True
+    )
     group.command("key")(key)
     group.command("forget-sessions")(forget_sessions)
+    group.command("confirm-clock")(confirm_clock)
     return group
 
 
@@ -78,6 +82,19 @@ def forget_sessions(data: Data = None, json: Json = False) -> None:
         done(f"{count} sessions were forgotten; their devices make new ones by themselves", json, forgotten=count)
 
     in_folder(work, data=data)
+
+
+def confirm_clock(data: Data = None, json: Json = False) -> None:
+    """Say that this machine's clock is right, after it was set: what is deleted for its age goes by it at once, instead
+    of after clock_settle_hours. A running server takes note within a second or two, another one when it starts."""
+    try:
+        folder = opened(data).data_folder
+        confirm_time(folder)
+    except CloudError as problem:
+        fail(problem.description, exit_code(problem))
+    except OSError as problem:
+        fail(f"the data folder can't be written: {problem.strerror}", Exit.FAILED)
+    done("the clock is confirmed", json)
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import structlog
 from msgspec import structs
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.delivery import results
 from wirechamber.delivery.courier import Courier
 from wirechamber.delivery.dispatch import Integrations
@@ -42,7 +42,7 @@ class Backlog:
         integrations: Integrations,
         settler: Settler,
         deliveries: Deliveries,
-        clock: Clock,
+        clock: SteadyClock,
     ) -> None:
         self._courier = courier
         self._index = index
@@ -79,7 +79,7 @@ class Backlog:
 
     async def _fetch(self) -> float:
         """Lines up what is due; returns seconds until there may be more."""
-        now = self._clock.now()
+        now = self._clock.steady()
         courier = self._courier
         if courier.claims >= MAX_CLAIMS:
             return LONGEST_NAP_S
@@ -106,7 +106,7 @@ class Backlog:
         return min(LONGEST_NAP_S, (due - now) / 1000)
 
     async def _tell_overdue(self) -> None:
-        now = self._clock.now()
+        now = self._clock.steady()
         for hanging in self._courier.overdue(now):
             # It has no row yet; should this be lost, the same event is made again with the same id.
             hanging.error_told = True
@@ -137,4 +137,4 @@ class Backlog:
             return AGING_TICK_S
         if deadline is None:
             return AGING_TICK_S
-        return min(AGING_TICK_S, max(SHORTEST_NAP_S, (deadline - self._clock.now()) / 1000))
+        return min(AGING_TICK_S, max(SHORTEST_NAP_S, (deadline - self._clock.steady()) / 1000))

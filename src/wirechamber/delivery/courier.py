@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 from msgspec import Struct
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.delivery import policy, results
 from wirechamber.delivery.index import Index, Trigger
 from wirechamber.delivery.job import Job
@@ -77,7 +77,7 @@ class Courier:
         runner: Runner,
         settler: Settler,
         pace: Pace,
-        clock: Clock,
+        clock: SteadyClock,
         metrics: Metrics,
         paused: Callable[[Trigger, str], None],
         user_agent: str,
@@ -94,7 +94,7 @@ class Courier:
         self._loop = asyncio.get_running_loop()
         self._claimed: dict[str, Job] = {}
         self._running: dict[Job, None] = {}
-        # Targets of integrations that want quiet, and until when (milliseconds since 1970).
+        # Targets of integrations that want quiet, and until when (steady time).
         self._resting: dict[tuple[str, str], int] = {}
         self._order = Order()
         # Rows whose jobs stay in memory, where order counts.
@@ -111,7 +111,7 @@ class Courier:
 
     def new_job(self, trigger: Trigger, event: Event, cursor: Cursor) -> Job:
         """A delivery that was never attempted."""
-        now = self._clock.now()
+        now = self._clock.steady()
         return Job(trigger, event, cursor, None, now, now + self._pace.answer_deadline_ms)
 
     def offer(self, job: Job) -> None:
@@ -163,7 +163,7 @@ class Courier:
 
     def age(self) -> None:
         """Puts first attempts that have waited too long aside as rows."""
-        for job in self._lanes.draw(self._clock.now() - AGING_MS):
+        for job in self._lanes.draw(self._clock.steady() - AGING_MS):
             self._put_aside(job)
 
     def stop(self) -> None:
@@ -206,7 +206,7 @@ class Courier:
     def _put_aside(self, job: Job) -> None:
         job.stored = True
         mark, job.mark = job.mark, None
-        due = self._clock.now()
+        due = self._clock.steady()
         if job.lane[2]:
             due = self._order.row(job.lane, due)
         self._settler.add(Settled(upsert=job.row("waiting", due), mark=mark))
@@ -260,16 +260,17 @@ class Courier:
                 self._claimed.pop(job.delivery, None)
                 self._settler.add(Settled(remove=job.delivery if job.stored else None, mark=job.mark))
             return
-        now = self._clock.now()
+        now, began = self._clock.now(), self._clock.monotonic()
         if not trigger.record.active:
             self._lanes.release(jobs)
             for job in jobs:
                 job.stored = True
-                self._settler.add(Settled(upsert=job.row("held", now), mark=job.mark))
+                self._settler.add(Settled(upsert=job.row("held", self._clock.steady()), mark=job.mark))
             return
         for job in jobs:
             job.trigger = trigger
             job.number_started_at = now
+            job.number_began = began
             self._running[job] = None
         plan = self._plan(trigger, [job.event for job in jobs])
         self._runner.start(integration, plan, len(jobs), lambda run: self._attempted(jobs, run))
@@ -315,7 +316,7 @@ class Courier:
             self._kept.add(job.delivery)
         lane = jobs[0].lane
         self._lanes.put_back(jobs)
-        self._loop.call_later(max(0.0, (until - self._clock.now()) / 1000), self._go_on, lane)
+        self._loop.call_later(max(0.0, (until - self._clock.steady()) / 1000), self._go_on, lane)
 
     def _go_on(self, lane: LaneKey) -> None:
         self._lanes.go_on(lane)
@@ -325,7 +326,7 @@ class Courier:
         self, job: Job, outcome: Outcome, run: Run, place: int, remember: list[tuple[str, str, object]]
     ) -> int | None:
         """Writes down what came of one job; returns when it is tried again, if it is."""
-        now = self._clock.now()
+        now = self._clock.steady()
         due: int | None = None
         verdict = policy.decide(
             outcome, job.attempts + 1, self._pace.schedule, now, random.random(), now - job.created_at  # noqa: S311
@@ -383,7 +384,7 @@ class Courier:
         until = self._resting.get(job.lane[:2])
         if until is None:
             return False
-        if until <= self._clock.now():
+        if until <= self._clock.steady():
             del self._resting[job.lane[:2]]
             return False
         self._put_off(job, until)
@@ -412,7 +413,6 @@ class Courier:
         return Topics(f"hook-sent/{name}", f"hook-response/{name}", f"hook-error/{name}")
 
     def _attempt(self, job: Job, run: Run, outcome: Outcome, place: int, *, number: int, final: bool) -> Attempt:
-        ended = self._clock.now()
         started = job.number_started_at
         last = run.exchanges[-1].reply if run.exchanges else None
         why = _why(outcome)
@@ -427,7 +427,7 @@ class Courier:
             coreid=job.event.coreid,
             number=number,
             started_at=started,
-            duration_ms=max(0, ended - started),
+            duration_ms=int((self._clock.monotonic() - job.number_began) * 1000),
             ok=isinstance(outcome, Delivered),
             final=final,
             status=last.status if isinstance(last, Response) else None,
@@ -441,6 +441,7 @@ class Courier:
         """Makes one delivery for the owner to look at: recorded and counted, but no results, no retry, no lane."""
         job = self.new_job(trigger, event, Cursor("0"))
         job.number_started_at = self._clock.now()
+        job.number_began = self._clock.monotonic()
         ended: asyncio.Future[Run] = self._loop.create_future()
         self._runner.start(job.integration, self._plan(trigger, [event], trial=True), 1, ended.set_result)
         run = await asyncio.shield(ended)

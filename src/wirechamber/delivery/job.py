@@ -19,11 +19,13 @@ class Job:
         stored: A row of its own exists.
         attempts: How many have been made.
         error_told: The device got its hook-error.
+        created_at, deadline_at: In steady time.
+        number_started_at: When the attempt under way began, wall time; `number_began` on the monotonic clock.
     """
 
     __slots__ = (
         "attempts", "created_at", "cursor", "deadline_at", "delivery", "error_told", "event", "integration", "lane",
-        "mark", "number_started_at", "owner", "stored", "trigger",
+        "mark", "number_began", "number_started_at", "owner", "stored", "trigger",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +45,7 @@ class Job:
         self.stored = False
         self.lane = ("", "", "")
         self.number_started_at = 0
+        self.number_began = 0.0
 
     @classmethod
     def of_row(cls, row: Delivery, trigger: Trigger) -> Job:

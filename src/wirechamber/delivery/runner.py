@@ -34,12 +34,12 @@ _NOT_AT_HAND: Any = object()
 MAX_STEPS = 32
 MAX_CACHED_TOKENS = 10_000
 # A token is renewed this long before it ends, so that it lasts for the request it is wanted for.
-TOKEN_MARGIN_MS = 60_000
+TOKEN_MARGIN_S = 60.0
 # What plans remember, such as one value for each device: so many of the values used last are kept at hand.
 MAX_KEPT_VALUES = 50_000
 MAX_BUCKETS = 10_000
 # What a device tells of itself changes no revision of the store: so long, an older version may be told.
-DEVICES_KEPT_MS = 10_000
+DEVICES_KEPT_S = 10.0
 
 
 class Run:
@@ -80,11 +80,11 @@ class Runner:
         self._deliveries = store.deliveries
         self._devices: dict[str, DeviceInfo | None] = {}
         self._devices_of = -1
-        self._devices_until = 0
+        self._devices_until = 0.0
         self._clock = clock
         self._values: dict[tuple[str, str], Any] = {}
         self._buckets: dict[tuple[str, str], Bucket] = {}
-        self._tokens: dict[tuple[str, str], tuple[str, int]] = {}
+        self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
         self._making: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._tasks = tasks
 
@@ -131,7 +131,7 @@ class Runner:
             case Token():
                 return self._cached(run, step)
             case About(device):
-                if self._store.revision() == self._devices_of and self._clock.now() < self._devices_until:
+                if self._store.revision() == self._devices_of and self._clock.monotonic() < self._devices_until:
                     return self._devices.get(device, _NOT_AT_HAND)
             case Allow(key):
                 return self._allow((run.integration, key), step)
@@ -139,11 +139,11 @@ class Runner:
 
     async def _about(self, device_id: str) -> DeviceInfo | None:
         revision = self._store.revision()
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if revision != self._devices_of or now >= self._devices_until or len(self._devices) >= MAX_KEPT_VALUES:
             self._devices.clear()
             self._devices_of = revision
-            self._devices_until = now + DEVICES_KEPT_MS
+            self._devices_until = now + DEVICES_KEPT_S
         device = await self._store.devices.get(device_id)
         if device is None:
             info = None
@@ -176,8 +176,11 @@ class Runner:
         if bucket is None:
             if len(self._buckets) >= MAX_BUCKETS:
                 self._buckets.clear()
-            bucket = self._buckets[key] = Bucket(float(step.burst), self._clock.now())
-        return bucket.take(step, self._clock.now())
+            bucket = self._buckets[key] = Bucket(float(step.burst), self._passed_ms())
+        return bucket.take(step, self._passed_ms())
+
+    def _passed_ms(self) -> int:
+        return int(self._clock.monotonic() * 1000)
 
     def _called(self, run: Run, exchange: Exchange) -> None:
         run.exchanges.append(exchange)
@@ -219,7 +222,7 @@ class Runner:
 
     def _cached(self, run: Run, step: Token) -> Any:
         token = self._tokens.get((run.integration, step.key))
-        if token is not None and token[1] > self._clock.now() and token[0] != step.instead_of:
+        if token is not None and token[1] > self._clock.monotonic() and token[0] != step.instead_of:
             return token[0]
         return _NOT_AT_HAND
 
@@ -243,7 +246,7 @@ class Runner:
             del self._making[key]
         if len(self._tokens) >= MAX_CACHED_TOKENS:
             self._tokens.clear()
-        self._tokens[key] = (token, self._clock.now() + int(lifetime * 1000) - TOKEN_MARGIN_MS)
+        self._tokens[key] = (token, self._clock.monotonic() + lifetime - TOKEN_MARGIN_S)
         making.set_result(token)
         return token
 
@@ -272,6 +275,7 @@ class Bucket:
 
     Args:
         full: What it holds at first, and at most.
+        now: Milliseconds of a clock that never goes back.
     """
 
     __slots__ = ("_at", "_left")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import structlog
 from msgspec import structs
 
-from wirechamber.clock import Clock
+from wirechamber.clock import Clock, SteadyClock
 from wirechamber.delivery.backlog import Backlog
 from wirechamber.delivery.courier import Courier, Pace
 from wirechamber.delivery.dispatch import READER, Dispatch, Integrations
@@ -42,7 +42,7 @@ class Delivering:
 
     def __init__(
         self, index: Index, integrations: Integrations, courier: Courier, dispatch: Dispatch, lanes: Lanes,
-        watermark: Watermark, log: EventLog, deliveries: Deliveries, clock: Clock,
+        watermark: Watermark, log: EventLog, deliveries: Deliveries, clock: SteadyClock,
     ) -> None:  # fmt: skip
         self._index = index
         self._integrations = integrations
@@ -79,7 +79,7 @@ class Delivering:
         # In this order: what is written down as held after the index knows better is noticed by the courier.
         await self._integrations.refresh()
         if record.active:
-            await self._deliveries.release(record.id, self._clock.now())
+            await self._deliveries.release(record.id, self._clock.steady())
             self._courier.wake()
         else:
             await self._deliveries.hold(record.id)
@@ -99,7 +99,7 @@ async def delivering(
     log: EventLog,
     store: Store,
     registry: Registry,
-    clock: Clock,
+    clock: SteadyClock,
     metrics: Metrics,
     agent: str,
     tasks: Tasks,
@@ -156,7 +156,7 @@ async def delivering(
     )
     await integrations.refresh()
     # Saving an integration and releasing what it held are two steps; a crash may have come between.
-    await store.deliveries.release_active(clock.now())
+    await store.deliveries.release_active(clock.steady())
     settling = tasks.essential(settler.run(courier.settled), "settler")
     followers = [
         tasks.essential(dispatch.run(), "dispatch"),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, Entry, EventLog, Scope
 from wirechamber.gateway.keeper import Keeper
@@ -99,7 +99,7 @@ class Outboxes:
     def __init__(
         self,
         log: EventLog,
-        clock: Clock,
+        clock: SteadyClock,
         tasks: Tasks,
         send: Callable[[Link, Event, Sequence[Subscription], Sent], bool],
     ) -> None:
@@ -247,7 +247,7 @@ class Outboxes:
 
     def _go_on(self, link: Link, outbox: Outbox) -> None:
         """Sends what there is room for, and reads on when that is little."""
-        now = self._clock.now()
+        now = self._clock.steady()
         while outbox.waiting and len(outbox.sent) < OUTSTANDING and link.online:
             before, event, wanted = outbox.waiting.popleft()
             if event.received_at + event.ttl * 1000 < now:

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.gateway.accounting import HOLD_S
 from wirechamber.gateway.allowance import Allowance
 from wirechamber.gateway.intake import Arrival, Intake
@@ -42,10 +42,16 @@ RANDOM_BYTES = 40
 class Publication(Arrival):
     """An event of a device that waits to be stored."""
 
-    __slots__ = ("_desk", "address", "at", "link", "publish", "sequence")
+    __slots__ = ("_desk", "address", "at", "link", "publish", "received_at", "sequence")
 
     def __init__(
-        self, desk: Publications, link: Link, publish: Publish, sequence: int, address: tuple[Any, ...], at: int
+        self,
+        desk: Publications,
+        link: Link,
+        publish: Publish,
+        sequence: int,
+        address: tuple[Any, ...],
+        clock: SteadyClock,
     ) -> None:
         self.event = None
         self._desk = desk
@@ -53,7 +59,8 @@ class Publication(Arrival):
         self.publish = publish
         self.sequence = sequence
         self.address = address
-        self.at = at
+        self.at = clock.now()
+        self.received_at = clock.steady()
 
     def make(self) -> Event:
         """As `Arrival.make`."""
@@ -68,7 +75,7 @@ class Publication(Arrival):
             name=publish.name,
             data=content.data,
             published_at=at,
-            received_at=at,
+            received_at=self.received_at,
             owner=device.owner or "",
             coreid=id,
             partition=id,
@@ -110,7 +117,7 @@ class Publications:
         *,
         intake: Intake,
         meter: Meter,
-        clock: Clock,
+        clock: SteadyClock,
         rate: float,
         burst: float,
         max_bytes: int,
@@ -161,7 +168,7 @@ class Publications:
             link.after_accounting(lambda: self._claimed(link, publish, sequence, address, code_text))
             return
         link.storing.add(message_id)
-        if not self._intake.add(Publication(self, link, publish, sequence, address, self._clock.now())):
+        if not self._intake.add(Publication(self, link, publish, sequence, address, self._clock)):
             link.storing.discard(message_id)
             self.refused["waiting"] += 1
 

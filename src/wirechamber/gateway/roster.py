@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.eventlog.base import Cursor
 from wirechamber.gateway.intake import Arrival
 from wirechamber.gateway.keeper import Keeper
@@ -23,7 +23,7 @@ class Status(Arrival):
 
     __slots__ = ("_clock", "_link", "_online")
 
-    def __init__(self, link: Link, clock: Clock, *, online: bool) -> None:
+    def __init__(self, link: Link, clock: SteadyClock, *, online: bool) -> None:
         super().__init__()
         self._link = link
         self._clock = clock
@@ -32,7 +32,7 @@ class Status(Arrival):
     def make(self) -> Event:
         """As `Arrival.make`."""
         assert self._link.device is not None
-        return status_event(self._link.device, online=self._online, now=self._clock.now())
+        return status_event(self._link.device, self._clock, online=self._online)
 
 
 class Roster:
@@ -46,7 +46,7 @@ class Roster:
     def __init__(
         self,
         store: Store,
-        clock: Clock,
+        clock: SteadyClock,
         keeper: Keeper,
         outboxes: Outboxes,
         *,
@@ -128,7 +128,7 @@ class Roster:
             resume_from: What the store knows of how far it has had its events.
         """
         now = self._clock.now()
-        self._tell(Arrival(status_event(device, online=False, now=now)))
+        self._tell(Arrival(status_event(device, self._clock, online=False)))
         self._keeper.keep(WentOffline(device=device.id, at=now, resume_from=resume_from or self.since))
 
     async def left_at(self, device_id: str) -> Cursor | None:

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.gateway import conversation as talk
@@ -77,7 +77,7 @@ class Gateway:
         log: EventLog,
         identity: Identity,
         server_key: ec.EllipticCurvePrivateKey,
-        clock: Clock,
+        clock: SteadyClock,
         settings: Settings,
         ready: Callable[[], Any],
         tcp_key: rsa.RSAPrivateKey | None = None,

@@ -18,7 +18,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: Derived from event and integration, so that making it twice gives one.
-        due_at: When the next attempt may start, milliseconds since 1970.
+        due_at: When the next attempt may start, in steady time (see `clock`), like the other two times.
         attempts: How many have been made.
         deadline_at: When the device's answer is overdue; one hook-error is appended then, unless `error_told`.
     """

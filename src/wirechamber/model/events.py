@@ -24,7 +24,7 @@ class Event(Struct, frozen=True, gc=False):
         name: As published, 1 to 64 characters; results of integrations may be longer.
         data: Text, or a data URL for binary content; None when published without data.
         published_at: When the publisher says it happened, milliseconds since 1970.
-        received_at: When it was accepted here, milliseconds since 1970.
+        received_at: When it was accepted here, in steady time (see `clock`): what its age and `ttl` are counted from.
         owner: Id of the user who owned it at acceptance; streams and replays authorise against this, never against
             the present owner of the device.
         product: Product id of the device; the platform's id while it is in no product.

@@ -75,6 +75,15 @@ class TaskCounts(Protocol):
     errors: Counter[str]
 
 
+class ClockCounts(Protocol):
+    """What the clock tells of itself."""
+
+    steps: int
+
+    @property
+    def doubt_s(self) -> float: ...  # noqa: D102
+
+
 class Metrics(Collector):
     """Everything that is counted in one cloud."""
 
@@ -90,6 +99,7 @@ class Metrics(Collector):
         self._links: LinkCounts | None = None
         self._loop: LoopCounts | None = None
         self._tasks: TaskCounts | None = None
+        self._clock: ClockCounts | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(namespace="wirechamber", registry=self._registry)
@@ -126,6 +136,10 @@ class Metrics(Collector):
     def depth_exceeded(self) -> None:
         """An event was too deep in a chain of causes to trigger anything."""
         self._too_deep += 1
+
+    def watch_clock(self, clock: ClockCounts) -> None:
+        """Reads what the clock recognised."""
+        self._clock = clock
 
     def watch_streams(self, streams: StreamCounts) -> None:
         """Reads the streams' own counts."""
@@ -176,6 +190,11 @@ class Metrics(Collector):
             errors = {(name,): n for name, n in self._tasks.errors.items()}
             yield _counter("task_errors", "Short tasks that ended by an error.", ("task",), errors)
         streams, delivery = self._streams, self._delivery
+        clock = self._clock
+        if clock is not None:
+            yield _counter("clock_steps", "Times that the machine's clock was set.", (), {(): clock.steps})
+            text = "By how much the clock was set, while that is not believed."
+            yield _gauge("clock_doubt_seconds", text, lambda: clock.doubt_s)
         if streams is not None:
             yield _gauge("streams_open", "Event streams open.", lambda: streams.open)
             yield _counter("stream_events", "Events written to streams.", (), {(): streams.sent})

@@ -92,7 +92,7 @@ class Access:
         self._passwords = Passwords()
         self._cache: dict[str, Grant] = {}
         self._revision = -1
-        self._failures: dict[str, tuple[int, int]] = {}
+        self._failures: dict[str, tuple[int, float]] = {}
 
     # --- users ---
 
@@ -166,11 +166,11 @@ class Access:
             InvalidGrant: It is not, or there is no such user: the two are never told apart.
             TooMany: Too many failures from this address.
         """
-        now = self._clock.now()
-        failures, since = self._failures.get(address, (0, 0))
-        wait = since + int(self._settings.login_block * 1000) - now
+        now = self._clock.monotonic()
+        failures, since = self._failures.get(address, (0, now))
+        wait = since + self._settings.login_block - now
         if failures >= self._settings.login_failures and wait > 0:
-            seconds = wait // 1000 + 1
+            seconds = int(wait) + 1
             raise TooMany(f"too many failed logins from this address; try again in {seconds} s", retry_after=seconds)
         user = await self._store.users.by_name(name) if len(name) <= MAX_USER_NAME else None
         if await self._passwords.verify(None if user is None else user.password, password):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.eventlog.base import EventLog
 from wirechamber.model.devices import CELLULAR, Device
 from wirechamber.model.events import Event
@@ -21,14 +21,15 @@ def idle_limit(platform_id: int) -> float:
     return IDLE_CELLULAR_S if platform_id in CELLULAR else IDLE_S
 
 
-def status_event(device: Device, *, online: bool, now: int) -> Event:
+def status_event(device: Device, clock: SteadyClock, *, online: bool) -> Event:
     """The event that tells a device's owner that it came or went."""
+    now = clock.now()
     return Event(
         id=new_id(now),
         name=STATUS_EVENT,
         data="online" if online else "offline",
         published_at=now,
-        received_at=now,
+        received_at=clock.steady(),
         owner=device.owner or "",
         coreid=device.id,
         partition=device.id,
@@ -38,7 +39,6 @@ def status_event(device: Device, *, online: bool, now: int) -> Event:
     )
 
 
-async def tell_status(log: EventLog, clock: Clock, changes: list[tuple[Device, bool]]) -> None:
+async def tell_status(log: EventLog, clock: SteadyClock, changes: list[tuple[Device, bool]]) -> None:
     """Appends one event for each change, in order."""
-    now = clock.now()
-    await log.append([status_event(device, online=online, now=now) for device, online in changes])
+    await log.append([status_event(device, clock, online=online) for device, online in changes])

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.errors import BadInput, Unavailable
 from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.model.events import BY_API, Event
@@ -17,21 +17,21 @@ from wirechamber.observe.metrics import Metrics
 from wirechamber.settings import Settings
 
 # How full the disk is, is looked at this often.
-DISK_CHECK_MS = 1_000
+DISK_CHECK_S = 1.0
 MAX_IDEMPOTENCY_KEY = 255
 
 
 class Publishing:
     """Accepts events that users publish through the API."""
 
-    def __init__(self, log: EventLog, clock: Clock, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, log: EventLog, clock: SteadyClock, settings: Settings, metrics: Metrics) -> None:
         self._log = log
         self._clock = clock
         self._metrics = metrics
         self._max_bytes = settings.max_event_bytes
         self._folder = settings.data_folder
         self._floor = settings.disk_floor_mb * 1024 * 1024
-        self._looked_at = 0
+        self._look_at = 0.0
         self._room = True
 
     async def publish(
@@ -59,7 +59,7 @@ class Publishing:
             name=name,
             data=text,
             published_at=now,
-            received_at=now,
+            received_at=self._clock.steady(),
             owner=owner,
             coreid=BY_API,
             partition=owner,
@@ -80,9 +80,9 @@ class Publishing:
 
     def check_disk(self) -> None:
         """Raises Unavailable when less of the disk is free than the setting wants; looked at once a second."""
-        now = self._clock.now()
-        if now - self._looked_at >= DISK_CHECK_MS:
-            self._looked_at = now
+        now = self._clock.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + DISK_CHECK_S
             self._room = self._floor == 0 or shutil.disk_usage(self._folder).free >= self._floor
         if not self._room:
             raise Unavailable("the disk of this cloud is nearly full; nothing was stored, try again later")

@@ -311,6 +311,9 @@ class Deliveries(Protocol):
     async def release_active(self, due_at: int) -> int:
         """The same for every integration that is active (asked once, at the start). Returns how many."""
 
+    async def bring_forward(self, ms: int) -> int:
+        """Makes what waits due so much earlier, since steady time was set back. Returns how many."""
+
     async def open_of(self, integration_id: str) -> int:
         """How many deliveries of the integration are waiting or held."""
 

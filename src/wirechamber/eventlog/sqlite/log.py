@@ -22,12 +22,12 @@ from typing import Any
 import msgspec
 import structlog
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.errors import Unavailable
 from wirechamber.eventlog.base import MAX_PAGE, Cursor, Entry, Gap, NotACursor, Page, Scope
 from wirechamber.eventlog.sqlite.file import FILE, Durability, connect, open_file
 from wirechamber.eventlog.sqlite.reading import page_query, trimmed_to
-from wirechamber.eventlog.sqlite.trimming import over_quota, trim_age, trim_owner
+from wirechamber.eventlog.sqlite.trimming import AHEAD_MS, Front, front_of, over_quota, trim_age, trim_owner
 from wirechamber.eventlog.tail import Tail
 from wirechamber.model.events import Event
 from wirechamber.sqlite import transaction
@@ -86,8 +86,9 @@ class _Task:
 class SqliteEventLog:
     """An event log in one file. Open it with `open_sqlite_log`."""
 
-    def __init__(self, file: Path, writer: sqlite3.Connection, newest: int) -> None:
+    def __init__(self, file: Path, writer: sqlite3.Connection, newest: int, clock: SteadyClock) -> None:
         self._file = file
+        self._clock = clock
         self._writer = writer
         self._newest = newest
         # What owners used since it was last written down, and by how many events.
@@ -167,7 +168,11 @@ class SqliteEventLog:
         """Removes old events in small steps, appends going in between."""
         removed = 0
         bound = int(not_after)
-        while step := await self._on_writer(lambda db: trim_age(db, before_time, bound)):
+        latest = max(self._clock.now(), self._clock.steady()) + AHEAD_MS
+        while front := await self._loop.run_in_executor(self._readers, self._front, latest):
+            step = await self._on_writer(partial(trim_age, before_time=before_time, not_after=bound, front=front))
+            if not step:
+                break
             removed += step
         if owner_bytes is not None:
             for owner in await self._on_writer(lambda db: over_quota(db, owner_bytes)):
@@ -203,6 +208,12 @@ class SqliteEventLog:
         except sqlite3.Error as problem:
             raise Unavailable(f"the event log can't be read: {problem}") from problem
         return Cursor(str(self._newest + 1 if first is None else first))
+
+    def _front(self, latest: int) -> Front | None:
+        try:
+            return front_of(self._connection(), latest)
+        except sqlite3.Error as problem:
+            raise Unavailable(f"the event log can't be read: {problem}") from problem
 
     def _within(self, owner: str, cursor: Cursor, count: int) -> Cursor:
         # Of the index only, and of what is after the cursor.
@@ -313,12 +324,13 @@ class SqliteEventLog:
         first = self._newest + 1
         rows: list[tuple[Any, ...]] = []
         used: dict[str, int] = {}
+        # Should the time to which the clock was set turn out to be the right one, these are not old by then.
+        ahead = self._clock.ahead()
         for position, event in enumerate(events, first):
             record = _encode(event)
             size = len(record)
-            rows.append(
-                (position, event.id, event.owner, event.coreid, event.name, event.received_at, size, record.decode())
-            )
+            age_from = event.received_at + ahead
+            rows.append((position, event.id, event.owner, event.coreid, event.name, age_from, size, record.decode()))
             used[event.owner] = used.get(event.owner, 0) + size
         newest = first + len(events) - 1
         # A transaction of its own, begun and committed within the statement: each further one would wait for the GIL.
@@ -373,7 +385,7 @@ class SqliteEventLog:
 
 
 @asynccontextmanager
-async def open_sqlite_log(folder: Path, *, durability: Durability, clock: Clock) -> AsyncIterator[SqliteEventLog]:
+async def open_sqlite_log(folder: Path, *, durability: Durability, clock: SteadyClock) -> AsyncIterator[SqliteEventLog]:
     """Opens the log in a folder, making it if need be, and closes it at the end.
 
     Args:
@@ -388,7 +400,7 @@ async def open_sqlite_log(folder: Path, *, durability: Durability, clock: Clock)
         writer, newest = await asyncio.get_running_loop().run_in_executor(None, open_file, file, durability)
     except sqlite3.Error as problem:
         raise Unavailable(f"{file} can't be used: {problem}; put it back from your backup if it is damaged") from None
-    log = SqliteEventLog(file, writer, newest)
+    log = SqliteEventLog(file, writer, newest, clock)
     try:
         yield log
     finally:

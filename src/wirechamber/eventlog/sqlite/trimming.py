@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import NamedTuple
 
 import msgspec
 
-# Rows that one step removes; appends go in between.
-TRIM_ROWS = 2_000
+# What one step removes at most, some 20 ms; appends go in between.
+TRIM_ROWS = 1_000
+TRIM_BYTES = 1 << 20
+# An event that was stored more than this ahead of the present time was stamped by a clock that had been set wrong.
+AHEAD_MS = 86_400_000
 
 _encode = msgspec.json.Encoder().encode
 
 
-def trim_age(db: sqlite3.Connection, before_time: int, not_after: int) -> int:
+class Front(NamedTuple):
+    """The oldest event that is stamped with a time that can be true; those before it are as old at least."""
+
+    position: int
+    received_at: int
+
+
+def front_of(db: sqlite3.Connection, latest: int) -> Front | None:
+    """Passes over the events at the beginning of the log that are stamped later than `latest`: the clock was ahead."""
+    query = "select position, received_at from event where received_at <= ? order by position limit 1"
+    row = db.execute(query, (latest,)).fetchone()
+    return None if row is None else Front(*row)
+
+
+def trim_age(db: sqlite3.Connection, before_time: int, not_after: int, front: Front) -> int:
     """Removes a few of the events received before a time (milliseconds since 1970); returns how many."""
     # In order of position, which is nearly that of time: the first young event ends a step.
     rows = db.execute(
-        "select position, owner, size, received_at < ? from event where position <= ? order by position limit ?",
-        (before_time, not_after, TRIM_ROWS),
+        "select position, owner, size, received_at < ? or position < ? from event"
+        " where position <= ? order by position limit ?",
+        (before_time, front.position if front.received_at < before_time else 0, not_after, TRIM_ROWS),
     ).fetchall()
-    old = []
-    for row in rows:
-        if not row[3]:
+    old: list[tuple[int, str, int]] = []
+    taken = 0
+    for position, owner, size, is_old in rows:
+        if not is_old or taken > TRIM_BYTES:
             break
-        old.append(row)
-    return _remove(db, [(position, owner, size) for position, owner, size, _ in old], everybody=True)
+        old.append((position, owner, size))
+        taken += size
+    return _remove(db, old, everybody=True)
 
 
 def over_quota(db: sqlite3.Connection, owner_bytes: int) -> list[str]:
@@ -40,11 +61,12 @@ def trim_owner(db: sqlite3.Connection, owner: str, owner_bytes: int, not_after: 
         (owner, not_after, TRIM_ROWS),
     ).fetchall()
     over = []
+    taken = 0
     for row in rows:
-        if used <= owner_bytes:
+        if used - taken <= owner_bytes or taken > TRIM_BYTES:
             break
         over.append(row)
-        used -= row[2]
+        taken += row[2]
     return _remove(db, over, everybody=False)
 
 
