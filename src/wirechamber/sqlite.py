@@ -19,3 +19,14 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         if db.in_transaction:
             db.execute("rollback")
         raise
+
+
+@contextmanager
+def snapshot(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """A read transaction on a connection in autocommit mode: all that is read in it is of one moment."""
+    db.execute("begin")
+    try:
+        yield db
+    finally:
+        if db.in_transaction:
+            db.execute("rollback")

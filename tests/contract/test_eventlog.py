@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -289,5 +290,66 @@ def test_looking_back_is_bounded_by_events_of_the_owner(opener: LogOpener, tmp_p
             assert await log.within("ann", ann[6], 3) == ann[6]
             page = await log.read(Scope(owner="ann"), await log.within("ann", log.origin, 3))
             assert [entry.cursor for entry in page.entries] == list(ann[7:])
+
+    run(work())
+
+
+def test_a_page_ends_where_the_tail_does(opener: LogOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opener(tmp_path) as log:
+            ann = await log.append(numbered(0, 3, owner="ann"))
+            await log.append(numbered(3, 7, owner="bob"))
+            for scope in (Scope(owner="ann"), Scope(owner="ann", prefix="x"), Scope(owner="ann", coreid="y")):
+                page = await log.read(scope, ann[-1])
+                # Nothing more of the scope: whoever reads on does so in the tail, and waits there.
+                assert (page.entries, page.after, page.more) == ([], log.tail.newest, False)
+                assert log.tail.since(page.after) == []
+        async with opener(tmp_path) as log:
+            for after in (log.origin, ann[0], ann[-1]):
+                page = await log.read(Scope(owner="ann"), after)
+                assert (page.after, page.more) == (log.tail.newest, False)
+
+    run(work())
+
+
+def test_a_page_holds_nothing_that_the_tail_has_not_got(opener: LogOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opener(tmp_path) as log:
+            told = [log.origin]
+            log.tail.listen(lambda entries: told.append(entries[-1].cursor))
+
+            async def read() -> None:
+                # At the end all the time, where rows are stored before the tail is told of them.
+                after = log.origin
+                while not writing.done():
+                    page = await log.read(Scope(), after, 1_000)
+                    assert log.order(page.after) <= log.order(told[-1])
+                    assert all(log.order(entry.cursor) <= log.order(told[-1]) for entry in page.entries)
+                    after = page.after
+
+            async def write() -> None:
+                for number in range(0, 30_000, 1_000):
+                    await log.append(numbered(number, 1_000))
+
+            writing = asyncio.ensure_future(write())
+            await asyncio.gather(read(), read(), writing)
+
+    run(work())
+
+
+def test_a_listener_that_fails_is_nobody_elses_trouble(opener: LogOpener, tmp_path: Path) -> None:
+    def fail(entries: Sequence[Entry]) -> None:
+        raise RuntimeError("this listener is broken")
+
+    async def work() -> None:
+        async with opener(tmp_path) as log:
+            seen: list[Entry] = []
+            log.tail.listen(fail)
+            log.tail.listen(seen.extend)
+            waiting = asyncio.ensure_future(log.tail.wait_beyond(log.origin))
+            await asyncio.sleep(0)
+            cursors = await log.append(numbered(0, 2))
+            await waiting
+            assert [entry.cursor for entry in seen] == cursors
 
     run(work())

@@ -20,9 +20,16 @@ class Wire:
         self.writes: list[bytes] = []
         self.stuck = 0
         self.gone: list[str] = []
+        self.closing = False
+        self.broken = False
 
     def write(self, data: bytes) -> None:
+        if self.broken or self.closing:
+            raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
         self.writes.append(data)
+
+    def is_closing(self) -> bool:
+        return self.closing
 
     def get_write_buffer_size(self) -> int:
         return self.stuck
@@ -100,6 +107,69 @@ def test_a_slow_reader_is_let_go_and_the_others_are_not_delayed() -> None:
     run(scenario)
 
 
+def test_readers_that_close_or_break_cost_the_others_nothing() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        wires = [Wire() for _ in range(9)]
+        for index, wire in enumerate(wires):
+            # Three to a group, so that there are readers and groups behind each.
+            join(hub, wire, prefix="temp"[: index // 3])
+        wires[0].closing = wires[4].broken = wires[8].closing = True
+
+        def cut(reason: str) -> None:
+            raise RuntimeError("this reader can't even be let go")
+
+        hub.join(Scope(owner=OWNER), Reader(wires[4], cut))
+        for position in (1, 2):
+            tail.extend([an_entry(position)])
+            await settle()
+        good = [wire for index, wire in enumerate(wires) if index not in (0, 4, 8)]
+        assert all(len(wire.writes) == 2 and wire.gone == [] for wire in good)
+        assert [wires[index].gone for index in (0, 4, 8)] == [["closed"], ["failed"], ["closed"]]
+        assert (hub.open, hub.let_go, hub.sent) == (6, 2, 12)
+        # A newcomer is taken in, and the groups go on.
+        late = Wire()
+        join(hub, late)
+        tail.extend([an_entry(3)])
+        await settle()
+        assert len(late.writes) == 1
+
+    run(scenario)
+
+
+def test_an_event_that_can_not_be_shown_costs_no_other() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        wire = Wire()
+        join(hub, wire)
+        tail.extend([an_entry(1, data=b"not text"), an_entry(2)])
+        await settle()
+        assert b"id: 2\n" in b"".join(wire.writes)
+        assert b"id: 1\n" not in b"".join(wire.writes)
+
+    run(scenario)
+
+
+def test_an_event_asks_only_the_groups_that_it_concerns() -> None:
+    asked: list[str] = []
+
+    class Asked(str):
+        """Text that tells when its beginning is compared."""
+
+        def startswith(self, *rest: object) -> bool:
+            asked.append(str(self))
+            return super().startswith(*rest)  # type: ignore[arg-type]
+
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        wires = [Wire() for _ in range(3_000)]
+        for index, wire in enumerate(wires):
+            join(hub, wire, **({"coreid": f"{index:024}"} if index % 2 else {"prefix": f"n{index:05}"}))
+        tail.extend([an_entry(1, Asked("n00004/x"), coreid=f"{7:024}")])
+        await settle()
+        assert [index for index, wire in enumerate(wires) if wire.writes] == [4, 7]
+        assert asked == []
+
+    run(scenario)
+
+
 def test_a_reader_that_joins_gets_nothing_that_was_stored_before() -> None:
     async def scenario(tail: Tail, hub: Hub) -> None:
         first, late = Wire(), Wire()
@@ -123,7 +193,7 @@ def test_leaving_leaves_nothing_behind() -> None:
         hub.leave(scope, reader)
         tail.extend([an_entry(1)])
         await settle()
-        assert (wire.writes, hub.open, hub._groups, hub._by_owner) == ([], 0, {}, {})
+        assert (wire.writes, hub.open, hub._groups, hub._audiences) == ([], 0, {}, {})
 
     run(scenario)
 

@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.delivery.builders import an_event
+from tests.streams.test_hub import Wire
 from wirechamber.clock import SystemClock
 from wirechamber.eventlog.base import Cursor, EventLog, Scope
 from wirechamber.eventlog.sqlite import open_sqlite_log
 from wirechamber.model.events import Event
+from wirechamber.streams.hub import Hub, Reader
 from wirechamber.streams.resume import Start, history, recent
 
 NAMES = st.sampled_from(["temp/a", "temp/b", "Temp/a", "hum"])
@@ -61,6 +63,49 @@ def test_whoever_resumes_gets_each_later_event_once(
         assert told == [cursor for cursor, name in later if name.startswith(prefix)]
 
     asyncio.run(work())
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seen=st.lists(st.integers(0, 299), min_size=1, max_size=8), page=st.sampled_from([1, 7, 500]), ring=st.booleans()
+)
+def test_ids_only_grow_however_many_resume_while_events_come_in(
+    tmp_path_factory: pytest.TempPathFactory, seen: list[int], page: int, ring: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+
+    async def work() -> None:
+        async with open_sqlite_log(folder, durability="normal", clock=SystemClock()) as log:
+            stored = list(await log.append(_events(["temp"] * 300, 0)))
+            if not ring:
+                log.tail._forget_half()
+            hub = Hub(log.tail, 1 << 30)
+            scope = Scope(owner="owner-1")
+
+            async def resume(position: Cursor) -> list[int]:
+                wire = Wire()
+                start = Start(log, str(position))
+                async for frame in history(log, scope, start):
+                    wire.write(frame)
+                for frame in recent(log, scope, start.position):
+                    wire.write(frame)
+                hub.join(scope, Reader(wire, lambda why: None))
+                await writing
+                await asyncio.sleep(0.01)
+                return [int(found) for found in re.findall(rb"id: (\d+)", b"".join(wire.writes))]
+
+            async def write() -> None:
+                for number in range(300, 600, 3):
+                    stored.extend(await log.append(_events(["temp"] * 3, number)))
+
+            writing = asyncio.ensure_future(write())
+            for position, told in zip(seen, await asyncio.gather(*(resume(stored[at]) for at in seen)), strict=True):
+                assert told == [int(cursor) for cursor in stored[position + 1 :]]
+            hub.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wirechamber.streams.resume.PAGE", page)
+        asyncio.run(work())
 
 
 def _events(names: list[str], first: int) -> list[Event]:

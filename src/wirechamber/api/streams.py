@@ -7,6 +7,7 @@ import contextlib
 from collections import Counter
 from typing import Any
 
+import structlog
 from aiohttp import web
 
 from wirechamber.api.http import COMMON_HEADERS, Call
@@ -14,9 +15,10 @@ from wirechamber.api.routing import Parameter, Route
 from wirechamber.errors import CloudError, InvalidToken, TooMany, Unavailable
 from wirechamber.eventlog.base import Scope
 from wirechamber.model.names import check_prefix
+from wirechamber.observe.logs import Seldom
 from wirechamber.protocols import sse
 from wirechamber.services.access import Access
-from wirechamber.streams.hub import Reader
+from wirechamber.streams.hub import CLOSED, FAILED, SLOW, Reader
 from wirechamber.streams.resume import Start, history, recent
 
 HEADERS = {
@@ -26,10 +28,8 @@ HEADERS = {
     # nginx would gather a stream in its buffers otherwise.
     "X-Accel-Buffering": "no",
 }
-# Why a reader was let go without a proper end: it does not read, so it would not see one.
-SLOW = "slow"
 
-
+_seldom = Seldom(structlog.get_logger("wirechamber.api"))
 KEEP_ALIVE = sse.chunk(sse.KEEP_ALIVE)
 # Streams that are looked after before others have their turn.
 SLICE = 200
@@ -101,9 +101,10 @@ async def _stream(call: Call, coreid: str | None) -> web.StreamResponse:
     streams.count += 1
     streams.by_address[address] += 1
     try:
-        await response.prepare(request)
-        await response.write(sse.GREETING)
+        # A reader may go away at any moment: that is no fault of anybody's.
         with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            await response.write(sse.GREETING)
             await _follow(call, response, scope, start)
     finally:
         streams.count -= 1
@@ -128,7 +129,7 @@ async def _follow(call: Call, response: web.StreamResponse, scope: Scope, start:
     opened = call.request.app[OPEN]
     opened.live[live] = None
     try:
-        if await live.gone == SLOW:
+        if await live.gone in (SLOW, FAILED):
             transport.abort()
     finally:
         del opened.live[live]
@@ -138,17 +139,28 @@ async def _follow(call: Call, response: web.StreamResponse, scope: Scope, start:
 async def look_after(opened: Open, access: Access, every_s: float) -> None:
     """Writes keep-alives for ever, and ends the streams whose token is no longer good.
 
-    One task for all: a timer for each stream would be a third of what an idle one costs.
+    One task for all: a timer for each stream would be a third of what an idle one costs. What goes wrong with one
+    stream ends that one.
     """
     while True:
         await asyncio.sleep(every_s)
         for number, live in enumerate(list(opened.live)):
             if number % SLICE == 0:
                 await asyncio.sleep(0)
-            if live.transport.is_closing():
-                live.end("closed")
-            elif await _may_go_on(live, access) and not live.gone.done():
-                live.transport.write(KEEP_ALIVE)
+            try:
+                await _look_at(live, access)
+            except Exception as problem:
+                _seldom.warning("stream_not_looked_after", why=repr(problem))
+                live.end(FAILED)
+
+
+async def _look_at(live: Live, access: Access) -> None:
+    if await _may_go_on(live, access) and not live.gone.done():
+        # Asked right before the write, with nothing to wait for in between: a closed transport raises.
+        if live.transport.is_closing():
+            live.end(CLOSED)
+        else:
+            live.transport.write(KEEP_ALIVE)
 
 
 async def _may_go_on(live: Live, access: Access) -> bool:

@@ -66,7 +66,9 @@ class Page(Struct, frozen=True):
 
     Attributes:
         entries: In order of position.
-        after: Everything of the scope up to here has been seen: read on from here.
+        after: Everything of the scope up to here has been seen: read on from here. It is never beyond the newest entry
+            of the log's tail, and it is that one where the scope has nothing more, so a reader who has come to the end
+            goes on with the tail.
         more: Whether there may be more already; when false, the reader has reached the newest event.
         gap: Set when events of the scope between the reader's position and the first entry were already gone.
     """
@@ -95,7 +97,10 @@ class EventLog(Protocol):
         """
 
     async def read(self, scope: Scope, after: Cursor, limit: int = MAX_PAGE) -> Page:
-        """The scope's entries after a cursor, oldest first; holds nothing open afterwards."""
+        """The scope's entries after a cursor, oldest first, up to what is the tail's newest when it is called.
+
+        Holds nothing open afterwards.
+        """
 
     async def newest(self) -> Cursor:
         """The cursor of the newest event, or the origin when nothing was ever appended."""

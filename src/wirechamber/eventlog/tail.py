@@ -1,7 +1,8 @@
 """The newest entries of the log in memory: how readers follow it without polling.
 
 The log calls `extend` on the event loop's thread, once per group commit, after the entries are durable. A reader
-either listens (called synchronously with each batch) or asks for what came since its cursor and waits.
+either listens (called synchronously with each batch) or asks for what came since its cursor and waits. A listener that
+fails is that listener's trouble: the log and the others go on.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import structlog
+
 if TYPE_CHECKING:
     from wirechamber.eventlog.base import Cursor, Entry
 
 # Enough for a reader to be a second behind at full speed, and bounded in bytes for large events.
 MAX_ENTRIES = 16_384
 MAX_BYTES = 32 * 1024 * 1024
+
+_log = structlog.get_logger("wirechamber.eventlog")
 
 Listener = Callable[["Sequence[Entry]"], None]
 
@@ -51,7 +56,11 @@ class Tail:
         if len(self._entries) > MAX_ENTRIES or self._bytes > MAX_BYTES:
             self._forget_half()
         for listener in tuple(self._listeners):
-            listener(entries)
+            try:
+                listener(entries)
+            except Exception:
+                # The events are stored: whoever sent them must be told so, and the next reader, too.
+                _log.exception("listener_failed", first=entries[0].cursor, last=entries[-1].cursor)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

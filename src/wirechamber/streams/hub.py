@@ -2,6 +2,9 @@
 
 A reader is a transport. What waits for a slow one is bounded: a reader whose buffer is over the bound is let go, rather
 than delaying the others or filling memory. Bursts are merged: everything a group gets within one flush is one write.
+
+What goes wrong with one reader, or with one event, is that one's: whoever can't be written to is let go and resumes
+where it was, and everybody else gets what is theirs.
 """
 
 from __future__ import annotations
@@ -10,14 +13,26 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import structlog
+
 from wirechamber.eventlog.base import Cursor, Entry, Scope
 from wirechamber.eventlog.tail import Tail
 from wirechamber.model.events import Event
+from wirechamber.model.prefixes import Prefixes
 from wirechamber.model.times import iso
+from wirechamber.observe.logs import Seldom
 from wirechamber.protocols import sse
+
+_seldom = Seldom(structlog.get_logger("wirechamber.streams"))
 
 # Under load, writes are gathered for this long; a lone event is written at once.
 MERGE_S = 0.002
+
+# Why a reader is let go. Slow and failed ones get no proper end: they do not read, so they would not see one.
+SLOW = "slow"
+FAILED = "failed"
+CLOSED = "closed"
+SHUTDOWN = "shutdown"
 
 
 class Sink(Protocol):
@@ -25,6 +40,7 @@ class Sink(Protocol):
 
     def write(self, data: bytes) -> None: ...  # noqa: D102
     def get_write_buffer_size(self) -> int: ...  # noqa: D102
+    def is_closing(self) -> bool: ...  # noqa: D102
 
 
 class Reader:
@@ -59,13 +75,19 @@ class Hub:
     Args:
         tail: The newest entries; the hub listens to it until `close`.
         buffer_bytes: How much may wait for a slow reader.
+
+    Attributes:
+        open: Readers now.
+        sent: Events written, once for each reader.
+        let_go: Readers that were let go because they were slow or could not be written to.
     """
 
     def __init__(self, tail: Tail, buffer_bytes: int) -> None:
         self._tail = tail
         self._buffer_bytes = buffer_bytes
         self._groups: dict[Scope, Group] = {}
-        self._by_owner: dict[str, list[Group]] = {}
+        # By owner, and by device for those who want one device's events: an event looks up the groups it concerns.
+        self._audiences: dict[tuple[str | None, str | None], Prefixes[Group]] = {}
         self._dirty: list[Group] = []
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
@@ -78,13 +100,14 @@ class Hub:
     def join(self, scope: Scope, reader: Reader) -> None:
         """Writes to the reader, from the next entry on, what the scope holds. The scope names an owner."""
         group = self._groups.get(scope)
-        if group is None:
-            group = self._groups[scope] = Group(scope)
-            assert scope.owner is not None
-            self._by_owner.setdefault(scope.owner, []).append(group)
-        elif group.pending:
-            # What waits to be flushed came before this reader joined.
+        if group is not None and group.pending:
+            # What waits to be flushed came before this reader joined. The group may go with its last reader.
             self._flush()
+            group = self._groups.get(scope)
+        if group is None:
+            assert scope.owner is not None
+            group = self._groups[scope] = Group(scope)
+            self._audiences.setdefault((scope.owner, scope.coreid), Prefixes()).add(scope.prefix, group)
         group.readers[reader] = None
         self.open += 1
 
@@ -97,11 +120,10 @@ class Hub:
         self.open -= 1
         if not group.readers:
             del self._groups[scope]
-            assert scope.owner is not None
-            groups = self._by_owner[scope.owner]
-            groups.remove(group)
-            if not groups:
-                del self._by_owner[scope.owner]
+            audience = self._audiences[scope.owner, scope.coreid]
+            audience.discard(scope.prefix, group)
+            if not audience:
+                del self._audiences[scope.owner, scope.coreid]
 
     def close(self) -> None:
         """Stops listening, and lets every reader go."""
@@ -109,21 +131,23 @@ class Hub:
         self._flush()
         for group in list(self._groups.values()):
             for reader in list(group.readers):
-                reader.let_go("shutdown")
+                self._let_go(group, reader, SHUTDOWN)
 
     def _arrived(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            groups = self._by_owner.get(entry.event.owner)
-            if groups is None:
+            event = entry.event
+            groups = self._concerned(event)
+            if not groups:
                 continue
-            frame: bytes | None = None
+            try:
+                frame = framed(entry)
+            except Exception as problem:
+                _seldom.warning("event_not_streamed", why=repr(problem), position=entry.cursor)
+                continue
             for group in groups:
-                if group.scope.holds(entry.event):
-                    if frame is None:
-                        frame = framed(entry)
-                    if not group.pending:
-                        self._dirty.append(group)
-                    group.pending.append(frame)
+                if not group.pending:
+                    self._dirty.append(group)
+                group.pending.append(frame)
         if self._dirty and not self._flush_due:
             self._flush_due = True
             # Idle: at the end of this turn of the loop. Busy: when the merge window ends.
@@ -133,27 +157,49 @@ class Hub:
             else:
                 self._loop.call_soon(self._flush)
 
+    def _concerned(self, event: Event) -> list[Group]:
+        audiences, owner, name = self._audiences, event.owner, event.name
+        everything = audiences.get((owner, None))
+        groups = [] if everything is None else everything.match(name)
+        device = audiences.get((owner, event.coreid))
+        return groups if device is None else groups + device.match(name)
+
     def _flush(self) -> None:
         self._flush_due = False
         dirty, self._dirty = self._dirty, []
-        limit = self._buffer_bytes
         for group in dirty:
-            count = len(group.pending)
-            data = group.pending[0] if count == 1 else b"".join(group.pending)
-            group.pending = []
-            slow: list[Reader] = []
-            for reader in group.readers:
-                sink = reader.sink
-                if sink.get_write_buffer_size() > limit:
-                    slow.append(reader)
+            pending, group.pending = group.pending, []
+            self._write(group, pending[0] if len(pending) == 1 else b"".join(pending), len(pending))
+        self._last_flush = self._loop.time()
+
+    def _write(self, group: Group, data: bytes, count: int) -> None:
+        limit = self._buffer_bytes
+        ended: list[tuple[Reader, str]] = []
+        for reader in group.readers:
+            sink = reader.sink
+            try:
+                # Nothing may wait between the question and the write: a closed transport raises.
+                if sink.is_closing():
+                    ended.append((reader, CLOSED))
+                elif sink.get_write_buffer_size() > limit:
+                    ended.append((reader, SLOW))
                 else:
                     sink.write(data)
-            self.sent += count * (len(group.readers) - len(slow))
-            for reader in slow:
-                self.let_go += 1
-                self.leave(group.scope, reader)
-                reader.let_go("slow")
-        self._last_flush = self._loop.time()
+            except Exception as problem:
+                _seldom.warning("stream_not_written", why=repr(problem))
+                ended.append((reader, FAILED))
+        self.sent += count * (len(group.readers) - len(ended))
+        for reader, why in ended:
+            self._let_go(group, reader, why)
+
+    def _let_go(self, group: Group, reader: Reader, why: str) -> None:
+        self.leave(group.scope, reader)
+        if why in (SLOW, FAILED):
+            self.let_go += 1
+        try:
+            reader.let_go(why)
+        except Exception as problem:
+            _seldom.warning("stream_not_ended", why=repr(problem))
 
 
 def formatted(cursor: Cursor, event: Event) -> bytes:

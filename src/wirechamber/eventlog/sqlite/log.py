@@ -30,7 +30,7 @@ from wirechamber.eventlog.sqlite.reading import page_query, trimmed_to
 from wirechamber.eventlog.sqlite.trimming import AHEAD_MS, Front, front_of, over_quota, trim_age, trim_owner
 from wirechamber.eventlog.tail import Tail
 from wirechamber.model.events import Event
-from wirechamber.sqlite import transaction
+from wirechamber.sqlite import snapshot, transaction
 
 _log = structlog.get_logger("wirechamber.eventlog")
 
@@ -154,7 +154,10 @@ class SqliteEventLog:
 
     async def read(self, scope: Scope, after: Cursor, limit: int = MAX_PAGE) -> Page:
         """The scope's entries after a cursor."""
-        return await self._loop.run_in_executor(self._readers, self._read, scope, int(after), min(limit, MAX_PAGE))
+        newest = int(self._tail.newest)
+        return await self._loop.run_in_executor(
+            self._readers, self._read, scope, int(after), newest, min(limit, MAX_PAGE)
+        )
 
     async def newest(self) -> Cursor:
         """The newest event's cursor."""
@@ -224,13 +227,14 @@ class SqliteEventLog:
             raise Unavailable(f"the event log can't be read: {problem}") from problem
         return cursor if row is None else Cursor(str(row[0]))
 
-    def _read(self, scope: Scope, after: int, limit: int) -> Page:
+    def _read(self, scope: Scope, after: int, newest: int, limit: int) -> Page:
         db = self._connection()
+        query, values, scanned = page_query(scope, after, newest, limit)
         try:
-            # One statement each, so no transaction stays open; trimming only ever raises the marks.
-            query, values, scanned = page_query(scope, after, limit)
-            rows = db.execute(query, values).fetchall()
-            trimmed = trimmed_to(db, scope.owner)
+            # At one moment: a gap is told exactly where rows are missing.
+            with snapshot(db):
+                rows = db.execute(query, values).fetchall()
+                trimmed = trimmed_to(db, scope.owner)
         except sqlite3.Error as problem:
             raise Unavailable(f"the event log can't be read: {problem}") from problem
         entries: list[Entry] = []
@@ -243,6 +247,8 @@ class SqliteEventLog:
             seen = position
         more = len(rows) == scanned or (bool(rows) and seen < rows[-1][0])
         gap = Gap(Cursor(str(after + 1)), Cursor(str(trimmed))) if trimmed > after else None
+        # Nothing more up to the newest: what comes is in the tail.
+        seen = seen if more else newest
         return Page(entries, Cursor(str(max(seen, trimmed, after))), more, gap)
 
     # --- writing ---

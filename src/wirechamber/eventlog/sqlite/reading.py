@@ -11,13 +11,13 @@ from wirechamber.eventlog.base import Scope
 MAX_SCAN = 5_000
 
 
-def page_query(scope: Scope, after: int, limit: int) -> tuple[str, list[Any], int]:
+def page_query(scope: Scope, after: int, newest: int, limit: int) -> tuple[str, list[Any], int]:
     """Looks at a bounded number of rows, and says of each whether the rest of the scope holds.
 
     Returns the query, its values, and how many rows it looks at.
     """
-    where: list[str] = ["position > ?"]
-    values: list[Any] = [after]
+    where: list[str] = ["position > ?", "position <= ?"]
+    values: list[Any] = [after, newest]
     if scope.owner is not None:
         where.append("owner = ?")
         values.append(scope.owner)
