@@ -20,4 +20,4 @@ class TemplateError(BadInput):
 
 
 class OutputTooLarge(BadInput):
-    """Rendering was stopped: the output, or the work to make it, passed its bound."""
+    """Rendering was stopped: the output, the work to make it, or a value's depth passed its bound."""

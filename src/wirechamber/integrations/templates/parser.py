@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from wirechamber.integrations.templates.errors import TemplateError
 
 MAX_SOURCE = 256 * 1024
@@ -15,8 +17,25 @@ MAX_SOURCE = 256 * 1024
 MAX_DEPTH = 64
 # A tag's content: a name, or a comment.
 MAX_TAG = 32 * 1024
+# Parts of one name, as in `a.b.c`.
+MAX_PATH = 32
+# Of all templates of one integration: reading them, and rendering what stands outside of every section, stay short.
+MAX_TAGS = 3_000
+MAX_PARTS = 6_000
 
 _STANDALONE = frozenset("#^/!>=")
+
+
+class Allowance(Struct, gc=False):
+    """What several templates, such as those of one integration, may hold together.
+
+    Attributes:
+        tags: Tags of every kind, comments among them.
+        parts: Parts of names.
+    """
+
+    tags: int = MAX_TAGS
+    parts: int = MAX_PARTS
 
 
 class Variable:
@@ -54,15 +73,18 @@ class Partial:
 Node = str | Variable | Section | Partial
 
 
-def parse(source: str) -> list[Node]:
+def parse(source: str, allowance: Allowance | None = None) -> list[Node]:
     """The nodes of a template.
 
+    Args:
+        allowance: What it may hold; what it does hold is taken from it. None for the most.
+
     Raises:
-        TemplateError: It is malformed, too long, or nested too deeply.
+        TemplateError: It is malformed, too long, holds too much, or is nested too deeply.
     """
     if len(source) > MAX_SOURCE:
         raise TemplateError(f"the template is longer than {MAX_SOURCE} characters", 1, 1)
-    return _Parser(source).run()
+    return _Parser(source, Allowance() if allowance is None else allowance).run()
 
 
 def names(nodes: list[Node]) -> Iterator[str]:
@@ -84,8 +106,9 @@ def indented(source: str, indent: str) -> str:
 
 
 class _Parser:
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, allowance: Allowance) -> None:
         self._source = source
+        self._allowance = allowance
         self._open, self._close = "{{", "}}"
         self._top: list[Node] = []
         self._nodes = self._top
@@ -107,6 +130,9 @@ class _Parser:
         return self._top
 
     def _tag(self, start: int) -> None:
+        self._allowance.tags -= 1
+        if self._allowance.tags < 0:
+            raise self._error(f"there are more than {MAX_TAGS} tags in the templates of one integration", start)
         inside = start + len(self._open)
         kind = self._source[inside : inside + 1]
         closing = self._close
@@ -170,13 +196,13 @@ class _Parser:
         if not name:
             raise self._error("the tag holds no name", start)
         if sigil in ("#", "^"):
-            self._enter(Section(_path(name), sigil == "^", start))
+            self._enter(Section(self._path(name, start), sigil == "^", start))
         elif sigil == "/":
             self._leave(name, start)
         elif sigil == ">":
             self._nodes.append(Partial(name, indent))
         else:
-            self._nodes.append(Variable(_path(name), escape=sigil == ""))
+            self._nodes.append(Variable(self._path(name, start), escape=sigil == ""))
 
     def _enter(self, section: Section) -> None:
         if len(self._sections) >= MAX_DEPTH:
@@ -189,10 +215,19 @@ class _Parser:
         if not self._sections:
             raise self._error(f"there is no open section {name!r} to close", start)
         section = self._sections.pop()
-        if section.path != _path(name):
+        if section.path != self._path(name, start):
             opened = ".".join(section.path) or "."
             raise self._error(f"{name!r} closes the section {opened!r}, which was opened last", start)
         self._nodes = self._sections[-1].children if self._sections else self._top
+
+    def _path(self, name: str, start: int) -> tuple[str, ...]:
+        parts = 1 if name == "." else name.count(".") + 1
+        if parts > MAX_PATH:
+            raise self._error(f"a name has more than {MAX_PATH} parts", start)
+        self._allowance.parts -= parts
+        if self._allowance.parts < 0:
+            raise self._error(f"the names in the templates of one integration have more than {MAX_PARTS} parts", start)
+        return (".",) if name == "." else tuple(name.split("."))
 
     def _set_delimiters(self, content: str, start: int) -> None:
         parts = content.split()
@@ -204,7 +239,3 @@ class _Parser:
         line = self._source.count("\n", 0, at) + 1
         column = at - self._source.rfind("\n", 0, at)
         return TemplateError(message, line, column)
-
-
-def _path(name: str) -> tuple[str, ...]:
-    return (".",) if name == "." else tuple(name.split("."))

@@ -10,14 +10,17 @@ from typing import Any
 
 from wirechamber.integrations.templates.errors import OutputTooLarge
 from wirechamber.integrations.templates.operations import (
+    BEGIN,
     MAX_OUTPUT,
+    MAX_STEPS,
+    Body,
     Operation,
     Outer,
     Rendering,
     Room,
     compiled,
 )
-from wirechamber.integrations.templates.parser import Node, indented, names, parse
+from wirechamber.integrations.templates.parser import Allowance, Node, indented, names, parse
 
 # Data of at most so many keys is merged with the names that go before it: one look-up finds both.
 MAX_MERGED = 64
@@ -33,12 +36,15 @@ class Template:
         names: The first part of every name that it looks up (not those of partials).
     """
 
-    __slots__ = ("_loader", "_nodes", "_operation", "_partials", "_text", "constant", "names")
+    __slots__ = ("_body", "_loader", "_nodes", "_partials", "_perform", "_steps", "_text", "constant", "names")
 
     def __init__(self, nodes: list[Node], loader: Loader | None) -> None:
         self._nodes = nodes
         self._loader = loader
-        self._operation: Operation | None = None
+        self._body: Body | None = None
+        # Of the body, at hand, and the most steps that are left once it is paid.
+        self._perform: Operation | None = None
+        self._steps = 0
         self._partials: dict[tuple[str, str], Template] = {}
         self.names = frozenset(names(nodes))
         self.constant = all(isinstance(node, str) for node in nodes)
@@ -76,23 +82,28 @@ class Template:
                 top = {**top, **over}
             else:
                 top, outer = over, (top, outer)
+        perform = self._perform or self.body().perform
         if room is None:
-            rendering = Rendering(over, data, top, [])
+            rendering = Rendering(over, data, top, [], MAX_OUTPUT, self._steps)
         else:
-            rendering = Rendering(over, data, top, [], room.left, room.steps)
-        (self._operation or self.operation())(rendering, top, outer)
+            rendering = Rendering(over, data, top, [], room.left, room.steps - (MAX_STEPS - self._steps))
+        if rendering.steps < 0:
+            raise rendering.too_large()
+        perform(rendering, top, outer)
         if room is not None:
             room.left, room.steps = rendering.left, rendering.steps
         out = rendering.out
         return out[0] if len(out) == 1 else "".join(out)
 
-    def operation(self) -> Operation:
+    def body(self) -> Body:
         """What renders it; made when it is first needed."""
-        if self._operation is None:
-            self._operation = compiled(self._nodes, self._partial)
-        return self._operation
+        if self._body is None:
+            self._body = compiled(self._nodes, self._partial)
+            self._perform = self._body.perform
+            self._steps = MAX_STEPS - BEGIN - self._body.cost
+        return self._body
 
-    def _partial(self, name: str, indent: str) -> Operation | None:
+    def _partial(self, name: str, indent: str) -> Body | None:
         if self._loader is None:
             return None
         found = self._partials.get((name, indent))
@@ -104,16 +115,17 @@ class Template:
             # One cache for all, so that a partial which includes itself is parsed once for each indent.
             found._partials = self._partials
             self._partials[name, indent] = found
-        return found.operation()
+        return found.body()
 
 
-def compile(source: str, *, partials: Loader | None = None) -> Template:
+def compile(source: str, *, partials: Loader | None = None, allowance: Allowance | None = None) -> Template:
     """A template, parsed once to be rendered often.
 
     Args:
         partials: Gives the text of a partial by its name, or None; without it partials render empty.
+        allowance: What it may hold, together with others; None for the most.
 
     Raises:
-        TemplateError: It is malformed; with line and column.
+        TemplateError: It is malformed, or holds too much; with line and column.
     """
-    return Template(parse(source), partials)
+    return Template(parse(source, allowance), partials)

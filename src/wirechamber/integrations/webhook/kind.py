@@ -19,13 +19,16 @@ from wirechamber.integrations.base import (
     Topics,
 )
 from wirechamber.integrations.declaration import Declaration
-from wirechamber.integrations.templates import OutputTooLarge, Template
+from wirechamber.integrations.templates import OutputTooLarge, Room, Template
 from wirechamber.integrations.webhook import config as configuration
 from wirechamber.integrations.webhook.answer import delivered
 from wirechamber.integrations.webhook.config import WebhookConfig
 from wirechamber.integrations.webhook.prepared import Prepared
 from wirechamber.integrations.webhook.request import Unsendable, build, request_scene, url_of
 from wirechamber.model.events import Event
+
+# Of a topic that a template prints; names of events are far shorter.
+MAX_NAME_CHARACTERS = 10_000
 
 
 class Webhook(SingleRequest[WebhookConfig, Prepared]):
@@ -90,7 +93,8 @@ def _topic(template: Template | None, default: str, event: Event, prepared: Prep
         return default
     names = prepared.topic_names
     try:
-        rendered = template.render(names.data(event.data), names.predefined(event, context.extra))
+        room = Room(MAX_NAME_CHARACTERS)
+        rendered = template.render(names.data(event.data), names.predefined(event, context.extra), room=room)
     except OutputTooLarge:
         return default
     return rendered or default

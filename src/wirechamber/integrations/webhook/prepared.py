@@ -9,12 +9,16 @@ from typing import Any
 from msgspec import Struct
 
 from wirechamber.integrations.base import InvalidConfig
-from wirechamber.integrations.templates import Room, Template, TemplateError, compile
+from wirechamber.integrations.templates import Allowance, OutputTooLarge, Room, Template, TemplateError, compile
 from wirechamber.integrations.variables import Names
 from wirechamber.integrations.webhook.config import SECRET_HEADERS, WebhookConfig
 
 # Texts and names in a `json` object; each is a template.
 MAX_JSON_TEXTS = 2_000
+# Everything in a `json` object, numbers too.
+MAX_JSON_VALUES = 10_000
+# Of the path to a value, as errors name it.
+MAX_FIELD_NAME = 200
 # Nesting of a `json` object: deeper ones are a mistake, and walking them takes Python's own stack.
 MAX_JSON_DEPTH = 32
 
@@ -36,40 +40,79 @@ class Scene(Struct, gc=False):
         """The text that the template makes. Raises OutputTooLarge."""
         return template.render(*self.frames, room=self.room)
 
+    def pay(self, steps: int) -> None:
+        """Takes steps for work that is done with what was rendered. Raises OutputTooLarge."""
+        self.room.steps -= steps
+        if self.room.steps < 0:
+            raise OutputTooLarge("the request takes more work than is allowed")
+
+
+class _Object(Struct, frozen=True):
+    """An object with tags in it: names and values."""
+
+    pairs: tuple[tuple[Template | str, Any], ...]
+
 
 class Tree:
-    """A JSON value whose text leaves and keys are templates, rendered one by one, so that quotes in data stay data."""
+    """A JSON value whose text leaves and keys are templates, rendered one by one, so that quotes in data stay data.
 
-    __slots__ = ("_field", "_node", "templates")
+    Attributes:
+        templates: Those that hold tags.
+    """
 
-    def __init__(self, field: str, value: Any) -> None:
+    __slots__ = ("_allowance", "_field", "_left", "_node", "_texts", "_texts_left", "templates")
+
+    def __init__(self, field: str, value: dict[str, Any], allowance: Allowance) -> None:
         self.templates: list[Template] = []
         self._field = field
-        self._node = self._compile(field, value, 0)
+        self._allowance = allowance
+        self._left = MAX_JSON_VALUES
+        self._texts_left = MAX_JSON_TEXTS
+        # Characters of the texts that hold no tags.
+        self._texts = 0
+        self._node = self._object(field, value, 0)
 
-    def render(self, scene: Scene) -> Any:
+    def render(self, scene: Scene) -> dict[str, Any]:
         """The value with everything rendered. Raises OutputTooLarge."""
-        return _rendered(self._node, scene)
+        scene.room.left -= self._texts
+        if scene.room.left < 0:
+            raise OutputTooLarge("more characters are printed than is allowed")
+        return _rendered_object(self._node, scene)
 
     def _compile(self, field: str, value: Any, depth: int) -> Any:
+        """Templates, objects, tuples for lists; whatever holds no tags as it is."""
+        self._left -= 1
+        if self._left < 0:
+            raise InvalidConfig(self._field, f"may hold at most {MAX_JSON_VALUES} values")
         if depth > MAX_JSON_DEPTH:
             raise InvalidConfig(field, f"is nested more than {MAX_JSON_DEPTH} deep")
         if isinstance(value, str):
             return self._template(field, value)
         if isinstance(value, dict):
-            return [
-                (self._template(field, key), self._compile(f"{field}.{key}", item, depth + 1))
-                for key, item in value.items()
-            ]
+            found = self._object(field, value, depth)
+            return found if any(_holds_tags(key) or _holds_tags(item) for key, item in found.pairs) else value
         if isinstance(value, list):
-            return tuple(self._compile(field, item, depth + 1) for item in value)
+            items = tuple(self._compile(field, item, depth + 1) for item in value)
+            return items if any(map(_holds_tags, items)) else value
         return value
 
-    def _template(self, field: str, source: str) -> Template:
-        template = compiled(field, source)
-        self.templates.append(template)
-        if len(self.templates) > MAX_JSON_TEXTS:
+    def _object(self, field: str, value: dict[str, Any], depth: int) -> _Object:
+        return _Object(
+            tuple(
+                (self._template(field, key), self._compile(f"{field}.{key}"[:MAX_FIELD_NAME], item, depth + 1))
+                for key, item in value.items()
+            )
+        )
+
+    def _template(self, field: str, source: str) -> Template | str:
+        self._texts_left -= 1
+        if self._texts_left < 0:
             raise InvalidConfig(self._field, f"may hold at most {MAX_JSON_TEXTS} names and texts")
+        template = compiled(field, source, self._allowance)
+        if template.constant:
+            self._texts += len(source)
+            return template.render()
+        self.templates.append(template)
         return template
 
 
@@ -84,22 +127,24 @@ class Prepared:
 
     def __init__(self, config: WebhookConfig) -> None:
         self.config = config
-        self.url = compiled("url", config.url)
-        self.headers = _pairs("headers", config.headers)
-        self.query = _pairs("query", config.query)
-        self.form = _pairs("form", config.form)
-        self.body = None if config.body is None else compiled("body", config.body)
-        self.json_text = compiled("json", config.json) if isinstance(config.json, str) else None
-        self.json_tree = Tree("json", config.json) if isinstance(config.json, dict) else None
+        # All templates together: whoever saves it, and every start, waits for all.
+        allowance = Allowance()
+        self.url = compiled("url", config.url, allowance)
+        self.headers = _pairs("headers", config.headers, allowance)
+        self.query = _pairs("query", config.query, allowance)
+        self.form = _pairs("form", config.form, allowance)
+        self.body = _optional("body", config.body, allowance)
+        self.json_text = compiled("json", config.json, allowance) if isinstance(config.json, str) else None
+        self.json_tree = Tree("json", config.json, allowance) if isinstance(config.json, dict) else None
         self.username = self.password = None
         if config.auth is not None:
-            self.username = compiled("auth.username", config.auth.username)
-            self.password = compiled("auth.password", config.auth.password)
-        self.response_topic = _optional("responseTopic", config.response_topic)
-        self.error_topic = _optional("errorResponseTopic", config.error_response_topic)
+            self.username = compiled("auth.username", config.auth.username, allowance)
+            self.password = compiled("auth.password", config.auth.password, allowance)
+        self.response_topic = _optional("responseTopic", config.response_topic, allowance)
+        self.error_topic = _optional("errorResponseTopic", config.error_response_topic, allowance)
         template = config.response_template
-        self.answer_text = compiled("responseTemplate", template) if isinstance(template, str) else None
-        self.answer_tree = Tree("responseTemplate", template) if isinstance(template, dict) else None
+        self.answer_text = compiled("responseTemplate", template, allowance) if isinstance(template, str) else None
+        self.answer_tree = Tree("responseTemplate", template, allowance) if isinstance(template, dict) else None
         self.names = Names({name for each in self._request_templates() for name in each.names})
         self.topic_names = Names(
             {name for each in (self.response_topic, self.error_topic) if each is not None for name in each.names}
@@ -121,38 +166,51 @@ class Prepared:
             yield from self.json_tree.templates
 
 
-def compiled(field: str, source: str) -> Template:
+def compiled(field: str, source: str, allowance: Allowance) -> Template:
     """The template of a field.
 
     Raises:
-        InvalidConfig: It is malformed; with line and column.
+        InvalidConfig: It is malformed, or holds too much; with line and column.
     """
     try:
-        return compile(source)
+        return compile(source, allowance=allowance)
     except TemplateError as problem:
         raise InvalidConfig(field, f"is no valid template: {problem.description}") from None
 
 
 def basic(username: str, password: str) -> str:
     """The credentials of HTTP Basic (RFC 7617, section 2; UTF-8 as in section 2.1)."""
-    return base64.b64encode(f"{username}:{password}".encode()).decode()
+    return base64.b64encode(f"{username}:{password}".encode("utf-8", "replace")).decode()
 
 
-def _optional(field: str, source: str | None) -> Template | None:
-    return None if source is None else compiled(field, source)
+def _optional(field: str, source: str | None, allowance: Allowance) -> Template | None:
+    return None if source is None else compiled(field, source, allowance)
 
 
-def _pairs(field: str, texts: dict[str, str] | None) -> Pairs | None:
+def _pairs(field: str, texts: dict[str, str] | None, allowance: Allowance) -> Pairs | None:
     if texts is None:
         return None
-    return tuple((compiled(field, name), compiled(f"{field}.{name}", value)) for name, value in texts.items())
+    return tuple(
+        (compiled(field, name, allowance), compiled(f"{field}.{name}"[:MAX_FIELD_NAME], value, allowance))
+        for name, value in texts.items()
+    )
+
+
+def _holds_tags(node: Any) -> bool:
+    return isinstance(node, Template | tuple | _Object)
 
 
 def _rendered(node: Any, scene: Scene) -> Any:
     if isinstance(node, Template):
         return scene.render(node)
-    if isinstance(node, list):
-        return {scene.render(key): _rendered(item, scene) for key, item in node}
+    if isinstance(node, _Object):
+        return _rendered_object(node, scene)
     if isinstance(node, tuple):
+        scene.pay(len(node))
         return [_rendered(item, scene) for item in node]
     return node
+
+
+def _rendered_object(node: _Object, scene: Scene) -> dict[str, Any]:
+    scene.pay(len(node.pairs))
+    return {(key if isinstance(key, str) else scene.render(key)): _rendered(item, scene) for key, item in node.pairs}

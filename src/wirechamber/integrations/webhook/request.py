@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from wirechamber.integrations.base import Context, Request
 from wirechamber.integrations.templates import OutputTooLarge, Room
+from wirechamber.integrations.webhook.encoding import FORM, QUERY, URL, Encoding
 from wirechamber.integrations.webhook.prepared import Pairs, Prepared, Scene, basic
 from wirechamber.model.events import Event
 from wirechamber.model.times import iso
@@ -17,11 +18,14 @@ from wirechamber.model.times import iso
 MAX_REQUEST_BYTES = 1_000_000
 # A shorter part of a secret is no secret, and masking it would blot out half of every text.
 MIN_MASKED = 6
-FORM = "application/x-www-form-urlencoded"
+# A URL before its query; and a host, as DNS knows it (RFC 1035, section 2.3.4), with some room for other spellings.
+MAX_RENDERED_URL = 65_536
+MAX_HOST = 512
+# So many characters of JSON are read in one step of a template.
+JSON_PER_STEP = 16
+FORM_TYPE = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
-# What may stand in a URL as it is (RFC 3986, section 2), `%` included: what is encoded already stays.
-_URL_SAFE = "%/:?#[]@!$&'()*+,;=-._~"
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _encode = msgspec.json.Encoder().encode
 _PORTS = {"http": 80, "https": 443}
@@ -43,7 +47,7 @@ def build(event: Event, prepared: Prepared, context: Context) -> Request:
         query = _rendered(prepared.query, scene)
         body, kind = _body(event, prepared, scene, query)
         headers, secrets = _headers(prepared, scene, kind, context)
-        url = _with_query(url_of(prepared, scene)[0], query)
+        url = _with_query(url_of(prepared, scene)[0], query, scene)
     except OutputTooLarge as problem:
         raise Unsendable(problem.description) from None
     if len(url) + len(body or b"") > MAX_REQUEST_BYTES:
@@ -66,6 +70,9 @@ def url_of(prepared: Prepared, scene: Scene) -> tuple[str, str]:
     if prepared.constant_url is not None:
         return prepared.constant_url
     url = scene.render(prepared.url).strip()
+    if len(url) > MAX_RENDERED_URL:
+        raise Unsendable(f"the URL is longer than {MAX_RENDERED_URL} characters")
+    scene.pay(URL.cost(url))
     if not _SCHEME.match(url):
         raise Unsendable("the URL does not begin with http:// or https://")
     try:
@@ -80,7 +87,7 @@ def url_of(prepared: Prepared, scene: Scene) -> tuple[str, str]:
 def _encoded(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if not host:
+    if not host or len(host) > MAX_HOST:
         raise ValueError("no host")
     port = parts.port or _PORTS[parts.scheme]
     if not url.isascii() and not host.isascii():
@@ -88,7 +95,7 @@ def _encoded(url: str) -> tuple[str, str]:
         plain = host.encode("idna").decode()
         url = url.replace(parts.netloc, plain if parts.port is None else f"{plain}:{port}", 1)
         host = plain
-    return quote(url, safe=_URL_SAFE), f"{host}:{port}"
+    return URL.encode(url), f"{host}:{port}"
 
 
 def _defaults(event: Event) -> dict[str, str]:
@@ -118,7 +125,7 @@ def _body(event: Event, prepared: Prepared, scene: Scene, query: dict[str, str])
             return None, None
         if not defaults:
             return b"", None
-    return _form_encoded({**defaults, **form}), FORM
+    return _form_encoded({**defaults, **form}, scene), FORM_TYPE
 
 
 def _json_body(prepared: Prepared, scene: Scene, defaults: dict[str, str]) -> bytes:
@@ -127,6 +134,7 @@ def _json_body(prepared: Prepared, scene: Scene, defaults: dict[str, str]) -> by
         value = prepared.json_tree.render(scene)
     elif prepared.json_text is not None:
         text = scene.render(prepared.json_text)
+        scene.pay(len(text) // JSON_PER_STEP)
         try:
             value = msgspec.json.decode(text.encode("utf-8", "replace"))
         except (msgspec.DecodeError, RecursionError) as problem:
@@ -177,14 +185,18 @@ def _rendered(pairs: Pairs | None, scene: Scene) -> dict[str, str]:
     return {scene.render(name): scene.render(value) for name, value in pairs}
 
 
-def _with_query(url: str, query: dict[str, str]) -> str:
+def _with_query(url: str, query: dict[str, str], scene: Scene) -> str:
     if not query:
         return url
-    text = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query.items())
     url, _, fragment = url.partition("#")
-    joined = f"{url}{'&' if '?' in url else '?'}{text}"
+    joined = f"{url}{'&' if '?' in url else '?'}{_fields_encoded(query, QUERY, scene)}"
     return f"{joined}#{fragment}" if fragment else joined
 
 
-def _form_encoded(fields: dict[str, str]) -> bytes:
-    return "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in fields.items()).encode()
+def _form_encoded(fields: dict[str, str], scene: Scene) -> bytes:
+    return _fields_encoded(fields, FORM, scene).encode()
+
+
+def _fields_encoded(fields: dict[str, str], encoding: Encoding, scene: Scene) -> str:
+    scene.pay(sum(encoding.cost(name) + encoding.cost(value) for name, value in fields.items()))
+    return "&".join(f"{encoding.encode(name)}={encoding.encode(value)}" for name, value in fields.items())
