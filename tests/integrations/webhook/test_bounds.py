@@ -115,7 +115,7 @@ def test_a_host_of_any_length_is_refused() -> None:
 
 
 def test_an_object_without_tags_is_sent_as_it_is() -> None:
-    value = {"a": [1, 2.5, None, True, "x", {"b": [], "c": {}}], "d": {"e": "f"}, "g": {}}
+    value: dict[str, Any] = {"a": [1, 2.5, None, True, "x", {"b": [], "c": {}}], "d": {"e": "f"}, "g": {}}
     prepared = HOOK.prepare(HOOK.read({"url": ADDRESS, "json": value, "noDefaults": True}, {}).config)
     request = HOOK.request(an_event(), prepared, CONTEXT)
     assert isinstance(request, Request)
