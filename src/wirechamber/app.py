@@ -175,8 +175,11 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         keeping_alive = tasks.restarting(partial(look_after, app[OPEN], access, settings.keep_alive), "keep-alive")
         await stack.enter_async_context(within(keeping_alive))
         server = await stack.enter_async_context(
-            serving(app, settings, tasks, before_stop=hub.close, refused=metrics.refused)
-        )
+            serving(
+                app, settings, tasks, before_stop=hub.close, refused=metrics.refused,
+                trusted_proxies=parts.trusted_proxies,
+            )
+        )  # fmt: skip
         yield Cloud(settings, store, log, access, server, gateway, tasks.failed)
 
 

@@ -25,3 +25,10 @@ def for_streams() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = ENOUGH if soft == resource.RLIM_INFINITY else soft
     return limit - min(RESERVED, limit // 2)
+
+
+def for_requests() -> int:
+    """How many connections that are no streams may be open beside as many streams as there may be."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = ENOUGH if soft == resource.RLIM_INFINITY else soft
+    return min(RESERVED, limit // 2) // 8

@@ -25,6 +25,18 @@ def network_of(address: str, ipv4_prefix: int = IPV4_PREFIX) -> str:
     Returns:
         The network's first address; text that is no address is one network of its own, `""`.
     """
+    bare = bare_address(address)
+    if not bare:
+        return ""
+    found = ipaddress.ip_address(bare)
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Address(int(found) >> (128 - IPV6_PREFIX) << (128 - IPV6_PREFIX)))
+    return str(ipaddress.IPv4Address(int(found) >> (32 - ipv4_prefix) << (32 - ipv4_prefix)))
+
+
+@lru_cache(maxsize=4096)
+def bare_address(address: str) -> str:
+    """An address without brackets, port and zone, IPv4 taken out of IPv6; empty for text that is none."""
     text = address.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -34,11 +46,9 @@ def network_of(address: str, ipv4_prefix: int = IPV4_PREFIX) -> str:
         found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return ""
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is None:
-            return str(ipaddress.IPv6Address(int(found) >> (128 - IPV6_PREFIX) << (128 - IPV6_PREFIX)))
-        found = found.ipv4_mapped
-    return str(ipaddress.IPv4Address(int(found) >> (32 - ipv4_prefix) << (32 - ipv4_prefix)))
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(found)
 
 
 class Shares(Generic[Item]):
@@ -71,6 +81,10 @@ class Shares(Generic[Item]):
     def held(self, holder: str) -> int:
         """How many items a holder has."""
         return len(self._held.get(holder, ()))
+
+    def first_to_go(self) -> Item | None:
+        """The oldest item of whoever holds most; None when nothing is held."""
+        return next(iter(self._held[next(iter(self._by_count[self._most]))])) if self._most else None
 
     def add(self, holder: str, item: Item) -> Item | None:
         """Takes an item in as the holder's newest; returns the item that gave way and is not held any more, if any.

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from tests.cloud import Cloud
+from wirechamber.api import events
 from wirechamber.api.application import ROUTES
-from wirechamber.api.routing import ANYONE, PASSWORD, TOKEN, Route
+from wirechamber.api.routing import ANYONE, FULL, PASSWORD, TOKEN, Route
 from wirechamber.services.access import SCOPES
 
 GUARDED = [route for route in ROUTES if route.requires not in (ANYONE, PASSWORD)]
@@ -36,7 +37,7 @@ def call(client: httpx.Client, route: Route, path: str) -> httpx.Response:
 
 @pytest.mark.parametrize("route", ROUTES, ids=by_name)
 def test_every_route_says_who_may_call_it(route: Route) -> None:
-    assert route.requires in {ANYONE, PASSWORD, TOKEN} | SCOPES
+    assert route.requires in {ANYONE, FULL, PASSWORD, TOKEN} | SCOPES
     assert route.summary
     assert route.answers
 
@@ -66,6 +67,35 @@ def test_a_token_without_the_scope_is_refused(live_shared: tuple[Cloud, str], na
     else:
         assert answer.status_code == 403
         assert answer.json()["error"] == "unauthorized"
+
+
+# What anybody, or any token, may ask for although it is no GET: each with the reason.
+MAY_CHANGE = {
+    "POST /oauth/token": "shows the password",
+    "POST /v1/users": "refuses everybody",
+    "DELETE /v1/access_tokens/current": "ends the token that asks, and nothing else",
+    "DELETE /v1/access_tokens/{token}": "ends the token that it names, and whoever has it may",
+}
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.method != "GET"], ids=by_name)
+def test_what_changes_something_needs_a_scope_of_its_own_or_all_of_them(route: Route) -> None:
+    if route.scope is None and route.handler is not events.no_product:
+        assert route.name in MAY_CHANGE
+
+
+def test_a_narrow_token_changes_nothing_of_its_users(live_shared: tuple[Cloud, str], narrow: str) -> None:
+    live, wide = live_shared
+    with live.client(narrow) as client:
+        for answer in (
+            client.delete("/v1/access_tokens"),
+            client.put("/v1/user", json={"account_info": {"first_name": "Eve"}}),
+            client.put("/v1/user", json={"password": "another one", "current_password": "correct horse"}),
+        ):
+            assert answer.status_code == 403
+            assert answer.json()["scope"] == "*"
+    with live.client(wide) as client:
+        assert client.get("/v1/user").json()["account_info"]["first_name"] == ""
 
 
 class Two:

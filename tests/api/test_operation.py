@@ -15,6 +15,13 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cloud import Cloud, Target, cloud, eventually
@@ -187,6 +194,42 @@ def test_a_renewed_certificate_is_taken_up(tmp_path: Path) -> None:
             httpx.get(live.url.replace("https", "http") + "/healthz")
 
 
+def _kind(live: Cloud, context: ssl.SSLContext) -> str:
+    return type(x509.load_der_x509_certificate(_presented(live, context)).public_key()).__name__
+
+
+def test_a_certificate_of_another_kind_is_served_once_it_is_there(tmp_path: Path) -> None:
+    with certified(tmp_path) as (live, ca, cert, key):
+        context = ssl.create_default_context()
+        ca.configure_trust(context)
+        assert _kind(live, context) == "ECPublicKey"
+        for kind, name in ((trustme.KeyType.RSA, "RSAPublicKey"), (trustme.KeyType.ECDSA, "ECPublicKey")):
+            leaf = ca.issue_cert("127.0.0.1", key_type=kind)
+            leaf.private_key_pem.write_to_path(key)
+            cert.write_bytes(b"".join(part.bytes() for part in leaf.cert_chain_pems))
+            eventually(lambda name=name: _kind(live, context) == name, what=name)
+
+
+def _encrypted(key: Path) -> bytes:
+    plain = load_pem_private_key(key.read_bytes(), None)
+    return plain.private_bytes(
+        Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"secret phrase")
+    )
+
+
+def test_an_encrypted_key_is_told_and_never_asked_for(tmp_path: Path) -> None:
+    with certified(tmp_path) as (live, ca, _, key):
+        context = ssl.create_default_context()
+        ca.configure_trust(context)
+        first = _presented(live, context)
+        key.write_bytes(_encrypted(key))
+        eventually(lambda: "is encrypted" in live.log_file.read_text(), what="the warning")
+        assert _presented(live, context) == first
+        assert live.stop() == 0
+        with pytest.raises(AssertionError, match="is encrypted"):
+            live.start()
+
+
 def test_a_certificate_that_is_none_is_told_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("nonsense")
     made = Cloud(tmp_path / "data", tls_cert=str(tmp_path / "cert.pem"), tls_key=str(tmp_path / "cert.pem"))
@@ -216,7 +259,25 @@ def test_a_proxy_is_believed_where_a_setting_says_so(tmp_path: Path) -> None:
     with cloud(tmp_path / "two") as live:
         token = live.user("ann")
         assert _hook_url(live, token, **spoof).startswith("http://")
-        assert httpx.get(f"{live.url}/metrics", headers=spoof).status_code == 200
+
+
+@pytest.mark.parametrize("trusted", ["", "127.0.0.0/8"], ids=["nobody", "the proxy"])
+def test_what_was_handed_on_by_an_untrusted_proxy_is_not_local(tmp_path: Path, trusted: str) -> None:
+    with cloud(tmp_path / "data", trusted_proxies=trusted) as live:
+        for name, value in (
+            ("Forwarded", "for=203.0.113.9"),
+            ("Forwarded", "for=127.0.0.1"),
+            ("Via", "1.1 proxy"),
+            ("X-Real-IP", "127.0.0.1"),
+            ("X-Forwarded-For", "203.0.113.9:4711"),
+            ("X-Forwarded-For", "nonsense"),
+        ):
+            assert httpx.get(f"{live.url}/metrics", headers={name: value}).status_code == 403, name
+        # The word of a trusted one counts; that of anybody else only tells that there is somebody.
+        told = httpx.get(f"{live.url}/metrics", headers={"X-Forwarded-For": "127.0.0.1:80"})
+        assert told.status_code == (200 if trusted else 403)
+        assert httpx.get(f"{live.url}/metrics").status_code == 200
+        assert 1 <= live.log_file.read_text().count("forwarded_by_an_untrusted_proxy") <= 4
 
 
 @contextmanager

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from wirechamber.api import devices, events, integrations, meta, oauth, openapi, streams, usage, users
-from wirechamber.api.http import COMMON_HEADERS, MAX_BODY_BYTES, answer
+from wirechamber.api.bodies import MAX_BODY_BYTES, check_encoding
+from wirechamber.api.connection import HttpConnection
+from wirechamber.api.http import COMMON_HEADERS, Call, answer
 from wirechamber.api.parts import Parts
-from wirechamber.api.routing import Route, served
+from wirechamber.api.routing import Route, refused, served
 from wirechamber.descriptors import for_streams
+from wirechamber.errors import CloudError, TooMany, Unavailable
 
 # Fixed paths before the ones with a name in their place.
 ROUTES: tuple[Route, ...] = (
@@ -46,6 +50,8 @@ def application(parts: Parts) -> web.Application:
     for route in ROUTES:
         allowed.setdefault(route.path, []).append(route.method)
         handler = served(route, parts)
+        if route in streams.ROUTES:
+            handler = _lasting(handler)
         for path in _spellings(route.path):
             app.router.add_route(route.method, path, handler)
             if route.method == "GET" and route not in streams.ROUTES:
@@ -59,6 +65,20 @@ def application(parts: Parts) -> web.Application:
     app.router.add_route("OPTIONS", "/{rest:.*}", _preflight)
     app.router.add_route("*", "/{rest:.*}", _unknown(parts))
     return app
+
+
+def _lasting(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[..., Any]:
+    """The handler of a stream, which counts as such while it runs; a refused one leaves no connection behind."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        assert isinstance(request.protocol, HttpConnection)
+        request.protocol.lasts()
+        response = await handler(request)
+        if response.status in (TooMany.status, Unavailable.status):
+            response.force_close()
+        return response
+
+    return handle
 
 
 def _spellings(path: str) -> tuple[str, ...]:
@@ -75,18 +95,26 @@ async def _preflight(_request: web.Request) -> web.Response:
 
 def _unknown(parts: Parts) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def refuse(request: web.Request) -> web.Response:
-        parts.metrics.refused("not_found")
         text = f"there is no {request.path[:200]} here; GET /docs lists what there is"
-        return answer({"ok": False, "error": "not_found", "error_description": text}, 404)
+        return _refused(request, parts, "not_found", text, 404)
 
     return refuse
 
 
 def _wrong_method(allowed: str, parts: Parts) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def refuse(request: web.Request) -> web.Response:
-        parts.metrics.refused("method_not_allowed")
         text = f"{request.method[:20]} is not possible here; allowed are {allowed}"
-        body = {"ok": False, "error": "method_not_allowed", "error_description": text}
-        return answer(body, 405, {"Allow": allowed})
+        return _refused(request, parts, "method_not_allowed", text, 405, {"Allow": allowed})
 
     return refuse
+
+
+def _refused(
+    request: web.Request, parts: Parts, code: str, text: str, status: int, headers: dict[str, str] | None = None
+) -> web.Response:
+    try:
+        check_encoding(request)
+    except CloudError as problem:
+        return refused(Call(request, parts), problem)
+    parts.metrics.refused(code)
+    return answer({"ok": False, "error": code, "error_description": text}, status, headers)

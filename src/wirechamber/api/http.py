@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import msgspec
+import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
-from wirechamber.errors import BadInput, CloudError, InvalidToken, TooLarge
+from wirechamber.api.bodies import MAX_BODY_BYTES, MAX_UNKNOWN_BYTES, read_body
+from wirechamber.errors import BadInput, CloudError, InvalidToken
+from wirechamber.observe.logs import Seldom
 from wirechamber.services.access import Grant, require
+from wirechamber.shares import bare_address
 
 if TYPE_CHECKING:
     from wirechamber.api.parts import Parts
 
-# The largest body that any route takes: an integration's configuration with its templates.
-MAX_BODY_BYTES = 1024 * 1024
-# A client that sends its body slower than this is cut off.
-BODY_TIMEOUT_S = 30.0
-MAX_FORM_FIELDS = 500
-MAX_FORM_DEPTH = 8
-MAX_JSON_DEPTH = 64
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+# The same proxy comes again and again.
+_seldom = Seldom(structlog.get_logger("wirechamber.api"), every_s=3600.0)
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 COMMON_HEADERS = {
     "Access-Control-Allow-Origin": "*",
@@ -37,6 +33,8 @@ COMMON_HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
 }
+# What proxies add to a request.
+FORWARDED = ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP")
 NO_TOKEN = "The access token was not found"  # noqa: S105
 BAD_TOKEN = "The access token provided is invalid."  # noqa: S105
 
@@ -96,13 +94,13 @@ class Call:
             BadInput, TooLarge: It can't be taken.
         """
         if self._body is None:
-            self._body = await read_body(self.request)
+            self._body = await read_body(self.request, MAX_BODY_BYTES if self.grant else MAX_UNKNOWN_BYTES)
         return self._body
 
     def scheme(self) -> str:
         """`http` or `https` as the client sees it; a proxy's word counts as in `address`."""
         told = self.request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
-        if told in ("http", "https") and _within(self.request.remote or "", self.parts.trusted_proxies):
+        if told in ("http", "https") and within(self.request.remote or "", self.parts.trusted_proxies):
             return told
         return self.request.scheme
 
@@ -111,8 +109,8 @@ class Call:
         return client_address(self.request, self.parts.trusted_proxies)
 
 
-def client_address(request: web.Request, trusted: tuple[Any, ...]) -> str:
-    """The address that the request comes from.
+def client_address(request: web.Request, trusted: tuple[Network, ...]) -> str:
+    """The address that the request comes from, without port, brackets or zone.
 
     Args:
         trusted: Networks of reverse proxies; the last address of X-Forwarded-For that is none of them is the client.
@@ -120,18 +118,55 @@ def client_address(request: web.Request, trusted: tuple[Any, ...]) -> str:
     address = request.remote or ""
     if not trusted:
         return address
-    hops = [hop.strip() for value in request.headers.getall("X-Forwarded-For", ()) for hop in value.split(",")]
-    while hops and _within(address, trusted):
-        address = hops.pop()
+    hops = [hop for value in request.headers.getall("X-Forwarded-For", ()) for hop in value.split(",")]
+    while hops and within(address, trusted):
+        hop = bare_address(hops.pop())
+        if not hop:
+            # No address: whoever has sent it counts for the proxy that lets it pass.
+            break
+        address = hop
     return address
 
 
-def _within(address: str, networks: tuple[Any, ...]) -> bool:
+def is_local(call: Call) -> bool:
+    """Whether the request was made on this machine, and not only handed on by it.
+
+    A proxy on this machine is told by what it adds: X-Forwarded-For, whose word counts where the proxy is trusted, or
+    Forwarded (RFC 7239), Via (RFC 9110, section 7.6.3) or X-Real-IP.
+    """
+    request, trusted = call.request, call.parts.trusted_proxies
+    if not _is_loopback(call.address()):
+        return False
+    headers = request.headers
+    forwarded = next((name for name in FORWARDED if name in headers), None)
+    if forwarded is None:
+        return True
+    if within(request.remote or "", trusted) and _is_loopback(headers.get("X-Forwarded-For", "").rpartition(",")[2]):
+        return True
+    _seldom.warning(
+        "forwarded_by_an_untrusted_proxy",
+        why=f"a request from this machine came with {forwarded}; name the proxy in WIRECHAMBER_TRUSTED_PROXIES, and"
+        " let it send X-Forwarded-For",
+    )
+    return False
+
+
+def within(address: str, networks: tuple[Network, ...]) -> bool:
+    """Whether an address is in one of the networks."""
+    if not networks:
+        return False
     try:
-        found = ipaddress.ip_address(address)
+        found = ipaddress.ip_address(bare_address(address))
     except ValueError:
         return False
     return any(found in network for network in networks if network.version == found.version)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(bare_address(address)).is_loopback
+    except ValueError:
+        return False
 
 
 async def authorise(call: Call, scope: str | None) -> None:
@@ -175,106 +210,6 @@ def basic_credentials(request: web.Request) -> tuple[str, str] | None:
         # No Base64, or no UTF-8 in it; or the header itself holds something else than ASCII.
         return None
     return (user, password) if colon else None
-
-
-async def read_body(request: web.Request) -> dict[str, Any]:
-    """The body as an object."""
-    if request.content_type == "multipart/form-data":
-        return await _multipart(request)
-    try:
-        if request.content.is_eof():
-            # It came with the headers, as small ones do: nothing to wait for, so no timer either.
-            raw = await request.read()
-        else:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                raw = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes") from None
-    except TimeoutError:
-        raise SlowBody("the body did not arrive in time") from None
-    except web.RequestPayloadError:
-        raise BadInput("the body can't be read: it is cut off, or not compressed as Content-Encoding says") from None
-    if not raw:
-        return {}
-    # Clients do send JSON without saying so, and forms too: the first character tells.
-    if raw.lstrip()[:1] in (b"{", b"[", b'"'):
-        return json_object(raw)
-    if request.content_type == "application/json":
-        raise BadInput("the body must be a JSON object")
-    return form_object(raw)
-
-
-class SlowBody(CloudError):
-    """The body did not arrive in time."""
-
-    status = 408
-    code = "timed out"
-
-
-def json_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        BadInput: The text is none, or nested too deeply.
-    """
-    try:
-        value = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise BadInput(f"the body is no valid JSON: {problem}") from None
-    except RecursionError:
-        raise BadInput("the body is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise BadInput("the body must be a JSON object")
-    return value
-
-
-def form_object(raw: bytes) -> dict[str, Any]:
-    """A form's fields; `a[b]=c` is an object in an object.
-
-    Raises:
-        BadInput: It is no form, or has too many fields.
-    """
-    try:
-        pairs = parse_qsl(
-            raw.decode(), keep_blank_values=True, strict_parsing=False, errors="strict", max_num_fields=MAX_FORM_FIELDS
-        )
-    except UnicodeDecodeError:
-        raise BadInput("the body is no valid UTF-8") from None
-    except ValueError:
-        raise BadInput(f"the form has more than {MAX_FORM_FIELDS} fields, or is none") from None
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        _nest(found, name, value)
-    return found
-
-
-def _nest(into: dict[str, Any], name: str, value: str) -> None:
-    first, bracket, rest = name.partition("[")
-    if not bracket or not rest.endswith("]") or not first:
-        into[name] = value
-        return
-    parts = [first, *rest[:-1].split("][")]
-    if len(parts) > MAX_FORM_DEPTH:
-        raise BadInput(f"the form's names are nested more than {MAX_FORM_DEPTH} deep")
-    for part in parts[:-1]:
-        inner = into.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise BadInput(f"the form gives {part!r} both as a text and as an object")
-        into = inner
-    into[parts[-1]] = value
-
-
-async def _multipart(request: web.Request) -> dict[str, Any]:
-    try:
-        fields = await asyncio.wait_for(request.post(), BODY_TIMEOUT_S)
-    except web.HTTPRequestEntityTooLarge:
-        raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes") from None
-    except TimeoutError:
-        raise SlowBody("the body did not arrive in time") from None
-    except (ValueError, LookupError, RuntimeError, HttpProcessingError, web.RequestPayloadError):
-        # What aiohttp raises for broken framing, unknown charsets and transfer encodings, broken headers of a part.
-        raise BadInput("the multipart body can't be read") from None
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
 
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from aiohttp import web
 
 from wirechamber import __version__
-from wirechamber.api.http import COMMON_HEADERS, Call, answer
+from wirechamber.api.http import COMMON_HEADERS, Call, answer, is_local
 from wirechamber.api.routing import ANYONE, Route
 from wirechamber.errors import Forbidden
 
@@ -28,7 +26,7 @@ async def readyz(call: Call) -> web.Response:
 
 async def metrics(call: Call) -> web.Response:
     """For Prometheus; from this machine only, unless a setting opens it."""
-    if not call.parts.settings.metrics_public and not _is_loopback(call.address()):
+    if not call.parts.settings.metrics_public and not is_local(call):
         raise Forbidden("metrics are for this machine only; WIRECHAMBER_METRICS_PUBLIC=true opens them")
     return web.Response(
         body=call.parts.metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
@@ -43,13 +41,6 @@ async def document(call: Call) -> web.Response:
 async def page(call: Call) -> web.Response:
     """The API for people."""
     return web.Response(text=call.request.app[PAGE], content_type="text/html")
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 ROUTES = (

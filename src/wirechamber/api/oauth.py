@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from wirechamber.api.http import Call, answer, basic_credentials
-from wirechamber.api.routing import ANYONE, PASSWORD, TOKEN, Route
+from wirechamber.api.routing import ANYONE, FULL, PASSWORD, TOKEN, Route
 from wirechamber.errors import BadInput, CloudError, InvalidToken
 from wirechamber.model.times import iso_or_none, parse_iso
 from wirechamber.services.access import MAX_TOKEN_SECONDS, TOKEN_BYTES
@@ -158,7 +158,7 @@ ROUTES = (
         summary="List your tokens, masked (HTTP Basic)", answers="[{token, expires_at, client}]",
     ),
     Route(
-        method="DELETE", path="/v1/access_tokens", handler=revoke_all, requires=TOKEN,
+        method="DELETE", path="/v1/access_tokens", handler=revoke_all, requires=FULL,
         summary="Revoke all your tokens", answers="{ok}",
     ),
     Route(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from wirechamber.api.http import Network
 from wirechamber.clock import Clock
 from wirechamber.eventlog.base import EventLog
 from wirechamber.observe.metrics import Metrics
@@ -18,8 +18,6 @@ from wirechamber.services.publishing import Publishing
 from wirechamber.services.usage import Usages
 from wirechamber.settings import Settings
 from wirechamber.streams.hub import Hub
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)

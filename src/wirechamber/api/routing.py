@@ -12,9 +12,11 @@ import structlog
 from aiohttp import web
 from msgspec import Struct
 
+from wirechamber.api.bodies import Encoded, check_encoding
 from wirechamber.api.http import Call, answer, authorise, refusal
 from wirechamber.api.parts import Parts
 from wirechamber.errors import CloudError
+from wirechamber.model.accounts import ALL_SCOPES
 from wirechamber.observe.logs import Seldom
 
 _log = structlog.get_logger("wirechamber.api")
@@ -22,9 +24,11 @@ _seldom = Seldom(_log)
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
-# The three ways in besides a token's scope: anyone; any good token; user name and password by HTTP Basic.
+# The ways in besides a token's scope: anyone; any good token, for what changes nothing but that token; a token that may
+# do all that its user may; user name and password by HTTP Basic.
 ANYONE = "anyone"
 TOKEN = "any token"  # noqa: S105
+FULL = ALL_SCOPES
 PASSWORD = "password"  # noqa: S105
 
 
@@ -51,7 +55,7 @@ class Route(Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: As aiohttp writes it: `{id}`, `{prefix:.+}`.
-        requires: `ANYONE`, `TOKEN`, `PASSWORD`, or the scope that a token must hold.
+        requires: `ANYONE`, `TOKEN`, `FULL`, `PASSWORD`, or the scope that a token must hold.
         summary: One line for the API's page.
         body: What the body may hold, as a Struct; None for no body.
         answers: What is answered, in a few words; begins with the status where that is not 200.
@@ -92,6 +96,7 @@ def served(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[web.
         started = time.perf_counter()
         call = Call(request, parts)
         try:
+            check_encoding(request)
             if not open_to_all:
                 await authorise(call, scope)
             response = await handler(call)
@@ -114,7 +119,11 @@ def refused(call: Call, problem: CloudError) -> web.Response:
     call.parts.metrics.refused(problem.code)
     if problem.status >= 500:
         _seldom.warning("refused", why=problem.description, status=problem.status)
-    return refusal(problem)
+    response = refusal(problem)
+    if isinstance(problem, Encoded):
+        # What it unpacks to is not known, so what is left of it is not read either.
+        response.force_close()
+    return response
 
 
 def failed(where: str) -> web.Response:

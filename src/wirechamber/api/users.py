@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from wirechamber.api.http import Call, answer
-from wirechamber.api.routing import ANYONE, TOKEN, Route
+from wirechamber.api.routing import ANYONE, FULL, TOKEN, Route
 from wirechamber.errors import BadInput, Forbidden
 from wirechamber.model.accounts import User
 from wirechamber.services.devices import view as device_view
@@ -90,7 +90,7 @@ ROUTES = (
         summary="Show your account", answers="{username, account_info, …}",
     ),
     Route(
-        method="PUT", path="/v1/user", handler=change, requires=TOKEN, body=UserChange,
+        method="PUT", path="/v1/user", handler=change, requires=FULL, body=UserChange,
         summary="Change your name, password or account information", answers="{ok, message}",
     ),
     Route(
