@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from wirechamber import proxy
 from wirechamber.errors import BadInput
 
 ENV_PREFIX = "WIRECHAMBER_"
@@ -53,7 +54,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     outbound_allow: Annotated[
         Networks, _help("Networks that integrations may reach although they are private, loopback or link-local.")
     ] = ()
-    outbound_proxy: Annotated[str, _help("Proxy for outgoing requests; the environment's proxies are ignored.")] = ""
+    outbound_proxy: Annotated[
+        str,
+        _help(
+            "Proxy for outgoing requests, such as http://user:password@proxy.example.com:3128; also https, socks4, "
+            "socks4a, socks5 and socks5h. The environment's proxies are ignored."
+        ),
+    ] = ""
     durability: Annotated[
         Literal["full", "normal"],
         _help("full: an acknowledged event survives power loss. normal: it survives a killed process only."),
@@ -159,6 +166,11 @@ class Settings(Struct, frozen=True, kw_only=True):
                     raise ValueError(
                         f"`{network}` is no network; write 10.0.0.0/8 or ::1/128 - at `$.{name}`"
                     ) from None
+        if self.outbound_proxy:
+            try:
+                proxy.read(self.outbound_proxy)
+            except ValueError as problem:
+                raise ValueError(f"{problem} - at `$.outbound_proxy`") from None
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("set both or neither of tls_cert and tls_key - at `$.tls_cert`")
         if not self.retry_schedule:

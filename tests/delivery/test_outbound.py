@@ -36,7 +36,11 @@ async def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncItera
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             writer.transport.abort()
         with suppress(ConnectionError, ssl.SSLError):
-            await writer.wait_closed()
+            try:
+                await writer.wait_closed()
+            except asyncio.CancelledError:
+                # A client that keeps its end of a TLS connection open.
+                writer.transport.abort()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls, backlog=1000)
     try:

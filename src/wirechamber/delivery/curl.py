@@ -16,6 +16,15 @@ _OWN = frozenset({"content-length", "transfer-encoding", "connection"})
 _UNWANTED = ("Accept", "Expect", "User-Agent")
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
 _BREAK = re.compile(r"[\r\n\0]")
+
+
+class Codes:
+    """What pycurl does not name of CURLcode."""
+
+    WEIRD_SERVER_REPLY = 8
+    HTTP2_STREAM = 92
+
+
 _CERTIFICATE_ERRORS = {pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_ISSUER_ERROR}
 
 
@@ -73,7 +82,7 @@ def header_lines(headers: Sequence[tuple[str, str]]) -> list[bytes]:
 
 
 def problem_of(handle: pycurl.Curl, forbidden: str | None, code: int, text: str) -> NoResponse:
-    """What an error of libcurl's means, in the words that Node's clients use.
+    """What an error of libcurl's means, in the words that Node's clients use where they have any.
 
     Args:
         forbidden: The address that the guard refused, if it did.
@@ -90,16 +99,59 @@ def problem_of(handle: pycurl.Curl, forbidden: str | None, code: int, text: str)
         case pycurl.E_COULDNT_CONNECT:
             number = handle.getinfo(pycurl.OS_ERRNO)
             return NoResponse(_ERRNO.get(number, "ECONNREFUSED"))
-        case pycurl.E_RECV_ERROR | pycurl.E_SEND_ERROR | pycurl.E_GOT_NOTHING | pycurl.E_PARTIAL_FILE:
-            return NoResponse("read ECONNRESET")
         case pycurl.E_URL_MALFORMAT:
             return NoResponse("EINVAL: the URL can't be used", final=True)
         case pycurl.E_WRITE_ERROR:
             return NoResponse("EPROTO: too many or too long headers")
         case _ if code in _CERTIFICATE_ERRORS:
-            return NoResponse(f"certificate: {text}")
-        case _:
-            return NoResponse(f"EPROTO: {text}")
+            return NoResponse(f"certificate: {text or 'the chain can not be checked'}")
+    for sign, words in _TLS_SIGNS:
+        if sign in text:
+            return NoResponse(words)
+    match code:
+        case pycurl.E_RECV_ERROR | pycurl.E_SEND_ERROR | pycurl.E_GOT_NOTHING | pycurl.E_PARTIAL_FILE:
+            return NoResponse("read ECONNRESET")
+        case pycurl.E_HTTP2 | Codes.HTTP2_STREAM:
+            return NoResponse(f"EPROTO: {_http2(text)}")
+        case pycurl.E_SSL_CONNECT_ERROR:
+            return NoResponse(f"EPROTO: no TLS connection: {text or 'the target ended it without a reason'}")
+        case pycurl.E_UNSUPPORTED_PROTOCOL | Codes.WEIRD_SERVER_REPLY:
+            return NoResponse(f"EPROTO: the target's answer is no HTTP{f' ({text})' if text else ''}")
+    return NoResponse(f"EPROTO: {text or f'error {code} of libcurl, which it does not explain'}")
+
+
+def _http2(text: str) -> str:
+    """The end of a stream or connection, with the name of the reason where one was given (RFC 9113, section 7)."""
+    found = _HTTP2_REASON.search(text)
+    reason = "" if found is None else f" ({found[1]})"
+    if "ENHANCE_YOUR_CALM" in reason:
+        return "the target wants fewer requests and ended this one (HTTP/2 ENHANCE_YOUR_CALM)"
+    if "nghttp2" in text:
+        return f"the target does not speak proper HTTP/2{reason}"
+    if "by server" in text:
+        return f"the target broke this request off by HTTP/2{reason}"
+    if "before getting all response header" in text:
+        return "the target ended this request without an answer (HTTP/2)"
+    if found is not None or not text:
+        return f"the target closed the HTTP/2 connection before it had answered{reason}"
+    return text
 
 
 _ERRNO = {101: "ENETUNREACH", 110: "ETIMEDOUT", 111: "ECONNREFUSED", 113: "EHOSTUNREACH"}
+_HTTP2_REASON = re.compile(r"(?:error 0x[0-9a-f]+ |error \d+: |cleanly: )([A-Z0-9_]+)")
+# What OpenSSL says of the target's alerts (RFC 8446, section 6.2), and what that means for people.
+_TLS_SIGNS = (
+    ("alert certificate required", "certificate: the target wants a client certificate; integrations have none"),
+    ("alert bad certificate", "certificate: the target wants a client certificate; integrations have none"),
+    (
+        "alert handshake failure",
+        "EPROTO: the target refused the TLS handshake: no cipher in common, or it wants a client certificate, which "
+        "integrations don't have",
+    ),
+    ("alert protocol version", "EPROTO: the target knows no version of TLS that is secure today"),
+    ("unsupported protocol", "EPROTO: the target knows no version of TLS that is secure today"),
+    ("unrecognized name", "EPROTO: the target does not know the host name (TLS)"),
+    ("wrong version number", "EPROTO: the target does not speak TLS on this port; is http:// meant?"),
+    ("packet length too long", "EPROTO: the target does not speak TLS on this port; is http:// meant?"),
+    ("unexpected eof while reading", "read ECONNRESET"),
+)

@@ -4,8 +4,9 @@ All of libcurl's sockets are watched by one epoll descriptor, and that is what t
 requests move, the loop is woken once and everything that can be done is done in one go. (In a thread of its own,
 every request cost two hand-overs of the GIL; docs/performance.md has the figures.)
 
-Redirects are not followed, the environment's proxies are ignored, nothing is decoded, and size and time are bounded.
-The guard is asked in libcurl's open-socket callback, which sees the address really used.
+Redirects are not followed, the environment's proxies are ignored, nothing is decoded, and size and time are bounded:
+what is kept of an answer, and what comes on the wire. The guard is asked in libcurl's open-socket callback, which sees
+the address really used.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import select
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -26,15 +27,32 @@ from msgspec import Struct
 from wirechamber.clock import Clock
 from wirechamber.delivery.curl import header_lines, problem_of, set_shape, unsendable
 from wirechamber.delivery.guard import Guard
+from wirechamber.delivery.proxied import Proxied, goes_direct, set_proxy
+from wirechamber.delivery.wire import bytes_read
 from wirechamber.integrations.base import MAX_ANSWER_BYTES, NoResponse, Request, Response
+from wirechamber.observe.logs import Seldom
+from wirechamber.proxy import Proxy
 
 _log = structlog.get_logger("wirechamber.outbound")
+_seldom = Seldom(_log, every_s=60.0)
 
 # No connection within this is ETIMEDOUT; the whole of a request has its own, longer bound.
 CONNECT_TIMEOUT_S = 10.0
 # A target that sends headers for ever.
 MAX_HEADER_BYTES = 64 * 1024
 MAX_HEADERS = 256
+# What may come on the wire for one answer, for what is thrown away comes as well: extensions of chunks, 1xx answers,
+# padding, frames without data.
+MAX_WIRE_BYTES = 1024 * 1024
+# How much came on a connection is looked at every so many times that something did.
+_LOOK_EVERY = 4
+# A request on a connection that was kept open, of which nothing comes back for so long, is sent again on a new one:
+# what stands between may have forgotten the connection. Targets that were seen to take their time get twice that.
+SILENCE_S = 3.0
+# So many slow targets are remembered, and those whose kept connections are in doubt.
+MAX_REMEMBERED = 1_000
+# A connection that is kept for the next request is closed by then (libcurl's MAXAGE_CONN), and the doubt ends.
+DOUBT_S = 120.0
 # Connections kept open for the next request.
 MAX_IDLE_CONNECTIONS = 512
 # Easy handles kept for the next request: each holds some 30 KB.
@@ -71,8 +89,9 @@ class _Flight:
     """A handle of libcurl's and the request that it has under way. Reused: setting one up is dear."""
 
     __slots__ = (
-        "body", "cut", "done", "forbidden", "handle", "header_bytes", "headers", "length", "request",
-        "set_headers", "set_shape", "set_url", "started", "started_at",
+        "again", "body", "cut", "done", "forbidden", "handle", "head_ended", "header_bytes", "headers", "length",
+        "opened", "request", "set_direct", "set_headers", "set_lifetime", "set_shape", "set_url", "shared", "started",
+        "started_at",
     )  # fmt: skip
 
     def __init__(self, handle: pycurl.Curl) -> None:
@@ -81,12 +100,16 @@ class _Flight:
         self.set_url = ""
         self.set_headers: tuple[tuple[str, str], ...] | None = None
         self.set_shape: tuple[str, bool, bool] | None = None
+        self.set_direct: bool | None = None
+        self.set_lifetime = 0
 
     def begin(self, request: Request, done: Done, started_at: int, started: float) -> None:
         self.request = request
         self.done = done
         self.started_at = started_at
         self.started = started
+        # It was sent a second time; a connection was opened for it; it is one of HTTP/2, which others may share.
+        self.again = self.opened = self.shared = self.head_ended = False
         self.headers: list[tuple[str, str]] = []
         self.header_bytes = 0
         self.body: list[bytes] = []
@@ -101,10 +124,17 @@ class _Flight:
         if line[:5] == b"HTTP/":
             # A 1xx answer came before: only the last one's headers count.
             self.headers.clear()
+            self.head_ended = False
+            self.shared = line[5:6] == b"2"
+            return None
+        if self.head_ended:
+            # A trailer is no header (RFC 9110, section 6.5.1).
             return None
         name, colon, value = line.decode("latin-1").partition(":")
         if colon:
             self.headers.append((name.strip(), value.strip()))
+        else:
+            self.head_ended = True
         return None
 
     def take_body(self, data: bytes) -> int | None:
@@ -125,13 +155,23 @@ class Outbound:
         guard: Which addresses may be reached.
         timeout_s: The whole of a request, from the moment it is sent.
         proxy: A proxy that the operator set; its own address needs no permission, and what it connects to is not seen.
+        silence_s: See `SILENCE_S`.
+
+    Attributes:
+        counted: How often a bound or a remedy was used: `wire` (an answer was cut on the wire), `sent_again` (on a new
+            connection), `proxy` (the operator's proxy had trouble).
     """
 
-    def __init__(self, guard: Guard, *, clock: Clock, timeout_s: float, proxy: str = "") -> None:
+    def __init__(
+        self, guard: Guard, *, clock: Clock, timeout_s: float, proxy: Proxy | None = None, silence_s: float = SILENCE_S
+    ) -> None:
         self._guard = guard
         self._clock = clock
         self._timeout_ms = max(1, int(timeout_s * 1000))
-        self._proxy = proxy
+        self._proxied = None if proxy is None else Proxied(proxy)
+        self._silence_s = silence_s
+        self._slow_ms = silence_s * 500
+        self.counted: Counter[str] = Counter()
         self._loop = asyncio.get_running_loop()
         self._new: deque[tuple[Request, Done, int]] = deque()
         self._idle: list[_Flight] = []
@@ -144,7 +184,15 @@ class Outbound:
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._poll = select.epoll()
-        self._watched: set[int] = set()
+        # Watched sockets, and how often something came on each. Beside them, of those that get much: how many bytes had
+        # come at the first look, and how many answers have ended since.
+        self._watched: dict[int, int] = {}
+        self._metered: dict[int, tuple[int, int]] = {}
+        # By host and port: how long the slowest answers took lately, and since when connections that are kept are in
+        # doubt, both in seconds of the monotonic clock.
+        self._slow: dict[str, float] = {}
+        self._doubted: dict[str, float] = {}
+        self._vigil: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._poll.fileno(), self._act)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE_CONNECTIONS)
@@ -179,8 +227,9 @@ class Outbound:
         self._tell()
         for flight in self._idle:
             flight.handle.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._vigil):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._poll.fileno())
         self._multi.close()
         self._poll.close()
@@ -219,11 +268,15 @@ class Outbound:
             self._emptied.set_result(None)
 
     def _drive(self) -> None:
-        multi = self._multi
+        multi, watched = self._multi, self._watched
         for descriptor, mask in self._poll.poll(0):
             action = 0
             if mask & (select.EPOLLIN | select.EPOLLHUP):
                 action |= pycurl.CSELECT_IN
+                if descriptor in watched:
+                    watched[descriptor] += 1
+                    if not watched[descriptor] % _LOOK_EVERY:
+                        self._look(descriptor)
             if mask & select.EPOLLOUT:
                 action |= pycurl.CSELECT_OUT
             if mask & select.EPOLLERR:
@@ -257,7 +310,8 @@ class Outbound:
 
     def _watch(self, what: int, descriptor: int, _multi: Any, _data: Any) -> None:
         if what == pycurl.POLL_REMOVE:
-            self._watched.discard(descriptor)
+            self._watched.pop(descriptor, None)
+            self._metered.pop(descriptor, None)
             with suppress(OSError, ValueError):
                 self._poll.unregister(descriptor)
             return
@@ -270,7 +324,7 @@ class Outbound:
             self._poll.modify(descriptor, mask)
         else:
             self._poll.register(descriptor, mask)
-            self._watched.add(descriptor)
+            self._watched[descriptor] = 0
 
     # --- one request ---
 
@@ -290,6 +344,8 @@ class Outbound:
             self._end(request, done, NoResponse(f"EINVAL: {error}", final=True))
             return
         self._flights[flight.handle] = flight
+        if self._vigil is None:
+            self._vigil = self._loop.call_later(self._silence_s, self._look_for_silence)
 
     def _new_flight(self) -> _Flight:
         handle = pycurl.Curl()
@@ -298,10 +354,10 @@ class Outbound:
         set_option(pycurl.NOSIGNAL, 1)
         set_option(pycurl.FOLLOWLOCATION, 0)
         set_option(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        set_option(pycurl.PROXY, self._proxy)
-        if not self._proxy:
-            set_option(pycurl.NOPROXY, "*")
-            set_option(pycurl.OPENSOCKETFUNCTION, lambda purpose, address: self._open(flight, address))
+        set_option(pycurl.OPENSOCKETFUNCTION, lambda purpose, address: self._open(flight, address))
+        if self._proxied is None:
+            set_proxy(set_option, None)
+            flight.set_direct = True
         set_option(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_TIMEOUT_S * 1000))
         set_option(pycurl.TIMEOUT_MS, self._timeout_ms)
         set_option(pycurl.TCP_NODELAY, 1)
@@ -312,8 +368,7 @@ class Outbound:
         set_option(pycurl.WRITEFUNCTION, flight.take_body)
         return flight
 
-    @staticmethod
-    def _prepare(flight: _Flight, request: Request) -> None:
+    def _prepare(self, flight: _Flight, request: Request) -> None:
         set_option = flight.handle.setopt
         if request.url != flight.set_url:
             set_option(pycurl.URL, request.url)
@@ -327,9 +382,20 @@ class Outbound:
             flight.set_shape = shape
         if request.body is not None:
             set_option(pycurl.POSTFIELDS, request.body)
+        if self._proxied is not None:
+            direct = goes_direct(request.url)
+            if direct != flight.set_direct:
+                set_proxy(set_option, None if direct else self._proxied.proxy)
+                flight.set_direct = direct
+        if self._doubted or flight.set_lifetime:
+            self._set_lifetime(flight)
 
     def _open(self, flight: _Flight, address: Any) -> Any:
         family, kind, protocol, target = address
+        flight.opened = True
+        if not flight.set_direct:
+            # To the proxy.
+            return _LentSocket(family, kind, protocol)
         host = target[0] if isinstance(target, tuple) else ""
         if isinstance(host, bytes):
             host = host.decode()
@@ -350,6 +416,8 @@ class Outbound:
 
     def _landed(self, handle: pycurl.Curl, error: tuple[int, str] | None) -> None:
         flight = self._flights.pop(handle)
+        if flight.shared:
+            self._credit(handle.getinfo(pycurl.ACTIVESOCKET))
         self._multi.remove_handle(handle)
         address = handle.getinfo(pycurl.PRIMARY_IP) or None
         reply: Response | NoResponse
@@ -358,11 +426,131 @@ class Outbound:
             reply = Response(status, tuple(flight.headers), b"".join(flight.body), flight.length)
         else:
             reply = problem_of(flight.handle, flight.forbidden, *error)
-        self._end(flight.request, flight.done, reply, flight, address)
+        if not flight.set_direct:
+            reply = self._by_proxy(flight, reply, error)
+        taken_ms = self._end(flight.request, flight.done, reply, flight, address)
+        if taken_ms > self._slow_ms:
+            self._was_slow(flight, taken_ms / 1000)
         if len(self._idle) < MAX_IDLE_HANDLES:
             self._idle.append(flight)
         else:
             handle.close()
+
+    def _by_proxy(
+        self, flight: _Flight, reply: Response | NoResponse, error: tuple[int, str] | None
+    ) -> Response | NoResponse:
+        """The reply, or the proxy's trouble where it was that."""
+        assert self._proxied is not None
+        url = flight.request.url
+        if isinstance(reply, Response):
+            trouble = self._proxied.answer(reply.status, reply.headers, url)
+        else:
+            code = 0 if error is None else error[0]
+            trouble = self._proxied.error(flight.handle, code, reply.why, opened=flight.opened, url=url)
+        if trouble is None:
+            return reply
+        self.counted["proxy"] += 1
+        _seldom.warning("outbound_proxy_trouble", why=trouble.why)
+        return trouble
+
+    # --- how much comes on the wire ---
+
+    def _look(self, descriptor: int) -> None:
+        """Ends what gets far more on the wire than its answers may have."""
+        read = bytes_read(descriptor)
+        first, ended = self._metered.setdefault(descriptor, (read, 0))
+        if read - first <= MAX_WIRE_BYTES:
+            return
+        here = [each for each in self._flights.values() if each.handle.getinfo(pycurl.ACTIVESOCKET) == descriptor]
+        if read - first <= MAX_WIRE_BYTES * (len(here) + ended):
+            return
+        for flight in here:
+            self.counted["wire"] += 1
+            why = f"EPROTO: more than {MAX_WIRE_BYTES} bytes came for one answer"
+            _seldom.warning("answer_cut_on_the_wire", why=why, address=flight.handle.getinfo(pycurl.PRIMARY_IP))
+            self._break_off(flight, NoResponse(why))
+
+    def _credit(self, descriptor: int) -> None:
+        """An answer has ended on a connection that others share: the next one may be as large."""
+        metered = self._metered.get(descriptor)
+        if metered is not None:
+            self._metered[descriptor] = metered[0], metered[1] + 1
+
+    def _break_off(self, flight: _Flight, reply: NoResponse) -> None:
+        """Ends a request at once, and its connection with it."""
+        del self._flights[flight.handle]
+        address = flight.handle.getinfo(pycurl.PRIMARY_IP) or None
+        flight.handle.setopt(pycurl.FORBID_REUSE, 1)
+        self._multi.remove_handle(flight.handle)
+        flight.handle.close()
+        self._end(flight.request, flight.done, reply, flight, address)
+
+    # --- connections that went silent ---
+
+    def _look_for_silence(self) -> None:
+        """Sends once more what got nothing back on a connection that was kept open."""
+        self._vigil = None
+        now = time.monotonic()
+        soonest = self._silence_s
+        for flight in list(self._flights.values()):
+            left = flight.started + self._silence_s - now
+            if left > 0:
+                # In the order of their start.
+                soonest = min(soonest, left)
+                break
+            if self._is_silent(flight, now - flight.started):
+                self._send_again(flight, now)
+        if self._flights and not self._closed:
+            self._vigil = self._loop.call_later(max(0.01, soonest), self._look_for_silence)
+        self._take_turn()
+
+    def _is_silent(self, flight: _Flight, waited: float) -> bool:
+        return (
+            not flight.again
+            and not flight.opened
+            and not flight.header_bytes
+            and flight.handle.getinfo(pycurl.REQUEST_SIZE) > 0
+            and waited > 2 * self._slow.get(_authority(flight.request.url), 0.0)
+        )
+
+    def _send_again(self, flight: _Flight, now: float) -> None:
+        """On a new connection, in what is left of its time; and no request goes out on those of before any more."""
+        authority = _authority(flight.request.url)
+        if authority not in self._doubted:
+            _seldom.warning(
+                "connection_silent", why="nothing came back on a connection that was kept open", of=authority
+            )
+        _remember(self._doubted, authority, now)
+        self.counted["sent_again"] += 1
+        handle = flight.handle
+        del self._flights[handle]
+        handle.setopt(pycurl.FRESH_CONNECT, 1)
+        self._multi.remove_handle(handle)
+        flight.again = True
+        handle.setopt(pycurl.TIMEOUT_MS, max(1, self._timeout_ms - int((now - flight.started) * 1000)))
+        self._multi.add_handle(handle)
+        self._flights[handle] = flight
+
+    def _set_lifetime(self, flight: _Flight) -> None:
+        """Where connections are in doubt, only those that are younger than the doubt are used again."""
+        since = self._doubted.get(_authority(flight.request.url))
+        lifetime = 0
+        if since is not None:
+            lifetime = max(1, int(time.monotonic() - since))
+            if lifetime > DOUBT_S:
+                del self._doubted[_authority(flight.request.url)]
+                lifetime = 0
+        if lifetime != flight.set_lifetime:
+            flight.handle.setopt(pycurl.MAXLIFETIME_CONN, lifetime)
+            flight.set_lifetime = lifetime
+
+    def _was_slow(self, flight: _Flight, taken: float) -> None:
+        if flight.header_bytes:
+            authority = _authority(flight.request.url)
+            _remember(self._slow, authority, max(taken, self._slow.get(authority, 0.0) / 2))
+        if flight.again:
+            flight.handle.setopt(pycurl.FRESH_CONNECT, 0)
+            flight.handle.setopt(pycurl.TIMEOUT_MS, self._timeout_ms)
 
     def _end(
         self,
@@ -371,11 +559,13 @@ class Outbound:
         reply: Response | NoResponse,
         flight: _Flight | None = None,
         address: str | None = None,
-    ) -> None:
+    ) -> int:
+        """Notes what came of a request; returns how long it took, in milliseconds."""
         duration = started_at = 0
         if flight is not None:
             duration, started_at = int((time.monotonic() - flight.started) * 1000), flight.started_at
         self._ended.append((done, Exchange(request, reply, started_at or self._clock.now(), duration, address)))
+        return duration
 
     def _refuse_new(self) -> None:
         while self._new:
@@ -389,3 +579,15 @@ class Outbound:
                 done(exchange)
             except Exception:
                 _log.exception("reply_not_taken")
+
+
+def _authority(url: str) -> str:
+    """Host and port as the URL has them."""
+    return url.split("/", 3)[2]
+
+
+def _remember(known: dict[str, float], key: str, value: float) -> None:
+    known.pop(key, None)
+    if len(known) >= MAX_REMEMBERED:
+        del known[next(iter(known))]
+    known[key] = value

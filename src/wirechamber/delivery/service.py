@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
 from msgspec import structs
 
+from wirechamber import proxy
 from wirechamber.clock import Clock, SteadyClock
 from wirechamber.delivery.backlog import Backlog
 from wirechamber.delivery.courier import Courier, Pace
@@ -38,12 +39,14 @@ class Delivering:
     """What the rest of the cloud may ask of the delivery side.
 
     Attributes:
+        outbound: How often something befell an outgoing request, by what it was.
     """
 
     def __init__(
         self, index: Index, integrations: Integrations, courier: Courier, dispatch: Dispatch, lanes: Lanes,
-        watermark: Watermark, log: EventLog, deliveries: Deliveries, clock: SteadyClock,
+        watermark: Watermark, log: EventLog, deliveries: Deliveries, clock: SteadyClock, outbound: Mapping[str, int],
     ) -> None:  # fmt: skip
+        self.outbound = outbound
         self._index = index
         self._integrations = integrations
         self._courier = courier
@@ -118,7 +121,7 @@ async def delivering(
         Guard(settings.outbound_allow),
         clock=clock,
         timeout_s=settings.request_timeout,
-        proxy=settings.outbound_proxy,
+        proxy=proxy.read(settings.outbound_proxy) if settings.outbound_proxy else None,
     )
     runner = Runner(outbound, store, clock, tasks)
     settler = Settler(log, store.deliveries, watermark)
@@ -165,7 +168,9 @@ async def delivering(
         tasks.essential(pauses.run(), "pauses"),
     ]
     try:
-        yield Delivering(index, integrations, courier, dispatch, lanes, watermark, log, store.deliveries, clock)
+        yield Delivering(
+            index, integrations, courier, dispatch, lanes, watermark, log, store.deliveries, clock, outbound.counted
+        )
     finally:
         await ended(*followers)
         courier.stop()

@@ -39,6 +39,8 @@ class DeliveryCounts(Protocol):
     def running(self) -> int: ...  # noqa: D102
     @property
     def lag(self) -> int: ...  # noqa: D102
+    @property
+    def outbound(self) -> Mapping[str, int]: ...  # noqa: D102
 
 
 class LinkCounts(Protocol):
@@ -211,6 +213,8 @@ class Metrics(Collector):
             yield _gauge("deliveries_waiting", "Deliveries waiting in memory.", lambda: delivery.waiting)
             yield _gauge("deliveries_running", "Deliveries being attempted.", lambda: delivery.running)
             yield _gauge("dispatch_lag_positions", "Positions that dispatch is behind.", lambda: delivery.lag)
+            befell = {(what,): n for what, n in delivery.outbound.items()}
+            yield _counter("outbound_incidents", "Outgoing requests that something befell.", ("what",), befell)
 
     def _histogram(self) -> Metric:
         family = HistogramMetricFamily(
