@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import ssl
+import threading
+from contextlib import suppress
 
 import pytest
 import trustme
 
 from tests.delivery.test_outbound import LOOPBACK, Serve, exchange, read_request, serving
 from tests.standins import h2
-from tests.standins.server import Asked, Said, Standin
 from wirechamber.clock import SystemClock
 from wirechamber.delivery.guard import Guard
 from wirechamber.delivery.outbound import MAX_WIRE_BYTES, Outbound
@@ -247,12 +249,22 @@ def test_a_target_that_wants_a_client_certificate_says_so(version: ssl.TLSVersio
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = context.maximum_version = version
 
-    class Never(Standin):
-        def answer(self, asked: Asked) -> Said:
-            raise AssertionError
+    def serve() -> None:
+        client, _ = listener.accept()
+        with context.wrap_socket(client, server_side=True, do_handshake_on_connect=False) as secured:
+            with pytest.raises(ssl.SSLError):
+                secured.do_handshake()
+            # A connection that is closed with something unread is reset, and the alert may be lost with it.
+            with suppress(OSError):
+                while socket.socket.recv(secured, 65_536):
+                    pass
 
-    with Never(tls=context) as target:
-        reply = asyncio.run(exchange(nothing, url=target.url, verify_tls=False)).reply
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        reply = asyncio.run(exchange(nothing, url=url, verify_tls=False)).reply
+        thread.join(10)
     assert isinstance(reply, NoResponse), reply
     assert "client certificate" in reply.why
 
