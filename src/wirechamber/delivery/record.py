@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from wirechamber.delivery.masks import echoes, masked, shown
 from wirechamber.delivery.outbound import Exchange
-from wirechamber.integrations.base import MASK, NoResponse, Request
+from wirechamber.integrations.base import NoResponse, Request
 
 # The rest of a body is not kept, only its length.
 KEPT_BODY_BYTES = 16_384
+# Encoded, a character may take this many bytes.
+LONGEST_FORM = 12
 # Of an answer to many events, each of their attempts keeps at least this.
 LEAST_KEPT_BYTES = 512
 
@@ -98,48 +101,34 @@ def _part(request: Request, place: int) -> bytes | None:
 
 
 def _parts(exchange: Exchange, place: int = 0, events: int = 1) -> tuple[SentRequest, GotResponse | None, str | None]:
-    request, reply, secrets = exchange.request, exchange.reply, exchange.request.secrets
+    request, reply = exchange.request, masked(exchange).reply
     whole = body = request.body
     kept = KEPT_BODY_BYTES
     if events > 1:
         part = _part(request, place)
         body = body if part is None else part
         kept = max(LEAST_KEPT_BYTES, KEPT_BODY_BYTES // events)
+    url, headers = shown(request)
     sent = SentRequest(
         request.method,
-        _mask(request.url, secrets),
-        _mask_headers(request.headers, secrets),
-        None if body is None else _kept(body, secrets),
+        url,
+        headers,
+        None if body is None else _kept(_begin(body, request.secrets)),
         0 if whole is None else len(whole),
     )
     if isinstance(reply, NoResponse):
-        return sent, None, _mask(reply.why, secrets)
-    got = GotResponse(
-        reply.status, _mask_headers(reply.headers, secrets), _kept(reply.body, secrets, kept), reply.length
-    )
-    return sent, got, None
+        return sent, None, reply.why
+    return sent, GotResponse(reply.status, reply.headers, _kept(reply.body, kept), reply.length), None
 
 
-def _kept(body: bytes, secrets: Sequence[str], kept: int = KEPT_BODY_BYTES) -> str:
+def _kept(body: bytes, kept: int = KEPT_BODY_BYTES) -> str:
+    return body[:kept].decode("utf-8", "replace")
+
+
+def _begin(body: bytes, secrets: tuple[str, ...]) -> bytes:
+    """As much of a request's body as is kept, without its secrets."""
     if not secrets:
-        return body[:kept].decode("utf-8", "replace")
-    # Masked before it is cut, so that no half of a secret stays at the edge. One that begins before the edge is whole
-    # in this much, so where nothing was masked in it, the rest needs no look.
-    begin = body[: kept + max(map(len, secrets)) * 4].decode("utf-8", "replace")
-    masked = _mask(begin, secrets)
-    if masked != begin:
-        masked = _mask(body.decode("utf-8", "replace"), secrets)
-    return masked.encode()[:kept].decode("utf-8", "replace")
-
-
-def _mask(text: str, secrets: Sequence[str]) -> str:
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, MASK)
-    return text
-
-
-def _mask_headers(headers: Sequence[tuple[str, str]], secrets: Sequence[str]) -> Sequence[tuple[str, str]]:
-    if not secrets:
-        return headers
-    return [(_mask(name, secrets), _mask(value, secrets)) for name, value in headers]
+        return body
+    # Masked before it is cut, so that no half of a secret stays at the edge.
+    longest = max(map(len, secrets))
+    return echoes(secrets).masked(body[: KEPT_BODY_BYTES + longest * LONGEST_FORM])

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from wirechamber.clock import Clock
+from wirechamber.delivery.masks import masked, told, untold
 from wirechamber.delivery.outbound import Exchange, Outbound
 from wirechamber.integrations.base import (
     About,
@@ -183,6 +184,7 @@ class Runner:
         return int(self._clock.monotonic() * 1000)
 
     def _called(self, run: Run, exchange: Exchange) -> None:
+        exchange = masked(exchange)
         run.exchanges.append(exchange)
         self._advance(run, exchange.reply)
 
@@ -252,16 +254,19 @@ class Runner:
 
     async def _perform(self, run: Run, plan: Generator[Any, Any, Any]) -> tuple[str, float]:
         reply: Any = None
+        secrets: tuple[str, ...] = ()
         for _ in range(MAX_STEPS):
             try:
                 step = plan.send(reply)
             except StopIteration as stop:
                 if isinstance(stop.value, tuple):
                     return stop.value
-                raise TokenRefused(stop.value) from None
+                raise TokenRefused(told(stop.value, secrets)) from None
             if isinstance(step, Call):
                 exchange = await self._outbound.exchange(step.request)
-                run.exchanges.append(exchange)
+                # The plan must see the token; nobody else may.
+                run.exchanges.append(untold(exchange))
+                secrets += step.request.secrets
                 reply = exchange.reply
             elif isinstance(step, Recall):
                 reply = await self._deliveries.recall(run.integration, step.key)

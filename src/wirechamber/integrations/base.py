@@ -26,6 +26,9 @@ Prepared = TypeVar("Prepared")
 # What stands for a secret in answers, logs and attempt records (integrations.md, section 4).
 MASK = "[[SENSITIVE]]"
 
+# A shorter secret can't be told from other text: it is hidden where it was put, and not looked for in answers.
+MIN_ECHOED = 6
+
 # The most of an answer that is read (integrations.md, section 9).
 MAX_ANSWER_BYTES = 100_000
 # The whole of a request, from the moment it may start (integrations.md, section 9).
@@ -51,7 +54,10 @@ class Request(Struct, frozen=True):
         headers: In the order to send; names as the user gave them.
         body: None sends no body at all.
         verify_tls: Check the certificate chain and the host's name.
-        secrets: Texts that must never reach a log or an attempt record; masked wherever they occur.
+        secrets: Texts that must never reach a log, an attempt record or a device. They are hidden in whatever comes
+            back, plain or encoded, if they have `MIN_ECHOED` characters.
+        hidden: The places of the request where they stand: `headers.Authorization`, `query.key`. What stands there is
+            never shown, however short it is.
         parts: Of a request for several events: what of the body is about each, in the order of the plan's events; the
             record of each event's attempt then shows its own part.
     """
@@ -63,6 +69,7 @@ class Request(Struct, frozen=True):
     verify_tls: bool = True
     secrets: tuple[str, ...] = ()
     parts: tuple[bytes, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 class Response(Struct, frozen=True):

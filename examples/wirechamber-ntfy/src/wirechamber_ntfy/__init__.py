@@ -71,7 +71,9 @@ class Ntfy(SingleRequest[NtfyConfig, NtfyConfig]):
             headers.append(("Authorization", f"Bearer {prepared.token}"))
             secrets = (prepared.token,)
         url = f"{prepared.server.rstrip('/')}/{prepared.topic}"
-        return Request("POST", url, tuple(headers), (event.data or event.name).encode(), secrets=secrets)
+        hidden = ("headers.Authorization",)
+        body = (event.data or event.name).encode()
+        return Request("POST", url, tuple(headers), body, secrets=secrets, hidden=hidden)
 
     def outcome(self, event: Event, response: Response, prepared: NtfyConfig, context: Context) -> Outcome:
         """A message id on success; a wrong token is a matter of the configuration."""

@@ -243,7 +243,8 @@ class Talk:
         signature = token.partition("sig=")[2].partition("&")[0]
         own = (("Authorization", token), ("User-Agent", self.context.user_agent))
         url = f"{self.hub.base}/{path}?api-version={API_VERSION}"
-        return Request(method, url, (*own, *headers), body, secrets=(token, signature))
+        hidden = ("headers.Authorization",)
+        return Request(method, url, (*own, *headers), body, secrets=(token, signature), hidden=hidden)
 
     def message_headers(self, event: Event) -> tuple[tuple[str, str], ...]:
         """Without type and encoding, the hub takes a body for binary, and routes can't look into it."""

@@ -140,7 +140,8 @@ class GoogleMaps(Integration[GoogleMapsConfig, GoogleMapsConfig]):
     def _request(self, config: GoogleMapsConfig, body: bytes, context: Context) -> Request:
         key = quote(config.api_key, safe="")
         headers = (("Content-Type", "application/json"), ("User-Agent", context.user_agent))
-        return Request("POST", f"{self._url}?key={key}", headers, body, secrets=(config.api_key, key))
+        url = f"{self._url}?key={key}"
+        return Request("POST", url, headers, body, secrets=(config.api_key, key), hidden=("query.key",))
 
     def _outcome(self, response: Response, context: Context) -> Outcome:
         if response.status == 200:

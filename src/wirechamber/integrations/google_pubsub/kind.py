@@ -227,7 +227,8 @@ def _request(
     if token is not None:
         headers.append(("Authorization", f"Bearer {token}"))
         secrets = (token,)
-    return Request("POST", prepared.url, tuple(headers), body, secrets=secrets, parts=parts)
+    hidden = ("headers.Authorization",)
+    return Request("POST", prepared.url, tuple(headers), body, secrets=secrets, parts=parts, hidden=hidden)
 
 
 def _spoilt(reply: Response | NoResponse) -> bool:

@@ -18,6 +18,8 @@ METHODS = ("GET", "POST", "PUT", "DELETE")
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 # Headers whose values are secrets whatever the configuration says.
 SECRET_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie"))
+# Each is looked for in every answer.
+MAX_SECRET_HEADERS = 16
 _TCHAR = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -212,6 +214,8 @@ def _headers(headers: dict[str, str] | None, secret: tuple[str, ...], revealed: 
         if "\r" in value or "\n" in value:
             raise InvalidConfig(f"headers.{name}", "may not hold line breaks")
         found[name] = revealed.value(f"headers.{name}", value) if name.lower() in secret_names else value
+    if sum(name.lower() in secret_names for name in found) > MAX_SECRET_HEADERS:
+        raise InvalidConfig("headers", f"may hold at most {MAX_SECRET_HEADERS} secret ones")
     return found
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from wirechamber.integrations.base import Context, Request
+from wirechamber.integrations.base import MIN_ECHOED, Context, Request
 from wirechamber.integrations.templates import OutputTooLarge, Room
 from wirechamber.integrations.webhook.encoding import FORM, QUERY, URL, Encoding
 from wirechamber.integrations.webhook.prepared import Pairs, Prepared, Scene, basic
@@ -16,8 +18,10 @@ from wirechamber.model.events import Event
 from wirechamber.model.times import iso
 
 MAX_REQUEST_BYTES = 1_000_000
-# A shorter part of a secret is no secret, and masking it would blot out half of every text.
-MIN_MASKED = 6
+# Names and values of all headers; servers take far less.
+MAX_HEADERS_BYTES = 65_536
+# Parts of a cookie.
+MAX_PARTS = 8
 # A URL before its query; and a host, as DNS knows it (RFC 1035, section 2.3.4), with some room for other spellings.
 MAX_RENDERED_URL = 65_536
 MAX_HOST = 512
@@ -46,13 +50,13 @@ def build(event: Event, prepared: Prepared, context: Context) -> Request:
     try:
         query = _rendered(prepared.query, scene)
         body, kind = _body(event, prepared, scene, query)
-        headers, secrets = _headers(prepared, scene, kind, context)
+        headers, secrets, hidden = _headers(prepared, scene, kind, context)
         url = _with_query(url_of(prepared, scene)[0], query, scene)
     except OutputTooLarge as problem:
         raise Unsendable(problem.description) from None
     if len(url) + len(body or b"") > MAX_REQUEST_BYTES:
         raise Unsendable(f"the request is larger than {MAX_REQUEST_BYTES} bytes")
-    return Request(config.request_type, url, headers, body, config.reject_unauthorized, secrets)
+    return Request(config.request_type, url, headers, body, config.reject_unauthorized, secrets, hidden=hidden)
 
 
 def request_scene(event: Event, prepared: Prepared, context: Context) -> Scene:
@@ -147,18 +151,26 @@ def _json_body(prepared: Prepared, scene: Scene, defaults: dict[str, str]) -> by
 
 def _headers(
     prepared: Prepared, scene: Scene, kind: str | None, context: Context
-) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...], tuple[str, ...]]:
+    """The headers, the secrets in them, and the places of those."""
     given = _rendered(prepared.headers, scene)
     secrets: list[str] = []
+    parts: list[str] = []
+    hidden: list[str] = []
     names = set()
+    size = 0
     for name, value in given.items():
         if "\r" in value or "\n" in value or "\0" in value or not name:
             raise Unsendable(f"the header {name[:40]!r} is empty or holds a line break")
+        size += len(name) + len(value)
         lower = name.lower()
         names.add(lower)
         if lower in prepared.secret_headers:
-            # `Bearer x`: the target may echo the credential without its scheme.
-            secrets += [value, *_credential(value)]
+            hidden.append(f"headers.{name}")
+            secrets.append(value)
+            parts += _credentials_in(value)
+    if size > MAX_HEADERS_BYTES:
+        raise Unsendable(f"the headers are longer than {MAX_HEADERS_BYTES} characters")
     headers = list(given.items())
     if "user-agent" not in names:
         headers.append(("User-Agent", context.user_agent))
@@ -170,13 +182,21 @@ def _headers(
         password = scene.render(prepared.password)
         credentials = basic(scene.render(prepared.username), password)
         headers.append(("Authorization", f"Basic {credentials}"))
-        secrets += [credentials, password, quote(password, safe="")]
-    return tuple(headers), tuple(secret for secret in secrets if secret)
+        secrets += [credentials, password, quote(password, safe="", errors="replace")]
+        hidden.append("headers.Authorization")
+    return tuple(headers), tuple(secret for secret in secrets + parts if secret), tuple(hidden)
 
 
-def _credential(value: str) -> list[str]:
-    found = value.rpartition(" ")[2]
-    return [found] if MIN_MASKED <= len(found) < len(value) else []
+def _credentials_in(value: str) -> list[str]:
+    """What in a secret header is the secret, by the usual forms: the target may echo it without the rest."""
+    scheme, blank, rest = value.partition(" ")
+    found = [value.rpartition(" ")[2]]
+    if blank and scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            found.append(base64.b64decode(rest, validate=True).decode().partition(":")[2])
+    # `session=abc; theme=dark`, as in cookies.
+    found += [part.partition("=")[2].strip(' "') for part in value.split(";")[:MAX_PARTS]]
+    return [part for part in found if MIN_ECHOED <= len(part) < len(value)]
 
 
 def _rendered(pairs: Pairs | None, scene: Scene) -> dict[str, str]:
