@@ -58,18 +58,28 @@ class Cloud:
         self.clients: list[httpx.Client] = []
 
     def start(self) -> Cloud:
-        offset = self.log_file.stat().st_size if self.log_file.exists() else 0
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self._limited(), sys.executable, "-m", "wirechamber", "serve"],
-                env=self.environment, stdout=log, stderr=log,
-            )  # fmt: skip
+        offset = self.spawn()
         announced = eventually(lambda: self._announced(offset), START_TIMEOUT_S, "starting")
         self.url, self.udp_port = announced["url"], announced["udp"]
         # The ports stay the same over restarts, as behind a real address.
         self.environment["WIRECHAMBER_HTTP_PORT"] = self.url.rpartition(":")[2]
         self.environment["WIRECHAMBER_UDP_PORT"] = str(self.udp_port)
         return self
+
+    def spawn(self) -> int:
+        """Starts the process and waits for nothing; returns where in the log it begins."""
+        offset = self.log_file.stat().st_size if self.log_file.exists() else 0
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self._limited(), sys.executable, "-m", "wirechamber", "serve"],
+                env=self.environment, stdout=log, stderr=log,
+            )  # fmt: skip
+        return offset
+
+    def ended(self) -> int:
+        """Waits until the process has ended by itself; returns its exit status."""
+        assert self.process is not None
+        return self.process.wait(START_TIMEOUT_S)
 
     def _limited(self) -> list[str]:
         if self.open_files is None:

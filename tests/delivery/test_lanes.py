@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.delivery.builders import an_event, an_integration
 from wirechamber.delivery.index import Trigger
 from wirechamber.delivery.job import Job
-from wirechamber.delivery.lanes import Lanes
+from wirechamber.delivery.lanes import FIRST_PLACES, SILENT_S, Lanes
 from wirechamber.eventlog.base import Cursor
 from wirechamber.integrations.base import Batch
 from wirechamber.integrations.webhook import Webhook
@@ -186,3 +186,127 @@ def test_what_failed_goes_back_to_the_front_and_waits_there() -> None:
         lanes.release([job])
     assert (lanes.waiting, lanes.held("one")) == (0, 0)
     lanes.go_on(first.lane)
+
+
+class HandDriven:
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def test_a_target_that_answers_is_given_more_places_one_by_one() -> None:
+    lanes = Lanes(per_lane=8, total=64)
+    for _ in range(40):
+        lanes.put(a_job("a", "one"))
+    running = _all(lanes)
+    assert len(running) == FIRST_PLACES
+    for more in range(1, 10):
+        lanes.release([running.pop(0)])
+        running += _all(lanes)
+        assert len(running) == min(8, FIRST_PLACES + more)
+
+
+def test_a_target_that_hangs_is_left_one_place_and_gets_more_when_it_answers() -> None:
+    clock = HandDriven()
+    lanes = Lanes(per_lane=8, total=64, clock=clock)
+    for _ in range(40):
+        lanes.put(a_job("a", "one"))
+    running = _all(lanes)
+    clock.time = 20.0
+    for job in running:
+        lanes.release([job], answered=False)
+    (probe,) = _all(lanes)
+    lanes.release([probe], answered=False)
+    (probe,) = _all(lanes)
+    lanes.release([probe], answered=True)
+    assert len(_all(lanes)) == 2
+
+
+def test_silence_is_noticed_before_anything_times_out() -> None:
+    clock = HandDriven()
+    lanes = Lanes(per_lane=8, total=64, clock=clock)
+    for _ in range(20):
+        lanes.put(a_job("a", "one"))
+    running = _all(lanes)
+    for job in running[:4]:
+        lanes.release([job])
+    running = running[4:] + _all(lanes)
+    assert len(running) == 8
+    # It hangs from now on: what ends by and by is not replaced.
+    clock.time = SILENT_S + 0.1
+    lanes.release([running.pop()], answered=False)
+    assert _all(lanes) == []
+
+
+def test_lanes_that_hang_leave_places_to_those_that_answer() -> None:
+    clock = HandDriven()
+    lanes = Lanes(per_lane=32, total=256, clock=clock)
+    hanging = [f"hangs-{number}" for number in range(200)]
+    for integration in hanging:
+        for _ in range(40):
+            lanes.put(a_job("a", integration))
+    stuck = _all(lanes)
+    clock.time = 20.0
+    for job in stuck:
+        lanes.release([job], answered=False)
+    stuck = _all(lanes)
+    clock.time = 40.0
+    for job in stuck:
+        lanes.release([job], answered=False)
+    _all(lanes)
+    # Whatever they hold, one that answers goes at once, and grows.
+    for turn in range(20):
+        for _ in range(40):
+            lanes.put(a_job("a", "good"))
+        good = [job for job in _all(lanes) if job.integration == "good"]
+        assert len(good) == min(32, FIRST_PLACES << turn)
+        for job in good:
+            lanes.release([job])
+        lanes.empty(("good", "t", ""))
+
+
+def test_all_targets_of_an_owner_that_begin_to_hang_at_once_leave_the_last_places_to_others() -> None:
+    lanes = Lanes(per_lane=32, total=256)
+    warm = []
+    for number in range(20):
+        for _ in range(40):
+            lanes.put(a_job("a", f"was-good-{number}"))
+    # All of them were good, so each has all of its places; now none of them ends.
+    for _ in range(40):
+        warm = _all(lanes)
+        for job in warm:
+            lanes.release([job])
+        for number in range(20):
+            for _ in range(40):
+                lanes.put(a_job("a", f"was-good-{number}"))
+    held = _all(lanes)
+    assert len(held) <= 128
+    for number in range(10):
+        lanes.put(a_job("a", f"fresh-{number}"))
+    fresh = [job.integration for job in _all(lanes)]
+    assert len([each for each in fresh if each.startswith("fresh")]) >= 5
+    # And others are not concerned.
+    lanes.put(a_job("b", "other"))
+    assert [job.owner for job in _all(lanes)] == ["b"]
+
+
+def test_what_a_lane_learned_is_kept_while_it_is_idle() -> None:
+    lanes = Lanes(per_lane=8, total=64)
+    lanes.put(a_job("a", "one"))
+    for _ in range(10):
+        (job,) = _all(lanes)
+        lanes.release([job])
+        lanes.put(a_job("a", "one"))
+    for _ in range(20):
+        lanes.put(a_job("a", "one"))
+    assert len(_all(lanes)) == 8
+
+
+def test_suspected_integrations_send_nothing_together() -> None:
+    lanes = Lanes(per_lane=10, total=10, single={"one"})
+    first, second = a_batched("1"), a_batched("1")
+    lanes.put(first)
+    lanes.put(second)
+    assert lanes.take() == [first]

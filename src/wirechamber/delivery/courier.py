@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from msgspec import Struct
 
 from wirechamber.clock import SteadyClock
-from wirechamber.delivery import policy, results
+from wirechamber.delivery import policy, results, sound
 from wirechamber.delivery.index import Index, Trigger
 from wirechamber.delivery.job import Job
 from wirechamber.delivery.lanes import LaneKey, Lanes
 from wirechamber.delivery.order import Order
+from wirechamber.delivery.outbound import Exchange
 from wirechamber.delivery.record import detail
 from wirechamber.delivery.runner import Run, Runner
 from wirechamber.delivery.settler import MAX_WAITING, Settled, Settler
+from wirechamber.delivery.underway import UnderWay
 from wirechamber.eventlog.base import Cursor
 from wirechamber.integrations.base import (
     Context,
     Delivered,
     Misconfigured,
+    NoResponse,
     Outcome,
     Plan,
+    Refused,
     Response,
     Topics,
     TryLater,
 )
-from wirechamber.model.deliveries import Attempt
+from wirechamber.model.deliveries import Attempt, Delivery
 from wirechamber.model.events import Event
 from wirechamber.model.ids import derived_id
+from wirechamber.observe.logs import Seldom
 from wirechamber.observe.metrics import Metrics
 
 _log = structlog.get_logger("wirechamber.delivery")
@@ -43,6 +48,14 @@ MEMORY_TOTAL = 20_000
 AGING_MS = 5_000
 # What the outbound client answers for requests that were running when it was closed.
 CLOSED = "closed"
+# A request that failed after this long had no answer: its target hangs.
+SILENT_MS = 1_000
+# So long plans are started in one turn of the loop.
+SLICE_S = 0.005
+# A delivery that must go by itself is looked at again after this while another one goes.
+CAREFUL_WAIT_MS = 2_000
+# Where jobs wait whose target could not be told.
+ASTRAY = "?"
 # What is said of a delivery that was put off for its target's sake.
 QUIET = "waits because the target wants quiet"
 
@@ -66,6 +79,7 @@ class Courier:
         index: The integrations.
         settler: Writes down what came of them.
         paused: Called with a trigger and the reason when its configuration can't work.
+        under_way: Where it is noted what is attempted, for the case that this process does not live to tell.
         user_agent: What outgoing requests call themselves.
     """
 
@@ -80,6 +94,7 @@ class Courier:
         clock: SteadyClock,
         metrics: Metrics,
         paused: Callable[[Trigger, str], None],
+        under_way: UnderWay,
         user_agent: str,
     ) -> None:
         self._index = index
@@ -90,6 +105,7 @@ class Courier:
         self._clock = clock
         self._metrics = metrics
         self._paused = paused
+        self._under_way = under_way
         self._user_agent = user_agent
         self._loop = asyncio.get_running_loop()
         self._claimed: dict[str, Job] = {}
@@ -97,10 +113,13 @@ class Courier:
         # Targets of integrations that want quiet, and until when (steady time).
         self._resting: dict[tuple[str, str], int] = {}
         self._order = Order()
+        # The one delivery that goes while no other suspected one may.
+        self._careful: str | None = None
         # Rows whose jobs stay in memory, where order counts.
         self._kept: set[str | None] = set()
         # Integrations of which a delivery was written down as held although they are active by now.
         self.revived: set[str] = set()
+        self._faults = Seldom(_log)
         self._pump_due = False
         self._stopped = False
         self._waiters: list[asyncio.Future[None]] = []
@@ -116,6 +135,8 @@ class Courier:
 
     def offer(self, job: Job) -> None:
         """Lines a new job up, or puts it aside as a row when too many wait in memory."""
+        if self._under_way.any and self._suspected(job):
+            return
         if self._lanes.held(job.integration) >= MEMORY_PER_INTEGRATION or self._lanes.waiting >= MEMORY_TOTAL:
             job.lane = self._lane_of(job)
             self._put_aside(job)
@@ -125,6 +146,8 @@ class Courier:
     def resume(self, job: Job) -> None:
         """Lines up a delivery that a row kept and whose time has come."""
         self._claimed[job.delivery] = job
+        if self._under_way.any and self._suspected(job):
+            return
         self._line_up(job)
 
     def claimed(self, delivery: str) -> Job | None:
@@ -187,9 +210,11 @@ class Courier:
         for item in batch:
             if item.upsert is not None and item.upsert.state == "held":
                 trigger = self._index.get(item.upsert.integration)
-                if trigger is not None and trigger.record.active:
+                if trigger is not None and trigger.ready:
                     self.revived.add(item.upsert.integration)
             settled = item.upsert.id if item.upsert is not None else item.remove
+            if self._under_way.any and item.upsert is not None:
+                self._written(item.upsert)
             if settled in self._kept:
                 if item.upsert is not None and item.upsert.state == "waiting":
                     # Its row is written, and it waits in memory.
@@ -225,17 +250,61 @@ class Courier:
         self._schedule_pump()
 
     def _lane_of(self, job: Job) -> LaneKey:
-        prepared = job.trigger.prepared()
-        kind = job.trigger.kind
+        job.fault = None
         target = order = ""
+        self._under_way.look(job.delivery, job.integration)
+        prepared, kind = job.trigger.prepared(), job.trigger.kind
         if kind is not None and not isinstance(prepared, Misconfigured):
+            asked = "target"
             try:
-                target = kind.target(job.event, prepared, self._context())
-                order = kind.order(job.event, prepared)
-            except Exception:
-                # The plan meets the same fault and says so in its attempt.
+                target = sound.lane_text(kind.target(job.event, prepared, self._context()), "target")
+                asked = "order"
+                order = sound.lane_text(kind.order(job.event, prepared), "order")
+            except BaseException as problem:
+                # Nothing was awaited: whatever it is, it is the kind's own.
                 _log.debug("target_unknown", integration=job.integration, exc_info=True)
+                job.fault = sound.told(problem, asked)
+                target, order = ASTRAY, ""
+        self._under_way.rests()
         return job.integration, target, order
+
+    # --- deliveries that may have ended the process ---
+
+    def _suspected(self, job: Job) -> bool:
+        """Sees to a job that must not be lined up as others are; whether it is one."""
+        why = self._under_way.verdict(job.delivery)
+        if why is not None:
+            self._set_aside(job, why)
+            return True
+        if not self._under_way.careful(job.delivery) or self._careful in (None, job.delivery):
+            if self._under_way.careful(job.delivery):
+                self._careful = job.delivery
+            return False
+        job.stored = True
+        mark, job.mark = job.mark, None
+        self._settler.add(Settled(upsert=job.row("waiting", self._clock.steady() + CAREFUL_WAIT_MS), mark=mark))
+        return True
+
+    def _set_aside(self, job: Job, why: str) -> None:
+        """Gives a delivery up without asking its kind for anything."""
+        now = self._clock.steady()
+        job.number_started_at, job.number_began = self._clock.now(), self._clock.monotonic()
+        told = self._default_topics(job)
+        error = [] if job.error_told else [
+            results.of_failure(job.event, job.integration, job.delivery, told, why, now)
+        ]  # fmt: skip
+        job.error_told = True
+        attempt = self._attempt(job, None, Refused(why), 0, number=job.attempts + 1, final=True)
+        job.attempts += 1
+        _log.error("delivery_set_aside", delivery=job.delivery, integration=job.integration, owner=job.owner, why=why)
+        self._metrics.delivery(job.trigger.record.kind, "dead")
+        self._settler.add(Settled(events=error, attempt=attempt, upsert=job.row("dead", now, why), mark=job.mark))
+
+    def _written(self, row: Delivery) -> None:
+        if row.id == self._careful and row.id not in self._kept:
+            self._careful = None
+        if row.state == "dead":
+            self._under_way.through(row.id)
 
     def _schedule_pump(self) -> None:
         if not self._pump_due:
@@ -244,11 +313,16 @@ class Courier:
 
     def _pump(self) -> None:
         self._pump_due = False
+        until = self._loop.time() + SLICE_S
         while not self._stopped and self._settler.waiting < MAX_WAITING:
             jobs = self._lanes.take()
             if jobs is None:
                 return
             self._start(jobs)
+            if self._loop.time() >= until:
+                # Others of the loop have their turn in between.
+                self._schedule_pump()
+                return
 
     def _start(self, jobs: list[Job]) -> None:
         """Performs the plan of jobs that go together: all of one integration."""
@@ -261,25 +335,38 @@ class Courier:
                 self._settler.add(Settled(remove=job.delivery if job.stored else None, mark=job.mark))
             return
         now, began = self._clock.now(), self._clock.monotonic()
-        if not trigger.record.active:
+        if not trigger.ready:
             self._lanes.release(jobs)
             for job in jobs:
                 job.stored = True
-                self._settler.add(Settled(upsert=job.row("held", self._clock.steady()), mark=job.mark))
+                row = job.row("held", self._clock.steady(), trigger.missing())
+                self._settler.add(Settled(upsert=row, mark=job.mark))
             return
         for job in jobs:
             job.trigger = trigger
             job.number_started_at = now
             job.number_began = began
             self._running[job] = None
-        plan = self._plan(trigger, [job.event for job in jobs])
-        self._runner.start(integration, plan, len(jobs), lambda run: self._attempted(jobs, run))
+        slot = self._under_way.begin(integration, [job.delivery for job in jobs])
+        self._under_way.runs(slot)
+        if jobs[0].fault is not None:
+            plan = _stillborn(sound.fault(jobs[0].fault), len(jobs))
+        else:
+            plan = self._plan(trigger, [job.event for job in jobs])
+        self._runner.start(integration, plan, len(jobs), lambda run: self._attempted(jobs, run), slot)
 
     def _plan(self, trigger: Trigger, events: list[Event], *, trial: bool = False) -> Plan:
         prepared = trigger.prepared()
         if isinstance(prepared, Misconfigured) or trigger.kind is None:
             return _stillborn(prepared, len(events))
-        return trigger.kind.deliver(events, prepared, self._context(trial))
+        try:
+            plan = trigger.kind.deliver(events, prepared, self._context(trial))
+        except BaseException as problem:
+            # Nothing was awaited: whatever it is, it is the kind's own.
+            self._faults.warning("plan_failed", why=sound.raised(problem), integration=trigger.record.id, exc_info=True)
+            return _stillborn(sound.fault(sound.told(problem, "deliver")), len(events))
+        unsound = sound.plan_of(plan)
+        return plan if unsound is None else _stillborn(sound.fault(unsound), len(events))
 
     def _context(self, trial: bool = False) -> Context:
         return Context(self._clock.now(), self._user_agent, trial=trial)
@@ -287,10 +374,12 @@ class Courier:
     # --- what came of an attempt ---
 
     def _attempted(self, jobs: list[Job], run: Run) -> None:
+        """Takes what came of a plan: each of its jobs ends in a settlement, and their place is free again."""
         for job in jobs:
             del self._running[job]
         if self._stopped and _was_cut_short(run):
             # Not an attempt that the target can be blamed for; it is made again after the restart.
+            self._under_way.end(run.slot)
             self._lanes.release(jobs)
             return
         # What the plan asked to remember is about the target, and written down once.
@@ -298,14 +387,36 @@ class Courier:
         again: list[Job] = []
         until = 0
         for place, (job, outcome) in enumerate(zip(jobs, run.outcomes, strict=True)):
-            due = self._conclude(job, outcome, run, place, remember if place == 0 else [])
+            try:
+                due = self._conclude(job, outcome, run, place, remember if place == 0 else [])
+            except Exception as problem:
+                _log.exception("conclusion_failed", integration=run.integration)
+                due = None
+                self._give_up(job, sound.fault(sound.raised(problem)).why)
             if due is not None and job.lane[2]:
                 again.append(job)
                 until = max(until, due)
+            if self._under_way.any:
+                self._went_through(job)
+        # Only now: the names of results are the kind's work, too.
+        self._under_way.end(run.slot)
         if again:
             self._keep_in_line(again, until)
-        self._lanes.release(jobs)
+        self._lanes.release(jobs, answered=_answered(run))
         self._schedule_pump()
+
+    def _went_through(self, job: Job) -> None:
+        if self._careful == job.delivery:
+            self._careful = None
+        self._under_way.through(job.delivery)
+
+    def _give_up(self, job: Job, why: str) -> None:
+        """The plainest settlement there is, when nothing better can be made of an attempt."""
+        now = self._clock.steady()
+        job.attempts += 1
+        error = results.of_failure(job.event, job.integration, job.delivery, self._default_topics(job), why, now)
+        self._metrics.delivery(job.trigger.record.kind, "dead")
+        self._settler.add(Settled(events=[error], upsert=job.row("dead", now, why), mark=job.mark))
 
     def _keep_in_line(self, jobs: list[Job], until: int) -> None:
         """What failed where order counts stays in memory, in front of its lane, beside the row that keeps it."""
@@ -363,7 +474,7 @@ class Courier:
         if outcome.no_answer is not None:
             return self._tell_error(job, outcome.no_answer, now)
         return results.of_success(
-            job.event, job.integration, job.delivery, self.topics(job), outcome.answer, now, late=job.error_told
+            job.event, job.integration, job.delivery, self._topics(job), outcome.answer, now, late=job.error_told
         )
 
     # --- targets that want quiet ---
@@ -399,22 +510,36 @@ class Courier:
         if job.error_told:
             return []
         job.error_told = True
-        return [results.of_failure(job.event, job.integration, job.delivery, self.topics(job), why, now)]
+        return [results.of_failure(job.event, job.integration, job.delivery, self._topics(job), why, now)]
 
     def topics(self, job: Job) -> Topics:
         """The names of a job's result events; the default ones when its own can't be rendered."""
+        if self._under_way.any and self._under_way.verdict(job.delivery) is not None:
+            return self._default_topics(job)
+        self._under_way.look(job.delivery, job.integration)
+        found = self._topics(job)
+        self._under_way.rests()
+        return found
+
+    def _topics(self, job: Job) -> Topics:
         prepared, kind = job.trigger.prepared(), job.trigger.kind
         if kind is not None and not isinstance(prepared, Misconfigured):
             try:
-                return kind.topics(job.event, prepared, self._context())
-            except Exception:
-                _log.exception("topics_failed", integration=job.integration)
+                return sound.topics_of(kind.topics(job.event, prepared, self._context()))
+            except BaseException as problem:
+                # Nothing was awaited: whatever it is, it is the kind's own.
+                self._faults.warning("topics_failed", why=sound.raised(problem), integration=job.integration)
+        return self._default_topics(job)
+
+    @staticmethod
+    def _default_topics(job: Job) -> Topics:
         name = job.event.name
         return Topics(f"hook-sent/{name}", f"hook-response/{name}", f"hook-error/{name}")
 
-    def _attempt(self, job: Job, run: Run, outcome: Outcome, place: int, *, number: int, final: bool) -> Attempt:
+    def _attempt(self, job: Job, run: Run | None, outcome: Outcome, place: int, *, number: int, final: bool) -> Attempt:
         started = job.number_started_at
-        last = run.exchanges[-1].reply if run.exchanges else None
+        exchanges: Sequence[Exchange] = () if run is None else run.exchanges
+        last = exchanges[-1].reply if exchanges else None
         why = _why(outcome)
         return Attempt(
             id=derived_id(f"{started:012x}", job.delivery, number),
@@ -432,7 +557,7 @@ class Courier:
             final=final,
             status=last.status if isinstance(last, Response) else None,
             why=why,
-            detail=detail(run.exchanges, why, place, run.events),
+            detail=detail(exchanges, why, place, 1 if run is None else run.events),
         )
 
     # --- trying out ---
@@ -443,22 +568,33 @@ class Courier:
         job.number_started_at = self._clock.now()
         job.number_began = self._clock.monotonic()
         ended: asyncio.Future[Run] = self._loop.create_future()
-        self._runner.start(job.integration, self._plan(trigger, [event], trial=True), 1, ended.set_result)
+        slot = self._under_way.begin(job.integration, [job.delivery])
+        self._under_way.runs(slot)
+        self._runner.start(job.integration, self._plan(trigger, [event], trial=True), 1, ended.set_result, slot)
         run = await asyncio.shield(ended)
+        self._under_way.end(slot)
         attempt = self._attempt(job, run, run.outcomes[0], 0, number=1, final=True)
         remember = [(run.integration, key, value) for key, value in run.remember]
         self._settler.add(Settled(attempt=attempt, remember=remember))
         return attempt
 
 
-def _stillborn(problem: Misconfigured, events: int) -> Plan:
-    """The plan of an integration whose stored configuration can't be used."""
+def _stillborn(problem: Outcome, events: int) -> Plan:
+    """The plan of an integration whose stored configuration, or whose kind, can't be used."""
     yield from ()
     return (problem,) * events
 
 
 def _why(outcome: Outcome) -> str | None:
     return outcome.no_answer if isinstance(outcome, Delivered) else outcome.why
+
+
+def _answered(run: Run) -> bool:
+    """Whether the target gave an answer of any sort, if it was asked at all."""
+    if not run.exchanges:
+        return True
+    last = run.exchanges[-1]
+    return not isinstance(last.reply, NoResponse) or last.duration_ms < SILENT_MS
 
 
 def _was_cut_short(run: Run) -> bool:

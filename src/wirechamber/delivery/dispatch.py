@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import structlog
 
 from wirechamber.delivery.courier import Courier
-from wirechamber.delivery.index import Index, Trigger
-from wirechamber.delivery.job import Job, delivery_id
+from wirechamber.delivery.index import Index
+from wirechamber.delivery.job import delivery_id
 from wirechamber.delivery.runner import Runner
 from wirechamber.delivery.settler import Settler
+from wirechamber.delivery.underway import UnderWay
 from wirechamber.delivery.watermark import Watermark
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, Entry, EventLog, Scope
@@ -26,12 +27,15 @@ BATCH = 500
 # Events whose deliveries are outstanding; beyond it dispatch waits for the oldest.
 MAX_OUTSTANDING = 20_000
 RETRY_S = 0.5
+# Deliveries made in one turn of the loop; matching and lining up cost each some 50 µs.
+SLICE = 100
 
 
 class Integrations:
     """Keeps the index in step with the store, whichever process changed it."""
 
-    def __init__(self, store: Store, index: Index, runner: Runner) -> None:
+    def __init__(self, store: Store, index: Index, runner: Runner, under_way: UnderWay) -> None:
+        self._under_way = under_way
         self._store = store
         self._index = index
         self._runner = runner
@@ -51,10 +55,14 @@ class Integrations:
         if seen == self._seen:
             return
         changes = await self._store.integrations.changes(self._revision)
+        # What is new has left nothing behind that must be forgotten.
+        known = [each.id for each in changes.changed if self._index.get(each.id) is not None] + list(changes.removed)
         self._index.apply(changes.changed, changes.removed)
         self._revision = changes.revision
         self._seen = seen
-        self._runner.forget([record.id for record in changes.changed] + list(changes.removed))
+        if known:
+            self._runner.forget(known)
+            self._under_way.forget(known)
 
 
 class Dispatch:
@@ -118,28 +126,38 @@ class Dispatch:
         await self._log.tail.wait_beyond(self.position)
 
     async def _offer(self, entries: Sequence[Entry]) -> None:
+        """Lines up what events trigger, in slices: one event may match thousands of integrations."""
         order, match = self._log.order, self._index.match
-        found = [(entry, match(entry.event, order(entry.cursor))) for entry in entries]
-        known = await self._known(found)
-        for entry, triggers in found:
+        known = await self._known(entries)
+        made = 0
+        for entry in entries:
             event, cursor = entry.event, entry.cursor
             if event.depth > MAX_DEPTH:
                 self._metrics.depth_exceeded()
-            jobs: list[Job] = []
-            for trigger in triggers:
-                job = self._courier.new_job(trigger, event, cursor)
-                if job.delivery not in known:
-                    jobs.append(job)
+            triggers = match(event, order(cursor))
+            jobs = [self._courier.new_job(trigger, event, cursor) for trigger in triggers]
+            if known:
+                jobs = [job for job in jobs if job.delivery not in known]
             mark = self._watermark.passed(cursor, len(jobs))
+            self.position = cursor
             for job in jobs:
                 job.mark = mark
                 self._courier.offer(job)
-        if entries:
-            self.position = entries[-1].cursor
+                made += 1
+                if made % SLICE == 0:
+                    await asyncio.sleep(0)
 
-    async def _known(self, found: Sequence[tuple[Entry, Sequence[Trigger]]]) -> set[str]:
+    async def _known(self, entries: Sequence[Entry]) -> set[str]:
         """Which deliveries were made before the last restart; after it, none."""
-        if not found or self._log.order(found[0][0].cursor) > self._settled_before:
+        order = self._log.order
+        if not entries or order(entries[0].cursor) > self._settled_before:
             return set()
-        ids = [delivery_id(entry.event, trigger.record.id) for entry, triggers in found for trigger in triggers]
-        return await self._store.deliveries.known(ids) if ids else set()
+        known: set[str] = set()
+        ids: list[str] = []
+        for entry in entries:
+            triggers = self._index.match(entry.event, order(entry.cursor))
+            ids += [delivery_id(entry.event, trigger.record.id) for trigger in triggers]
+            if len(ids) >= BATCH or (ids and entry is entries[-1]):
+                known |= await self._store.deliveries.known(ids)
+                ids = []
+        return known

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import structlog
+
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor
 from wirechamber.integrations.base import Integration, Misconfigured
-from wirechamber.integrations.registry import Registry
+from wirechamber.integrations.registry import Registry, missing_kind
 from wirechamber.model.events import MAX_DEPTH, Event
 from wirechamber.model.integrations import IntegrationRecord
+
+_log = structlog.get_logger("wirechamber.delivery")
 
 
 class Trigger:
@@ -24,13 +28,25 @@ class Trigger:
         since: Order of the cursor after which it sees events.
     """
 
-    __slots__ = ("_prepared", "kind", "record", "since")
+    __slots__ = ("_missing", "_prepared", "kind", "record", "since")
 
     def __init__(self, record: IntegrationRecord, kind: Integration[Any, Any] | None, since: int) -> None:
         self.record = record
         self.kind = kind
         self.since = since
         self._prepared: Any = None
+        self._missing: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether its deliveries may be attempted at present; otherwise they are held."""
+        return self.record.active and self.missing() is None
+
+    def missing(self) -> str | None:
+        """Why its kind is not there, if it is not. That is no fault of the integration: it goes on once it is."""
+        if self._missing is None:
+            self._missing = missing_kind(self.record.kind, self.kind) or ""
+        return self._missing or None
 
     def prepared(self) -> Any:
         """Its compiled configuration, or `Misconfigured`; made at first use and kept."""
@@ -39,14 +55,17 @@ class Trigger:
         return self._prepared
 
     def _prepare(self) -> Any:
-        if self.kind is None:
-            return Misconfigured(f"there is no kind of integration named {self.record.kind}")
-        if self.kind.unavailable is not None:
-            return Misconfigured(self.kind.unavailable)
+        missing = self.missing()
+        if missing is not None or self.kind is None:
+            return Misconfigured(missing or "")
         try:
             return self.kind.prepare(self.kind.read(self.record.settings, self.record.secrets).config)
         except CloudError as problem:
             return Misconfigured(problem.description)
+        except BaseException as problem:
+            # Nothing is awaited: whatever it is, it is the kind's own, and this integration's only.
+            _log.exception("integration_unusable", integration=self.record.id, kind=self.record.kind)
+            return Misconfigured(f"its configuration can't be used: {type(problem).__name__}")
 
 
 class Index:
@@ -66,6 +85,10 @@ class Index:
     def get(self, integration_id: str) -> Trigger | None:
         """The integration of that id, active or not."""
         return self._all.get(integration_id)
+
+    def all(self) -> list[Trigger]:
+        """Every integration, active or not."""
+        return list(self._all.values())
 
     def apply(self, changed: Iterable[IntegrationRecord], removed: Iterable[str]) -> None:
         """Takes in what the store says has changed."""

@@ -21,11 +21,12 @@ class Job:
         error_told: The device got its hook-error.
         created_at, deadline_at: In steady time.
         number_started_at: When the attempt under way began, wall time; `number_began` on the monotonic clock.
+        fault: What its kind did wrong when it was asked for the target.
     """
 
     __slots__ = (
-        "attempts", "created_at", "cursor", "deadline_at", "delivery", "error_told", "event", "integration", "lane",
-        "mark", "number_began", "number_started_at", "owner", "stored", "trigger",
+        "attempts", "created_at", "cursor", "deadline_at", "delivery", "error_told", "event", "fault", "integration",
+        "lane", "mark", "number_began", "number_started_at", "owner", "stored", "trigger",
     )  # fmt: skip
 
     def __init__(
@@ -42,6 +43,7 @@ class Job:
         self.created_at = created_at
         self.deadline_at = deadline_at
         self.error_told = False
+        self.fault: str | None = None
         self.stored = False
         self.lane = ("", "", "")
         self.number_started_at = 0

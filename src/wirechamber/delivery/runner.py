@@ -10,8 +10,10 @@ from typing import Any
 import structlog
 
 from wirechamber.clock import Clock
+from wirechamber.delivery import sound
 from wirechamber.delivery.masks import masked, told, untold
 from wirechamber.delivery.outbound import Exchange, Outbound
+from wirechamber.delivery.underway import UnderWay
 from wirechamber.integrations.base import (
     About,
     Allow,
@@ -22,9 +24,10 @@ from wirechamber.integrations.base import (
     Recall,
     Refused,
     Remember,
+    Step,
     Token,
-    TryLater,
 )
+from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks
 from wirechamber.store.base import Store
 
@@ -38,6 +41,7 @@ MAX_CACHED_TOKENS = 10_000
 TOKEN_MARGIN_S = 60.0
 # What plans remember, such as one value for each device: so many of the values used last are kept at hand.
 MAX_KEPT_VALUES = 50_000
+MAX_VALUE_BYTES = 16_384
 MAX_BUCKETS = 10_000
 # What a device tells of itself changes no revision of the store: so long, an older version may be told.
 DEVICES_KEPT_S = 10.0
@@ -51,11 +55,12 @@ class Run:
         remember: What the plan asked to keep, by key; stored when the delivery is settled.
         events: How many the plan is for.
         outcomes: One for each, when the plan has ended.
+        slot: Its place in the notes of what is under way; 0 for none.
     """
 
-    __slots__ = ("done", "events", "exchanges", "integration", "outcomes", "plan", "remember", "steps")
+    __slots__ = ("done", "ended", "events", "exchanges", "integration", "outcomes", "plan", "remember", "slot", "steps")
 
-    def __init__(self, integration: str, plan: Plan, events: int, done: Callable[[Run], None]) -> None:
+    def __init__(self, integration: str, plan: Plan, events: int, done: Callable[[Run], None], slot: int = 0) -> None:
         self.integration = integration
         self.plan = plan
         self.events = events
@@ -63,7 +68,9 @@ class Run:
         self.exchanges: list[Exchange] = []
         self.remember: list[tuple[str, Any]] = []
         self.outcomes: Sequence[Outcome] = ()
+        self.slot = slot
         self.steps = 0
+        self.ended = False
 
 
 class Runner:
@@ -73,9 +80,12 @@ class Runner:
         outbound: Sends requests.
         store: Keeps what plans remember, and what is known of devices.
         tasks: Runs what a plan must wait for.
+        under_way: Notes whose code runs; None where nobody looks, as in tests.
     """
 
-    def __init__(self, outbound: Outbound, store: Store, clock: Clock, tasks: Tasks) -> None:
+    def __init__(
+        self, outbound: Outbound, store: Store, clock: Clock, tasks: Tasks, under_way: UnderWay | None = None
+    ) -> None:
         self._outbound = outbound
         self._store = store
         self._deliveries = store.deliveries
@@ -88,10 +98,16 @@ class Runner:
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
         self._making: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._tasks = tasks
+        self._under_way = under_way
+        self._faults = Seldom(_log)
 
-    def start(self, integration: str, plan: Plan, events: int, done: Callable[[Run], None]) -> None:
-        """Performs a plan of so many events; `done` is called with the run when it has ended, maybe at once."""
-        self._advance(Run(integration, plan, events, done), None)
+    def start(self, integration: str, plan: Plan, events: int, done: Callable[[Run], None], slot: int = 0) -> None:
+        """Performs a plan of so many events; `done` is called with the run when it has ended, maybe at once.
+
+        Args:
+            slot: The plan's place in the notes of what is under way.
+        """
+        self._advance(Run(integration, plan, events, done, slot), None)
 
     def forget(self, integrations: Iterable[str]) -> None:
         """Drops the cached tokens and values of integrations whose configuration has changed."""
@@ -101,30 +117,50 @@ class Runner:
                 del cache[key]
 
     def _advance(self, run: Run, reply: Any) -> None:
+        """Goes on with a plan. Whatever its code does wrong, the run ends with outcomes, and nothing is raised."""
+        under_way = self._under_way
+        if under_way is not None:
+            under_way.runs(run.slot)
         try:
-            while True:
-                run.steps += 1
-                if run.steps > MAX_STEPS + run.events:
-                    return self._end(run, Refused(f"the plan took more than {MAX_STEPS} steps"))
-                step = run.plan.send(reply)
-                if isinstance(step, Call):
-                    self._outbound.send(step.request, partial(self._called, run))
-                    return None
-                reply = self._at_once(run, step)
-                if reply is _NOT_AT_HAND:
-                    self._tasks.spawn(self._answer(run, step), "plan-look-up")
-                    return None
+            outcomes = self._steps(run, reply)
         except StopIteration as stop:
-            return self._end(run, stop.value)
-        except Exception as problem:
-            # A kind's own fault must cost its delivery a retry, and nobody else anything.
-            _log.exception("plan_failed", integration=run.integration)
-            return self._end(run, TryLater(f"internal error: {type(problem).__name__}"))
+            outcomes = stop.value
+        except BaseException as problem:
+            # A kind's own fault must cost its delivery a retry, and nobody else anything. Nothing is awaited here, so
+            # an exit or a cancellation is the kind's own, too.
+            self._faults.warning("plan_failed", why=sound.raised(problem), integration=run.integration, exc_info=True)
+            outcomes = sound.fault(str(problem) if isinstance(problem, sound.Unsound) else sound.raised(problem))
+        if outcomes is not _NOT_AT_HAND:
+            self._end(run, outcomes)
+        if under_way is not None:
+            under_way.rests()
+
+    def _steps(self, run: Run, reply: Any) -> Any:
+        """Performs the steps that need no waiting; returns the outcomes, or `_NOT_AT_HAND` when it must wait."""
+        while True:
+            run.steps += 1
+            if run.steps > MAX_STEPS + run.events:
+                return Refused(f"the plan took more than {MAX_STEPS} steps")
+            step = run.plan.send(reply)
+            if isinstance(step, Call):
+                problem = sound.request_problem(step.request)
+                if problem is not None:
+                    return sound.fault(problem)
+                self._outbound.send(step.request, partial(self._called, run))
+                return _NOT_AT_HAND
+            if not isinstance(step, Step):
+                return sound.fault(f"the plan yielded {type(step).__name__} in place of a step")
+            reply = self._at_once(run, step)
+            if reply is _NOT_AT_HAND:
+                self._tasks.spawn(self._answer(run, step), "plan-look-up")
+                return _NOT_AT_HAND
 
     def _at_once(self, run: Run, step: Any) -> Any:
         """The reply to a step that can be had without waiting, or `_NOT_AT_HAND`."""
         match step:
             case Remember(key, value):
+                if type(key) is not str or not sound.small_json(value, MAX_VALUE_BYTES):
+                    raise sound.Unsound(f"to remember is a text and at most {MAX_VALUE_BYTES} bytes of JSON")
                 run.remember.append((key, value))
                 return None
             case Recall(key):
@@ -184,20 +220,27 @@ class Runner:
         return int(self._clock.monotonic() * 1000)
 
     def _called(self, run: Run, exchange: Exchange) -> None:
-        exchange = masked(exchange)
+        try:
+            exchange = masked(exchange)
+        except Exception as problem:
+            _log.exception("masking_failed", integration=run.integration)
+            self._end(run, sound.fault(sound.raised(problem)))
+            return
         run.exchanges.append(exchange)
         self._advance(run, exchange.reply)
 
-    def _end(self, run: Run, outcomes: Outcome | Sequence[Outcome]) -> None:
-        if isinstance(outcomes, Outcome):
-            outcomes = [outcomes] * run.events
-        if len(outcomes) != run.events:
-            _log.error("plan_miscounted", integration=run.integration, events=run.events, outcomes=len(outcomes))
-            outcomes = [TryLater("internal error: the plan lost count of its events")] * run.events
-        run.outcomes = outcomes
+    def _end(self, run: Run, outcomes: Any) -> None:
+        if run.ended:
+            return
+        run.ended = True
+        run.outcomes = sound.outcomes_of(outcomes, run.events)
         for key, value in run.remember:
             self._keep(run.integration, key, value)
-        run.plan.close()
+        try:
+            run.plan.close()
+        except BaseException:
+            # It would not end; it is not asked any more.
+            _log.debug("plan_not_closed", integration=run.integration, exc_info=True)
         run.done(run)
 
     async def _answer(self, run: Run, step: Any) -> None:
@@ -217,8 +260,9 @@ class Runner:
             self._end(run, refused.outcome)
             return
         except Exception as problem:
-            _log.exception("plan_look_up_failed", integration=run.integration)
-            self._end(run, TryLater(f"internal error: {type(problem).__name__}"))
+            why = sound.raised(problem)
+            self._faults.warning("plan_look_up_failed", why=why, integration=run.integration, exc_info=True)
+            self._end(run, sound.fault(sound.raised(problem)))
             return
         self._advance(run, reply)
 
@@ -239,7 +283,8 @@ class Runner:
             return await asyncio.shield(making)
         making = self._making[key] = asyncio.get_running_loop().create_future()
         try:
-            token, lifetime = await self._perform(run, step.plan())
+            token, lifetime = await self._perform(run, step)
+            until = self._clock.monotonic() + float(lifetime) - TOKEN_MARGIN_S
         except Exception as problem:
             making.set_exception(problem)
             making.exception()  # those who wait get it; if nobody does, it was raised here
@@ -248,21 +293,36 @@ class Runner:
             del self._making[key]
         if len(self._tokens) >= MAX_CACHED_TOKENS:
             self._tokens.clear()
-        self._tokens[key] = (token, self._clock.monotonic() + lifetime - TOKEN_MARGIN_S)
+        self._tokens[key] = (token, until)
         making.set_result(token)
         return token
 
-    async def _perform(self, run: Run, plan: Generator[Any, Any, Any]) -> tuple[str, float]:
+    async def _perform(self, run: Run, token: Token) -> tuple[str, float]:
+        plan: Generator[Any, Any, Any] | None = None
         reply: Any = None
         secrets: tuple[str, ...] = ()
         for _ in range(MAX_STEPS):
+            if self._under_way is not None:
+                self._under_way.runs(run.slot)
             try:
+                plan = plan or token.plan()
                 step = plan.send(reply)
             except StopIteration as stop:
                 if isinstance(stop.value, tuple):
                     return stop.value
                 raise TokenRefused(told(stop.value, secrets)) from None
+            except Exception:
+                raise
+            except BaseException as problem:
+                # Nothing was awaited: it is the kind's own.
+                raise TokenRefused(sound.fault(sound.raised(problem))) from None
+            finally:
+                if self._under_way is not None:
+                    self._under_way.rests()
             if isinstance(step, Call):
+                unsound = sound.request_problem(step.request)
+                if unsound is not None:
+                    raise TokenRefused(sound.fault(unsound))
                 exchange = await self._outbound.exchange(step.request)
                 # The plan must see the token; nobody else may.
                 run.exchanges.append(untold(exchange))

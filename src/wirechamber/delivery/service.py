@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -20,6 +21,7 @@ from wirechamber.delivery.lanes import Lanes
 from wirechamber.delivery.outbound import Outbound
 from wirechamber.delivery.runner import Runner
 from wirechamber.delivery.settler import Settler
+from wirechamber.delivery.underway import UnderWay
 from wirechamber.delivery.watermark import Watermark
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, EventLog
@@ -33,6 +35,10 @@ from wirechamber.settings import Settings
 from wirechamber.store.base import Deliveries, Store
 
 _log = structlog.get_logger("wirechamber.delivery")
+
+
+HOPELESS = "paused: several of its deliveries ended the cloud; change it or report it, then save it again"
+KIND_MISSING = re.compile("there is no kind of integration named |[A-Za-z0-9_-]+ is not installed here")
 
 
 class Delivering:
@@ -116,14 +122,15 @@ async def delivering(
     watermark = Watermark(log.origin if stored is None else Cursor(stored))
     settled_before = await log.newest()
     index = Index(registry, log.order)
-    lanes = Lanes(settings.lane_concurrency, settings.outbound_concurrency)
+    under_way = UnderWay(settings.data_folder, settings.outbound_concurrency, clock.steady())
+    lanes = Lanes(settings.lane_concurrency, settings.outbound_concurrency, under_way.cautious)
     outbound = Outbound(
         Guard(settings.outbound_allow),
         clock=clock,
         timeout_s=settings.request_timeout,
         proxy=proxy.read(settings.outbound_proxy) if settings.outbound_proxy else None,
     )
-    runner = Runner(outbound, store, clock, tasks)
+    runner = Runner(outbound, store, clock, tasks, under_way)
     settler = Settler(log, store.deliveries, watermark)
     pauses = Pauses(store, clock)
     courier = Courier(
@@ -135,9 +142,10 @@ async def delivering(
         clock=clock,
         metrics=metrics,
         paused=pauses.add,
+        under_way=under_way,
         user_agent=agent,
     )
-    integrations = Integrations(store, index, runner)
+    integrations = Integrations(store, index, runner, under_way)
     dispatch = Dispatch(
         log=log,
         store=store,
@@ -158,6 +166,8 @@ async def delivering(
         clock=clock,
     )
     await integrations.refresh()
+    await mend_pauses(store, index, under_way, clock.now())
+    await integrations.refresh()
     # Saving an integration and releasing what it held are two steps; a crash may have come between.
     await store.deliveries.release_active(clock.steady())
     settling = tasks.essential(settler.run(courier.settled), "settler")
@@ -177,6 +187,21 @@ async def delivering(
         await outbound.close(settings.shutdown_grace)
         settler.close()
         await asyncio.gather(settling, return_exceptions=True)
+        under_way.close()
+
+
+async def mend_pauses(store: Store, index: Index, under_way: UnderWay, now: int) -> None:
+    """Pauses integrations that end the process again and again, and ends pauses whose reason is gone."""
+    for trigger in index.all():
+        record, paused = trigger.record, trigger.record.paused
+        if record.id in under_way.hopeless and paused is None:
+            paused = HOPELESS
+        elif paused is not None and KIND_MISSING.match(paused) and trigger.missing() is None:
+            # Earlier versions paused an integration for good when its kind was not there.
+            paused = None
+        if paused != record.paused:
+            _log.warning("integration_paused" if paused else "integration_resumed", integration=record.id, why=paused)
+            await store.integrations.update(structs.replace(record, paused=paused, updated_at=now))
 
 
 class Pauses:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from wirechamber.delivery.watermark import Mark, Watermark
 from wirechamber.errors import CloudError
-from wirechamber.eventlog.base import EventLog
+from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.model.deliveries import Attempt, Delivery, Settlement
 from wirechamber.model.events import Event
 from wirechamber.store.base import Deliveries
@@ -104,13 +104,11 @@ class Settler:
             if settled.mark is not None:
                 self._watermark.settled(settled.mark)
         cursor = self._watermark.cursor
-        settlement = Settlement(
-            attempts=tuple(settled.attempt for settled in batch if settled.attempt is not None),
-            upsert=tuple(settled.upsert for settled in batch if settled.upsert is not None),
-            remove=tuple(settled.remove for settled in batch if settled.remove is not None),
-            remember=tuple(item for settled in batch for item in settled.remember),
-            cursor=cursor if cursor != self._written else None,
-        )
+        if await self._store(batch, cursor if cursor != self._written else None):
+            self._written = cursor
+
+    async def _store(self, batch: list[Settled], cursor: Cursor | None) -> bool:
+        """Writes a batch down; false when the process stops and storage stays away."""
         events = [event for settled in batch for event in settled.events]
         tried = 0
         while True:
@@ -118,14 +116,44 @@ class Settler:
                 if events:
                     await self._log.append(events)
                     events = []
-                await self._deliveries.settle(settlement)
-                break
+                await self._deliveries.settle(_settlement(batch, cursor))
+                return True
             except CloudError as problem:
                 tried += 1
                 if self._closing and tried > 1:
                     # The cursor stays where it is stored, so all of this is done again after the restart.
                     _log.error("settle_abandoned", why=problem.description, deliveries=len(batch))
-                    return
+                    return False
                 _log.warning("settle_retry", why=problem.description, deliveries=len(batch))
                 await asyncio.sleep(RETRY_S)
-        self._written = cursor
+            except Exception:
+                if not batch:
+                    raise
+                # Something in it can't be written down: that is one delivery's trouble.
+                _log.exception("settlement_refused", deliveries=len(batch))
+                return await self._one_by_one(batch, cursor)
+
+    async def _one_by_one(self, batch: list[Settled], cursor: Cursor | None) -> bool:
+        for settled in batch:
+            alone = [settled] if len(batch) > 1 else _barer(settled)
+            if alone and not await self._store(alone, None):
+                return False
+        return await self._store([], cursor)
+
+
+def _settlement(batch: list[Settled], cursor: Cursor | None) -> Settlement:
+    return Settlement(
+        attempts=tuple(settled.attempt for settled in batch if settled.attempt is not None),
+        upsert=tuple(settled.upsert for settled in batch if settled.upsert is not None),
+        remove=tuple(settled.remove for settled in batch if settled.remove is not None),
+        remember=tuple(item for settled in batch for item in settled.remember),
+        cursor=cursor,
+    )
+
+
+def _barer(settled: Settled) -> list[Settled]:
+    """What is written of a settlement that could not be: first without what a kind contributed, then nothing."""
+    if settled.events or settled.remember or settled.attempt is not None:
+        return [Settled(upsert=settled.upsert, remove=settled.remove)]
+    _log.error("settlement_left_out", delivery=settled.remove or (settled.upsert and settled.upsert.id))
+    return []

@@ -47,6 +47,13 @@ class Registry:
         raise InvalidConfig("integration_type", f"must be one of {', '.join(self._kinds)}")
 
 
+def missing_kind(name: str, kind: Integration[Any, Any] | None) -> str | None:
+    """Why a kind can't be used here, if it can't: its package, or something that it needs, is not installed."""
+    if kind is None:
+        return f"the kind {name} is not installed here"
+    return kind.unavailable
+
+
 def third_party() -> list[Integration[Any, Any]]:
     """The kinds that installed packages add by entry point. One that can't be loaded is left out, and said so."""
     found: list[Integration[Any, Any]] = []

@@ -14,7 +14,7 @@ from wirechamber.errors import BadInput, NotFound, TooMany
 from wirechamber.eventlog.base import EventLog
 from wirechamber.integrations.base import Integration, InvalidConfig
 from wirechamber.integrations.fields import Common, common
-from wirechamber.integrations.registry import Registry
+from wirechamber.integrations.registry import Registry, missing_kind
 from wirechamber.model.deliveries import Attempt, DayCount
 from wirechamber.model.events import BY_API, Event
 from wirechamber.model.ids import new_id
@@ -221,7 +221,7 @@ class Integrations:
             "event": record.event,
             "deviceID": record.device,
             "disabled": record.disabled,
-            "paused": record.paused,
+            "paused": record.paused or missing_kind(record.kind, self._registry.get(record.kind)),
             "created_at": iso(record.created_at),
             "updated_at": iso(record.updated_at),
             **record.settings,
