@@ -12,6 +12,7 @@ import uvloop
 
 from tests.protocols.legacy_tcp.people import DEVICE_ID, device_key, public_der, server_key
 from wirechamber.gateway import tcp as module
+from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import Meter, Purpose
 from wirechamber.gateway.tcp import HELLO_S, IDLE_S, LINGER_S, Address, Tcp
@@ -123,7 +124,7 @@ class Cloud:
         self.clock = HandClock()
         self.meter = Meter()
         self.desk = Desk(self.meter)
-        self.tcp = Tcp(server_key(), self.desk, self.meter, self.clock)
+        self.tcp = Tcp(server_key(), self.desk, self.meter, self.clock, Faults())
         self.port = 0
         self.peers: list[Peer] = []
 
@@ -140,9 +141,9 @@ class Cloud:
         await peer.hear()
         return peer
 
-    def pass_time(self, seconds: float) -> None:
+    async def pass_time(self, seconds: float) -> None:
         self.clock.at += seconds
-        self.tcp.tick()
+        await self.tcp.tick()
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -207,7 +208,7 @@ def test_what_the_handshake_took_is_counted_once_it_is_known_whose_it_was() -> N
         hello, answer = wire_length(len(HELLO)), 18
         assert used(cloud, Purpose.HANDSHAKE) == [256 + hello, 2, 40 + 384 + answer, 3]
         peer = await cloud.device()
-        cloud.meter.take()
+        await cloud.meter.take()
         peer.say(b"\x40\x02\0\x0b")
         await peer.hear()
         assert used(cloud, Purpose.PUBLISH) == [0, 0, 18, 1]
@@ -332,23 +333,23 @@ def test_silence_has_its_time_at_every_step() -> None:
         half.writer.write(b"x" * 200)
         assert await nameless.shake_hands()
         await until(lambda: cloud.tcp.connections == 3)
-        cloud.pass_time(STEP_S - 0.1)
+        await cloud.pass_time(STEP_S - 0.1)
         assert cloud.tcp.connections == 3
         device = await cloud.device()
-        cloud.pass_time(0.2)
+        await cloud.pass_time(0.2)
         assert len(await nothing.closed()) in (0, 40)
         await half.closed()
         await nameless.closed()
         await until(lambda: cloud.tcp.connections == 1)
         assert cloud.tcp.refused == {"handshake_late": 2, "no_hello": 1}
         assert HELLO_S == STEP_S
-        cloud.pass_time(IDLE_S - 1.0)
+        await cloud.pass_time(IDLE_S - 1.0)
         device.say(b"\x40\0\0\x20")
         await device.hear()
-        cloud.pass_time(IDLE_S - 1.0)
+        await cloud.pass_time(IDLE_S - 1.0)
         device.say(b"\x40\0\0\x21")
         await device.hear()
-        cloud.pass_time(IDLE_S + 1.0)
+        await cloud.pass_time(IDLE_S + 1.0)
         await device.closed()
         assert cloud.tcp.refused["silent"] == 1
         assert cloud.desk.over == ["no_hello", "silent"]
@@ -384,7 +385,7 @@ def test_last_words_to_nobody_have_an_end() -> None:
         link.close()
         await asyncio.sleep(0.01)
         assert cloud.tcp.connections == 1
-        cloud.pass_time(LINGER_S + 1.0)
+        await cloud.pass_time(LINGER_S + 1.0)
         await until(lambda: cloud.tcp.connections == 0)
 
     run(body)

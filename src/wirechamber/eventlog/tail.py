@@ -32,12 +32,15 @@ class Tail:
     Args:
         newest: The log's newest cursor when it was opened.
         order: Sorts cursors.
+
+    Attributes:
+        newest: The cursor of the newest entry.
+        floor: Everything after this cursor is in the ring; a reader who finds nothing before it goes on here.
     """
 
     def __init__(self, newest: Cursor, order: Callable[[Cursor], int]) -> None:
-        self.newest = newest
+        self.newest = self.floor = newest
         self._order = order
-        # Everything after this cursor is in the ring.
         self._floor = order(newest)
         self._orders: list[int] = []
         self._entries: list[Entry] = []
@@ -89,6 +92,7 @@ class Tail:
     def _forget_half(self) -> None:
         # In large steps, so that the cost per entry stays constant.
         count = len(self._entries) // 2 + 1
+        self.floor = self._entries[count - 1].cursor
         self._floor = self._orders[count - 1]
         self._bytes -= sum(_size(entry) for entry in self._entries[:count])
         del self._entries[:count]

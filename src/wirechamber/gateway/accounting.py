@@ -20,6 +20,8 @@ import structlog
 from wirechamber.clock import Clock
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor
+from wirechamber.gateway.faults import Faults
+from wirechamber.gateway.slices import slices
 from wirechamber.model.links import Checkpoint, Reservation
 from wirechamber.observe.logs import Seldom
 from wirechamber.store.base import Sessions
@@ -32,6 +34,8 @@ LOW = 256
 # Sessions whose only news are stored events are written down this often: so much of the log is read after a crash.
 EVERY_S = 1.0
 RETRY_S = 0.5
+# What follows from messages that are accounted for, in one turn of the loop.
+SLICE = 128
 # As long as for events: after it the device gets no answer and repeats.
 HOLD_S = 15.0
 
@@ -57,8 +61,9 @@ class Accounting:
         settled: The cursor up to which events of devices have been answered.
     """
 
-    def __init__(self, sessions: Sessions, clock: Clock, settled: Callable[[], Cursor]) -> None:
+    def __init__(self, sessions: Sessions, clock: Clock, faults: Faults, settled: Callable[[], Cursor]) -> None:
         self._sessions = sessions
+        self._faults = faults
         self._clock = clock
         self._settled = settled
         self._dirty: dict[Accountable, None] = {}
@@ -84,6 +89,10 @@ class Accounting:
             self._low[link] = send_limit
             self._wake.set()
 
+    def soon(self) -> None:
+        """The cursor has moved, which is worth writing down at once."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Writes for ever."""
         while True:
@@ -100,7 +109,9 @@ class Accounting:
         then, self._then = self._then, []
         if not dirty and not low and cursor == self.cursor:
             return
-        checkpoints = [link.checkpoint() for link in dirty if link.alive]
+        checkpoints: list[Checkpoint] = []
+        async for links in slices(dirty):
+            checkpoints += [link.checkpoint() for link in links if link.alive]
         reservations = [Reservation(link.checkpoint().session, limit) for link, limit in low.items() if link.alive]
         try:
             await self._sessions.account(checkpoints, reservations, cursor)
@@ -116,6 +127,7 @@ class Accounting:
         self.cursor = cursor
         for link, limit in low.items():
             link.reserved(limit)
-        for _, link, call in then:
-            if link.alive:
-                call()
+        async for calls in slices(then, SLICE):
+            for _, link, call in calls:
+                if link.alive:
+                    self._faults.guard(None, "message", call)

@@ -14,6 +14,7 @@ import structlog
 
 from wirechamber.clock import Clock
 from wirechamber.errors import CloudError
+from wirechamber.gateway.slices import slices
 from wirechamber.observe.logs import Seldom
 
 _seldom = Seldom(structlog.get_logger("wirechamber.gateway"))
@@ -24,6 +25,8 @@ RETRY_S = 0.5
 # Items that wait; more are dropped unanswered, so their devices send them again.
 MAX_WAITING = 20_000
 MAX_BATCH = 2_000
+# Items whose consequences are drawn in one turn of the loop.
+SLICE = 250
 
 Item = TypeVar("Item")
 Given = TypeVar("Given", contravariant=True)
@@ -37,10 +40,10 @@ class Work(Protocol[Given, Result]):
         """Stores the items; called again with the same ones after a CloudError."""
 
     def written(self, items: Sequence[Given], result: Result) -> None:
-        """They are stored."""
+        """They are stored; called with a part of them at a time. Nothing that goes wrong with one harms the others."""
 
     def refused(self, items: Sequence[Given]) -> None:
-        """They could not be stored in time."""
+        """They could not be stored in time; likewise."""
 
 
 class Batches(Generic[Item, Result]):
@@ -107,9 +110,11 @@ class Batches(Generic[Item, Result]):
             except CloudError as problem:
                 _seldom.warning(f"{self._what}_held", why=problem.description, waiting=len(batch))
                 if self._clock.monotonic() >= until:
-                    self._work.refused(batch)
+                    async for items in slices(batch, SLICE):
+                        self._work.refused(items)
                     return
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._work.written(batch, result)
+            async for items in slices(batch, SLICE):
+                self._work.written(items, result)
             return

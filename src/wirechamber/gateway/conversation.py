@@ -29,6 +29,7 @@ from wirechamber.model.links import (
     Described,
     Greeted,
     Greeting,
+    HasHad,
     MetricsTold,
     Subscribed,
     Subscription,
@@ -436,6 +437,9 @@ class Conversation:
                 self._reply(link, request, code, b"", options)
                 self._flush(link, Purpose.OTHER)
 
+        begins = self._outboxes.begins(link)
+        if begins is not None:
+            self._keeper.keep(HasHad(device.id, begins))
         self._keeper.keep(Subscribed(device.id, wanted), done)
 
     def _unsubscribe(self, link: Link, request: Request, wanted: Subscription, observe: int | None) -> None:

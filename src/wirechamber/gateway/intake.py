@@ -8,6 +8,7 @@ from typing import Any
 from wirechamber.clock import Clock
 from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.gateway.batches import Batches
+from wirechamber.gateway.faults import Faults
 from wirechamber.model.events import Event
 
 
@@ -39,9 +40,15 @@ class Intake:
     """
 
     def __init__(
-        self, log: EventLog, clock: Clock, ready: Callable[[], Any], refresh: Callable[[], Awaitable[None]]
+        self,
+        log: EventLog,
+        clock: Clock,
+        faults: Faults,
+        ready: Callable[[], Any],
+        refresh: Callable[[], Awaitable[None]],
     ) -> None:
         self._log = log
+        self._faults = faults
         self._ready = ready
         self._refresh = refresh
         self._settled = log.tail.newest
@@ -61,15 +68,27 @@ class Intake:
         await self._refresh()
         for item in items:
             if item.event is None:
-                item.event = item.make()
+                try:
+                    item.event = item.make()
+                except Exception as problem:
+                    self._faults.of(None, "event", problem)
         return await self._log.append([item.event for item in items if item.event is not None])
 
     def written(self, items: Sequence[Arrival], result: Sequence[Cursor]) -> None:
         """As `Work.written`."""
         for item in items:
-            item.stored()
+            try:
+                if item.event is not None:
+                    item.stored()
+                else:
+                    item.refused()
+            except Exception as problem:
+                self._faults.of(None, "event", problem)
 
     def refused(self, items: Sequence[Arrival]) -> None:
         """As `Work.refused`."""
         for item in items:
-            item.refused()
+            try:
+                item.refused()
+            except Exception as problem:
+                self._faults.of(None, "event", problem)

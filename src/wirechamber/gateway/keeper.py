@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from wirechamber.clock import Clock
 from wirechamber.gateway.batches import Batches
+from wirechamber.gateway.faults import Faults
 from wirechamber.model.links import Change
 from wirechamber.store.base import Links
 
@@ -19,8 +20,9 @@ Done = Callable[[bool], None]
 class Keeper:
     """Stores changes in order, in batches."""
 
-    def __init__(self, links: Links, clock: Clock) -> None:
+    def __init__(self, links: Links, clock: Clock, faults: Faults) -> None:
         self._links = links
+        self._faults = faults
         self.batches: Batches[tuple[Change | None, Done | None], None] = Batches(self, clock, "device_news")
 
     def keep(self, change: Change, done: Done | None = None) -> None:
@@ -41,12 +43,16 @@ class Keeper:
 
     def written(self, items: Sequence[tuple[Change | None, Done | None]], result: None) -> None:
         """As `Work.written`."""
-        for _, done in items:
-            if done is not None:
-                done(True)
+        self._tell(items, True)
 
     def refused(self, items: Sequence[tuple[Change | None, Done | None]]) -> None:
         """As `Work.refused`."""
+        self._tell(items, False)
+
+    def _tell(self, items: Sequence[tuple[Change | None, Done | None]], ok: bool) -> None:
         for _, done in items:
             if done is not None:
-                done(False)
+                try:
+                    done(ok)
+                except Exception as problem:
+                    self._faults.of(None, "news", problem)

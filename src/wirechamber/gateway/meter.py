@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
+from wirechamber.gateway.slices import slices
 from wirechamber.model.usage import Purpose as Purpose
 from wirechamber.model.usage import Usage, hour
 
@@ -80,13 +81,14 @@ class Meter:
         counts[DOWN_BYTES] += size
         counts[DOWN_DATAGRAMS] += 1
 
-    def take(self) -> dict[tuple[str, int], Counts]:
+    async def take(self) -> dict[tuple[str, int], Counts]:
         """Everything that was counted, and starts again."""
         used: dict[tuple[str, int], Counts] = {}
-        for key, counts in self._used.items():
-            if counts[UP_BYTES] or counts[DOWN_BYTES] or counts[PUBLISHES]:
-                used[key] = counts.copy()
-                counts[:] = _NOTHING
+        async for rows in slices(self._used.items()):
+            for key, counts in rows:
+                if counts[UP_BYTES] or counts[DOWN_BYTES] or counts[PUBLISHES]:
+                    used[key] = counts.copy()
+                    counts[:] = _NOTHING
         return used
 
     def put_back(self, used: dict[tuple[str, int], Counts]) -> None:

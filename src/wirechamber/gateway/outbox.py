@@ -2,14 +2,18 @@
 
 Each event is matched once against the prefixes of its owner's devices. A device gets them in order, a few at a time,
 and what it has not acknowledged is not forgotten: if it goes away, it gets the rest when it comes back, for as long as
-the event's time to live lasts (at least once). A device that is behind reads the log from where it stopped; one that
-has caught up is handed events as they come.
+the event's time to live lasts (at least once). A device that is behind is looked after from where it stopped
+(`backlog`); one that has caught up is handed events as they come.
+
+Neither an event for very many devices nor very many devices that come back hold the loop: it is all done in slices.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import heapq
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,9 +21,12 @@ import structlog
 
 from wirechamber.clock import SteadyClock
 from wirechamber.errors import CloudError
-from wirechamber.eventlog.base import Cursor, Entry, EventLog, Scope
+from wirechamber.eventlog.base import Cursor, Entry, EventLog
+from wirechamber.gateway.backlog import Backlog, may_reach_devices, wants
+from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
+from wirechamber.gateway.slices import slices
 from wirechamber.model.events import Event
 from wirechamber.model.links import HasHad, Subscription
 from wirechamber.model.prefixes import Prefixes
@@ -28,22 +35,23 @@ from wirechamber.observe.tasks import Tasks
 
 _seldom = Seldom(structlog.get_logger("wirechamber.gateway"))
 
-# How many wait for one device in memory; the rest is read from the log when there is room again.
+# How many wait for one device in memory, and how many bytes of data; the rest is looked for when there is room again.
 MAX_WAITING = 64
+MAX_WAITING_BYTES = 64 * 1024
 # How many a device is sent before it has acknowledged the first. Device OS takes bursts (device-protocol.md, Q28), its
 # buffers are small.
 OUTSTANDING = 4
-# A device that was away looks back so far at most: beyond it, the time to live of all but a few events is over.
-MAX_LOOK_BACK = 50_000
-PAGE = 500
 RETRY_S = 0.5
 # Device OS tells its subscriptions in one burst (device-protocol.md, section 7.4).
 SETTLE_S = 1.0
-
-# Names that the firmware itself acts upon come from this cloud only, never through a subscription
-# (device-protocol.md, section 10.2).
-FIRMWARE = ("spark/", "particle/")
-
+# What is done in one turn of the loop, in messages to devices: each takes some 50 us. Looking at a device that wants
+# nothing of an event takes a small part of that.
+SLICE = 128
+GLANCES = 16
+# Events that were not handed out yet. Beyond this they are handed out at once, whatever it takes: the loop is far
+# behind anyway, and memory is bounded.
+MAX_PENDING = 16_384
+MAX_PENDING_BYTES = 32 * 1024 * 1024
 
 # In place of a cursor: what the store was told of a link may not have reached it.
 _UNKNOWN = Cursor("?")
@@ -66,20 +74,81 @@ class Outbox:
     Attributes:
         waiting: Events that were not sent yet, oldest first: the position before each, and the subscriptions that
             want it.
+        bytes: Of their data.
         sent: Events that were sent and not acknowledged, oldest first.
-        behind: Everything up to here was lined up; what came later must be read from the log. None: nothing is missing.
-        reading: The log is being read for it.
+        behind: Everything up to here was lined up; what came later must be looked for. None: nothing is missing.
+        seen: The order of the newest event that was lined up, or of what was newest when nothing was missing.
         settling: Runs while it is still telling what it wants.
+        reading: A page of the log is being read for it.
     """
 
-    __slots__ = ("behind", "reading", "sent", "settling", "waiting")
+    __slots__ = ("behind", "bytes", "reading", "seen", "sent", "settling", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, seen: int) -> None:
         self.waiting: deque[tuple[Cursor, Event, list[Subscription]]] = deque()
+        self.bytes = 0
         self.sent: dict[Sent, None] = {}
         self.behind: Cursor | None = None
-        self.reading = False
+        self.seen = seen
         self.settling: asyncio.TimerHandle | None = None
+        self.reading = False
+
+    @property
+    def room(self) -> int:
+        """How many events may be lined up."""
+        return MAX_WAITING - len(self.waiting) if self.bytes < MAX_WAITING_BYTES else 0
+
+    def line_up(self, before: Cursor, event: Event, wanted: list[Subscription]) -> None:
+        """Adds an event that is newer than all."""
+        self.waiting.append((before, event, wanted))
+        self.bytes += len(event.data or "")
+
+    def next(self) -> tuple[Cursor, Event, list[Subscription]]:
+        """Takes the oldest event that waits."""
+        found = self.waiting.popleft()
+        self.bytes -= len(found[1].data or "")
+        return found
+
+    def oldest(self) -> Cursor | None:
+        """The position before everything that the device has not acknowledged; None: it has had everything."""
+        first = next(iter(self.sent), None)
+        if first is not None:
+            return first.before
+        return self.waiting[0][0] if self.waiting else self.behind
+
+
+class _Wishes:
+    """The links of an owner by what they want."""
+
+    __slots__ = ("of", "of_all")
+
+    def __init__(self) -> None:
+        self.of_all: Prefixes[Link] = Prefixes()
+        # Where only the events of one device are wanted.
+        self.of: dict[str, Prefixes[Link]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.of_all or self.of)
+
+    def add(self, subscription: Subscription, link: Link) -> None:
+        sender = subscription.device
+        prefixes = self.of_all if sender is None else self.of.setdefault(sender, Prefixes())
+        prefixes.add(subscription.prefix, link)
+
+    def discard(self, subscription: Subscription, link: Link) -> None:
+        sender = subscription.device
+        prefixes = self.of_all if sender is None else self.of.get(sender)
+        if prefixes is None:
+            return
+        prefixes.discard(subscription.prefix, link)
+        if sender is not None and not prefixes:
+            del self.of[sender]
+
+    def match(self, event: Event) -> list[Link]:
+        """Those who want the event; one may come several times."""
+        found = self.of_all.match(event.name)
+        of = self.of.get(event.coreid)
+        return found if of is None else found + of.match(event.name)
 
 
 class Outboxes:
@@ -101,26 +170,48 @@ class Outboxes:
         log: EventLog,
         clock: SteadyClock,
         tasks: Tasks,
+        faults: Faults,
         send: Callable[[Link, Event, Sequence[Subscription], Sent], bool],
     ) -> None:
         self._log = log
         self._clock = clock
-        self._send = send
-        self._owners: dict[str, Prefixes[tuple[Link, Subscription]]] = {}
         self._tasks = tasks
-        self._reading: set[asyncio.Task[None]] = set()
+        self._faults = faults
+        self._send = send
+        self._owners: dict[str, _Wishes] = {}
+        self._backlog = Backlog(log)
+        # By owner: outboxes that wait for a page of the log, by where they are; and who reads.
+        self._unread: dict[str, list[tuple[int, int, Cursor, Link, Outbox]]] = {}
+        self._number = itertools.count()
+        self._readers: set[asyncio.Task[None]] = set()
         # Links of which the store does not know, or may not know, how far they have come.
         self._unsettled: dict[Link, None] = {}
-        self._newest = self.noted = log.tail.newest
+        self.noted = log.tail.newest
         self.delivered = 0
         self.expired = 0
         self.too_large = 0
+        # Events up to here have been handed out; the next one is being handed out, to those who wanted it then.
+        self._at = log.tail.newest
+        self._giving: Entry | None = None
+        self._takers: Sequence[Link] = ()
+        self._given = 0
+        # Those that follow, and bytes of their data.
+        self._pending: deque[Entry] = deque()
+        self._pending_bytes = 0
+        # Outboxes in which something can go on.
+        self._line: dict[Link, None] = {}
+        self._turn: asyncio.Handle | None = None
+        self._working = False
+        self._closed = False
         self._end_listening = log.tail.listen(self._arrived)
 
     def close(self) -> None:
         """Takes no more."""
+        self._closed = True
         self._end_listening()
-        for task in self._reading:
+        if self._turn is not None:
+            self._turn.cancel()
+        for task in self._readers:
             task.cancel()
 
     # --- who wants what ---
@@ -128,30 +219,44 @@ class Outboxes:
     def join(self, link: Link, owner: str | None, subscriptions: Iterable[Subscription]) -> None:
         """From now on, the device gets what its owner's events bring under these prefixes."""
         if owner:
-            prefixes = self._owners.setdefault(owner, Prefixes())
+            wishes = self._owners.setdefault(owner, _Wishes())
             for subscription in subscriptions:
-                prefixes.add(subscription.prefix, (link, subscription))
+                wishes.add(subscription, link)
+            if not wishes:
+                del self._owners[owner]
         if link.outbox is None:
-            link.outbox = Outbox()
+            link.outbox = Outbox(self._log.order(self._reach))
+        if link.noted is not None:
+            # What the store knows of it will be out of date.
+            self._unsettled[link] = None
 
     def leave(self, link: Link, owner: str | None) -> None:
         """The device gets nothing more of this owner's."""
-        prefixes = self._owners.get(owner or "")
-        if prefixes is None:
+        wishes = self._owners.get(owner or "")
+        if wishes is None:
             return
         for subscription in link.subscriptions:
-            prefixes.discard(subscription.prefix, (link, subscription))
-        if not prefixes:
+            wishes.discard(subscription, link)
+        if not wishes:
             del self._owners[owner or ""]
+
+    def start_anew(self, link: Link) -> None:
+        """Nothing of what the device has not had yet is for it any more: it has another owner."""
+        if link.outbox is not None:
+            self.away(link)
+            link.behind = None
 
     def away(self, link: Link) -> Cursor:
         """The device went away; returns where it goes on when it is back."""
         outbox, link.outbox = link.outbox, None
-        at = self._log.tail.newest
+        at = self._reach
         if outbox is not None:
             if outbox.settling is not None:
                 outbox.settling.cancel()
-            at = self._oldest(outbox) or at
+            if outbox.seen < self._log.order(at):
+                # It may have its turn yet with what is being handed out.
+                at = self._at
+            at = outbox.oldest() or at
         link.behind = link.noted = at
         self._unsettled.pop(link, None)
         return at
@@ -160,10 +265,22 @@ class Outboxes:
         """The device is back: it gets what it has missed and what comes."""
         outbox = link.outbox
         if outbox is None:
-            outbox = link.outbox = Outbox()
+            outbox = link.outbox = Outbox(0)
         outbox.behind, link.behind = link.behind, None
+        if outbox.behind is None:
+            outbox.seen = self._log.order(self._reach)
         self._unsettled[link] = None
-        self._go_on(link, outbox)
+        self._line_up(link)
+
+    def begins(self, link: Link) -> Cursor | None:
+        """Where a device begins that wants events and has missed none: the store must know, or after a crash the
+        device gets some of before it asked. None: it is on its way already."""
+        outbox = link.outbox
+        if link.behind is not None or (outbox is not None and outbox.oldest() is not None):
+            return None
+        link.noted = self._reach
+        self._unsettled[link] = None
+        return link.noted
 
     def settle(self, link: Link) -> None:
         """The device is telling what it wants: what it missed waits until it has told all."""
@@ -180,11 +297,16 @@ class Outboxes:
     def _settled(self, link: Link, outbox: Outbox) -> None:
         outbox.settling = None
         if link.outbox is outbox:
-            self._go_on(link, outbox)
+            self._line_up(link)
 
-    def note(self, keeper: Keeper) -> None:
-        """Has the store told how far devices are that have not got everything yet."""
-        mark = self._newest
+    async def note(self, keeper: Keeper, *, all_known: bool, then: Callable[[], object]) -> None:
+        """Has the store told how far devices are that have not got everything yet.
+
+        Args:
+            all_known: Of every device that was linked when the last process ended it is known how far it is.
+            then: Called when `noted` has changed.
+        """
+        mark = self._at
         all_stored = True
 
         def stored(link: Link, ok: bool) -> None:
@@ -197,21 +319,29 @@ class Outboxes:
         def done(ok: bool) -> None:
             if ok and all_stored and self._log.order(mark) > self._log.order(self.noted):
                 self.noted = mark
+                then()
 
-        for link in list(self._unsettled):
-            outbox, device = link.outbox, link.device
-            if outbox is None or device is None:
-                del self._unsettled[link]
-                continue
-            oldest = self._oldest(outbox)
-            if oldest != link.noted:
-                # Empty: everything up to the cursor of all links.
-                link.noted = oldest
-                keeper.keep(HasHad(device.id, oldest or ""), functools.partial(stored, link))
-            if oldest is None:
-                del self._unsettled[link]
-        # Behind these, and behind what was kept of devices that went away before.
-        keeper.when_stored(done)
+        behind = False
+        async for links in slices(self._unsettled):
+            for link in links:
+                outbox, device = link.outbox, link.device
+                if outbox is None or device is None:
+                    self._unsettled.pop(link, None)
+                    continue
+                behind = behind or outbox.behind is not None
+                oldest = outbox.oldest()
+                # None: everything up to the cursor of all links, which stays where it is until all are known.
+                had = oldest if all_known else oldest or self._at
+                if had != link.noted:
+                    link.noted = had
+                    keeper.keep(HasHad(device.id, had or ""), functools.partial(stored, link))
+                if oldest is None and all_known:
+                    self._unsettled.pop(link, None)
+        if not behind:
+            self._backlog.forget()
+        if all_known:
+            # Behind these, and behind what was kept of devices that went away before.
+            keeper.when_stored(done)
 
     # --- what comes and goes ---
 
@@ -223,118 +353,214 @@ class Outboxes:
             self.delivered += 1
             self._go_on(link, outbox)
 
-    def _arrived(self, entries: Sequence[Entry]) -> None:
-        owners = self._owners
-        before, self._newest = self._newest, entries[-1].cursor
-        if not owners:
-            return
-        for entry in entries:
-            event = entry.event
-            prefixes = owners.get(event.owner)
-            matched = () if prefixes is None else prefixes.match(event.name)
-            if matched and _may_reach_devices(event):
-                for link, wanted in _by_link(matched, event).items():
-                    outbox = link.outbox
-                    if outbox is None or not link.online or outbox.behind is not None:
-                        continue
-                    if len(outbox.waiting) >= MAX_WAITING:
-                        outbox.behind = before
-                    else:
-                        outbox.waiting.append((before, event, wanted))
-                        self._unsettled[link] = None
-                        self._go_on(link, outbox)
-            before = entry.cursor
+    @property
+    def _reach(self) -> Cursor:
+        """Events up to here are handed out, or being handed out: who is behind looks for them so far, and gets the
+        others as they come."""
+        return self._at if self._giving is None else self._giving.cursor
 
-    def _go_on(self, link: Link, outbox: Outbox) -> None:
-        """Sends what there is room for, and reads on when that is little."""
+    def _arrived(self, entries: Sequence[Entry]) -> None:
+        if not self._owners and self._turn is None:
+            self._at = entries[-1].cursor
+            return
+        self._pending.extend(entries)
+        self._pending_bytes += sum(len(entry.event.data or "") for entry in entries)
+        if self._turn is None:
+            self._go()
+        while len(self._pending) > MAX_PENDING or self._pending_bytes > MAX_PENDING_BYTES:
+            self._slice()
+
+    def _line_up(self, link: Link) -> None:
+        self._line[link] = None
+        if self._turn is None and not self._working and not self._closed:
+            self._turn = asyncio.get_running_loop().call_soon(self._go)
+
+    def _go(self) -> None:
+        """A turn's worth of work; the rest is done in the next one."""
+        self._turn = None
+        if self._slice() and not self._closed:
+            self._turn = asyncio.get_running_loop().call_soon(self._go)
+
+    def _slice(self) -> bool:
+        """Does so much, and returns whether there is more."""
+        room = SLICE * GLANCES
+        self._working = True
+        try:
+            while room > 0:
+                took = self._step(room)
+                if not took:
+                    return False
+                room -= took
+        finally:
+            self._working = False
+        return True
+
+    def _step(self, room: int) -> int:
+        """Does the next thing, events first: they are newer than what is missed. Returns what it took, 0: nothing."""
+        entry = self._giving
+        try:
+            if entry is not None:
+                return self._give(entry, room)
+            if self._pending:
+                entry = self._pending.popleft()
+                return self._take(entry)
+        except Exception as problem:
+            # Whoever appends events tells us, and must not be harmed.
+            assert entry is not None
+            self._faults.of(None, "outbox", problem)
+            self._giving, self._takers, self._at = None, (), entry.cursor
+            return 1
+        if not self._line:
+            return 0
+        link = next(iter(self._line))
+        del self._line[link]
+        outbox = link.outbox
+        return 1 if outbox is None else GLANCES * (1 + self._go_on(link, outbox))
+
+    def _take(self, entry: Entry) -> int:
+        """Begins to hand out an event."""
+        event = entry.event
+        self._pending_bytes -= len(event.data or "")
+        wishes = self._owners.get(event.owner)
+        takers = wishes.match(event) if wishes is not None and may_reach_devices(event) else ()
+        if not takers:
+            self._at = entry.cursor
+            return 1
+        self._giving, self._takers, self._given = entry, takers, 0
+        return 1
+
+    def _give(self, entry: Entry, room: int) -> int:
+        """Goes on handing out an event; returns what it took."""
+        event, order = entry.event, self._log.order(entry.cursor)
+        took = 0
+        takers, at = self._takers, self._given
+        while at < len(takers) and took < room:
+            link = takers[at]
+            at += 1
+            took += 1
+            outbox = link.outbox
+            if outbox is None or not link.online or outbox.behind is not None or outbox.seen >= order:
+                continue
+            outbox.seen = order
+            wanted = [each for each in link.subscriptions if wants(each, event)]
+            if not wanted:
+                continue
+            if not outbox.room:
+                outbox.behind = self._at
+                continue
+            outbox.line_up(self._at, event, wanted)
+            self._unsettled[link] = None
+            took += GLANCES * self._go_on(link, outbox)
+        self._given = at
+        if at >= len(takers):
+            self._giving, self._takers, self._at = None, (), entry.cursor
+        return took
+
+    def _go_on(self, link: Link, outbox: Outbox) -> int:
+        """Sends what there is room for, and looks for more when that is little; returns how many it sent."""
+        try:
+            sent = self._send_waiting(link, outbox)
+            if self._hungry(link, outbox) and self._look(link, outbox):
+                sent += self._send_waiting(link, outbox)
+                if self._hungry(link, outbox):
+                    self._line_up(link)
+        except Exception as problem:
+            self._faults.of(link, "outbox", problem)
+            return OUTSTANDING
+        return sent
+
+    @staticmethod
+    def _hungry(link: Link, outbox: Outbox) -> bool:
+        return (
+            outbox.behind is not None
+            and outbox.settling is None
+            and not outbox.reading
+            and len(outbox.waiting) < MAX_WAITING // 2
+            and link.outbox is outbox
+            and not link.closed
+        )
+
+    def _send_waiting(self, link: Link, outbox: Outbox) -> int:
+        count = 0
         now = self._clock.steady()
         while outbox.waiting and len(outbox.sent) < OUTSTANDING and link.online:
-            before, event, wanted = outbox.waiting.popleft()
+            before, event, wanted = outbox.next()
             if event.received_at + event.ttl * 1000 < now:
                 self.expired += 1
                 continue
             sent = Sent(before, wanted)
             outbox.sent[sent] = None
+            count += 1
             if not self._send(link, event, wanted, sent):
                 del outbox.sent[sent]
                 self.too_large += 1
-        if (
-            outbox.behind is not None
-            and outbox.settling is None
-            and not outbox.reading
-            and len(outbox.waiting) < MAX_WAITING // 2
-        ):
-            outbox.reading = True
-            task = self._tasks.spawn(self._catch_up(link, outbox), "device-catch-up")
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+        return count
 
-    async def _catch_up(self, link: Link, outbox: Outbox) -> None:
-        try:
-            while outbox.behind is not None and len(outbox.waiting) < MAX_WAITING and link.outbox is outbox:
-                await self._read_on(link, outbox, outbox.behind)
-        finally:
-            outbox.reading = False
-        if link.outbox is outbox and not link.closed:
-            self._go_on(link, outbox)
+    # --- what was missed ---
 
-    async def _read_on(self, link: Link, outbox: Outbox, after: Cursor) -> None:
-        device = link.device
+    def _look(self, link: Link, outbox: Outbox) -> bool:
+        """Lines up what the device missed, as much as fits; False: a page of the log must be read first."""
+        device, behind = link.device, outbox.behind
+        assert behind is not None
+        reach = self._reach
+        upto = self._log.order(reach)
         if device is None or not device.owner or not link.subscriptions:
-            outbox.behind = None
-            return
-        entries = self._log.tail.since(after, PAGE)
-        more = False
-        before = position = after
-        if entries is None:
-            newest = self._log.tail.newest
-            try:
-                after = await self._log.within(device.owner, after, MAX_LOOK_BACK)
-                page = await self._log.read(Scope(owner=device.owner), after, PAGE)
-            except CloudError as problem:
-                _seldom.warning("device_catch_up", why=problem.description)
-                await asyncio.sleep(RETRY_S)
-                return
-            # At the end of the owner's events, the newest of all is where the tail goes on.
-            entries, more = page.entries, True
-            position = page.after if page.more else max(page.after, newest, key=self._log.order)
-        elif entries:
-            position, more = entries[-1].cursor, True
-        if link.outbox is not outbox:
-            return
-        for entry in entries:
-            event = entry.event
-            if event.owner == device.owner and _may_reach_devices(event):
-                wanted = [each for each in link.subscriptions if _wants(each, event)]
-                if wanted:
-                    if len(outbox.waiting) >= MAX_WAITING:
-                        return
-                    outbox.waiting.append((before, event, wanted))
-            outbox.behind = before = entry.cursor
-        # The tail had nothing beyond: whatever comes from now on is handed over as it comes.
-        outbox.behind = position if more else None
+            outbox.behind, outbox.seen = None, upto
+            return True
+        after = self._log.order(behind)
+        shelf = self._backlog.shelf(device.owner, after)
+        if shelf is None:
+            self._wait_for_page(device.owner, after, behind, link, outbox)
+            return False
+        room = max(outbox.room, 1)
+        found = shelf.filed.find(link.subscriptions, after, min(shelf.end, upto), room)
+        for missed in found:
+            outbox.line_up(missed.before, missed.event, missed.wanted)
+        if len(found) == room:
+            outbox.behind = found[-1].cursor
+        elif shelf.end < upto:
+            outbox.behind = shelf.cursor
+        else:
+            # Whatever comes from now on is handed over as it comes.
+            outbox.behind, outbox.seen = None, upto
+        return True
 
-    @staticmethod
-    def _oldest(outbox: Outbox) -> Cursor | None:
-        first = next(iter(outbox.sent), None)
-        if first is not None:
-            return first.before
-        return outbox.waiting[0][0] if outbox.waiting else outbox.behind
+    def _wait_for_page(self, owner: str, after: int, behind: Cursor, link: Link, outbox: Outbox) -> None:
+        outbox.reading = True
+        unread = self._unread.get(owner)
+        if unread is None:
+            unread = self._unread[owner] = []
+            task = self._tasks.spawn(self._read(owner, unread), "device-catch-up")
+            self._readers.add(task)
+            task.add_done_callback(self._readers.discard)
+        heapq.heappush(unread, (after, next(self._number), behind, link, outbox))
 
-
-def _may_reach_devices(event: Event) -> bool:
-    return not event.late and not event.name.startswith(FIRMWARE)
-
-
-def _wants(subscription: Subscription, event: Event) -> bool:
-    return event.name.startswith(subscription.prefix) and (
-        subscription.device is None or subscription.device == event.coreid
-    )
-
-
-def _by_link(matched: Sequence[tuple[Link, Subscription]], event: Event) -> dict[Link, list[Subscription]]:
-    found: dict[Link, list[Subscription]] = {}
-    for link, subscription in matched:
-        if subscription.device is None or subscription.device == event.coreid:
-            found.setdefault(link, []).append(subscription)
-    return found
+    async def _read(self, owner: str, unread: list[tuple[int, int, Cursor, Link, Outbox]]) -> None:
+        """Reads pages of an owner's events until nobody waits for one; whom a page helps goes on."""
+        try:
+            while unread:
+                if self._backlog.shelf(owner, unread[0][0]) is None:
+                    try:
+                        await self._backlog.read(owner, unread[0][2])
+                    except CloudError as problem:
+                        _seldom.warning("device_catch_up", why=problem.description)
+                        await asyncio.sleep(RETRY_S)
+                        continue
+                    except Exception as problem:
+                        self._faults.of(None, "catch-up", problem)
+                        await asyncio.sleep(RETRY_S)
+                        continue
+                helped = False
+                while unread and self._backlog.shelf(owner, unread[0][0]) is not None:
+                    _, _, _, link, outbox = heapq.heappop(unread)
+                    outbox.reading = False
+                    helped = True
+                    if link.outbox is outbox:
+                        self._line_up(link)
+                if not helped:
+                    # A page that does not even help the one that it was read for.
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            del self._unread[owner]
+            for *_, outbox in unread:
+                outbox.reading = False

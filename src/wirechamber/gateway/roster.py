@@ -177,5 +177,6 @@ class Roster:
     def _change(self, link: Link, old: Device, new: Device) -> None:
         if old.owner != new.owner and link.subscriptions:
             self._outboxes.leave(link, old.owner)
+            self._outboxes.start_anew(link)
             self._outboxes.join(link, new.owner, link.subscriptions)
         link.device = new

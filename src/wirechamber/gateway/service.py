@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.gateway import conversation as talk
 from wirechamber.gateway.accounting import Accounting
 from wirechamber.gateway.dormant import Dormant
+from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.intake import Intake
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
@@ -27,6 +29,7 @@ from wirechamber.gateway.outbox import Outboxes, Sent
 from wirechamber.gateway.publications import Publications
 from wirechamber.gateway.questions import Asked, Questions
 from wirechamber.gateway.roster import Roster
+from wirechamber.gateway.slices import slices
 from wirechamber.gateway.tcp import Tcp
 from wirechamber.gateway.timers import Timers
 from wirechamber.gateway.udp import Address, Udp, UdpLink
@@ -47,8 +50,11 @@ _seldom = Seldom(_log)
 
 # How often handshakes are looked at; their timers are seconds long.
 HANDSHAKES_EVERY_S = 0.25
-# How often what devices have had, and whether they are still there, is looked at.
+# How often it is looked at whether devices are still there.
 LOOK_EVERY_S = 1.0
+# How often it is written down what devices have had: what they acknowledged in the last second, they may get again
+# after a crash.
+NOTE_EVERY_S = 0.5
 # How often traffic and signs of life are written down. Lost at a crash, they cost a few seconds of counters.
 WRITE_EVERY_S = 5.0
 # What is under way gets so long to reach the disk when the process is told to stop.
@@ -87,12 +93,13 @@ class Gateway:
         self._log = log
         self._identity = identity
         self._clock = clock
+        self.faults = Faults()
         self.meter = Meter()
-        self.keeper = Keeper(store.links, clock)
-        self.intake = Intake(log, clock, ready, self._refresh)
+        self.keeper = Keeper(store.links, clock, self.faults)
+        self.intake = Intake(log, clock, self.faults, ready, self._refresh)
         self.notices = Notices(clock, self._endpoint)
-        self.outboxes = Outboxes(log, clock, tasks, self._notify)
-        self.accounting = Accounting(store.sessions, clock, self._settled)
+        self.outboxes = Outboxes(log, clock, tasks, self.faults, self._notify)
+        self.accounting = Accounting(store.sessions, clock, self.faults, self._settled)
         self.roster = Roster(store, clock, self.keeper, self.outboxes, tell=self.intake.add, discard=self._discard)
         self.publications = Publications(
             intake=self.intake,
@@ -124,9 +131,11 @@ class Gateway:
             flush=lambda link: self.flush(link, Purpose.OTHER),
             discard=self._discard,
         )
-        self.udp = Udp(Listener(server_key, self._new_cid, psk=True), self, self.accounting, self.meter, clock)
-        self.tcp = None if tcp_key is None else Tcp(tcp_key, self, self.meter, clock)
-        self.timers = Timers(clock, self._due)
+        self.udp = Udp(
+            Listener(server_key, self._new_cid, psk=True), self, self.accounting, self.meter, clock, self.faults
+        )
+        self.tcp = None if tcp_key is None else Tcp(tcp_key, self, self.meter, clock, self.faults)
+        self.timers = Timers(clock, self.faults, self._due)
         self.dormant = Dormant(
             store=store,
             log=log,
@@ -413,34 +422,42 @@ class Gateway:
 
     async def _look_after_handshakes(self) -> None:
         while True:
-            self.udp.tick()
+            await self.udp.tick()
             if self.tcp is not None:
-                self.tcp.tick()
+                await self.tcp.tick()
             await asyncio.sleep(HANDSHAKES_EVERY_S)
 
     async def _look_after_links(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             now = self._clock.monotonic()
-            for link in list(self.roster):
-                if link.online and now - link.heard > link.idle_limit:
-                    self._went(link)
-            for link, since in list(self._unnamed.items()):
-                if link.device is not None:
-                    self._named(link)
-                elif now - since > HELLO_S:
-                    self.refused["no_hello"] += 1
-                    self.close(link, "it never said who it is")
-            self._note()
+            async for links in slices(self.roster):
+                for link in links:
+                    if link.online and now - link.heard > link.idle_limit:
+                        self.faults.guard(link, "presence", partial(self._went, link))
+            async for unnamed in slices(self._unnamed.items()):
+                for link, since in unnamed:
+                    self.faults.guard(link, "presence", partial(self._look_after_unnamed, link, now - since))
             try:
                 await self.roster.refresh()
             except CloudError as problem:
                 _seldom.warning("registry_held", why=problem.description)
 
-    def _note(self) -> None:
+    def _look_after_unnamed(self, link: Link, for_s: float) -> None:
+        if link.device is not None:
+            self._named(link)
+        elif for_s > HELLO_S and not link.closed:
+            self.refused["no_hello"] += 1
+            self.close(link, "it never said who it is")
+
+    async def _note_forever(self) -> None:
+        while True:
+            await asyncio.sleep(NOTE_EVERY_S)
+            await self._note()
+
+    async def _note(self) -> None:
         # Before a device of the last process is fetched from the store, it is not known what it has had.
-        if not self.dormant.waking:
-            self.outboxes.note(self.keeper)
+        await self.outboxes.note(self.keeper, all_known=not self.dormant.waking, then=self.accounting.soon)
 
     def _settled(self) -> Cursor:
         """Up to here a restart need not read the log: what devices sent is accounted for, what they must get noted."""
@@ -453,13 +470,14 @@ class Gateway:
 
     async def write_down(self) -> None:
         """Stores traffic, signs of life, and the ends of sessions."""
-        used = self.meter.take()
+        used = await self.meter.take()
         now, at = self._clock.monotonic(), self._clock.now()
         heard: dict[str, int] = {}
-        for link in self.roster:
-            if link.heard > link.told and link.device is not None:
-                link.told = link.heard
-                heard[link.device.id] = at - int((now - link.heard) * 1000)
+        async for links in slices(self.roster):
+            for link in links:
+                if link.heard > link.told and link.device is not None:
+                    link.told = link.heard
+                    heard[link.device.id] = at - int((now - link.heard) * 1000)
         gone, self._gone = self._gone, []
         try:
             if used:
@@ -537,6 +555,7 @@ class Gateway:
             "events": self.publications.refused,
             "to_devices": Counter(expired=self.outboxes.expired, too_large=self.outboxes.too_large),
             "store": Counter(waiting=waiting),
+            "faults": self.faults.counted,
         }
         return {(part, reason): count for part, counts in parts.items() for reason, count in counts.items()}
 
@@ -549,6 +568,7 @@ class Gateway:
             "sessions": self.dormant.run(),
             "handshakes": self._look_after_handshakes(),
             "links": self._look_after_links(),
+            "progress": self._note_forever(),
             "traffic": self._write_forever(),
         }
 
@@ -560,7 +580,7 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await self.intake.batches.done()
-                self._note()
+                await self._note()
                 await self.keeper.batches.done()
         if self.tcp is not None:
             # After the last acknowledgement: over TCP, devices send nothing twice.

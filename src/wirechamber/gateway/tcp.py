@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from wirechamber.clock import Clock
+from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import DOWN_BYTES, DOWN_DATAGRAMS, UP_BYTES, UP_DATAGRAMS, Meter, Purpose
+from wirechamber.gateway.slices import slices
 from wirechamber.model.devices import Device
 from wirechamber.model.ids import new_id
 from wirechamber.observe.logs import Seldom
@@ -53,6 +56,8 @@ IDLE_S = 120.0
 # What a device has not taken is kept by the kernel first, then here. One that does not read is not there.
 MAX_UNSENT = 64 * 1024
 BACKLOG = 512
+# Connections that are looked at in one turn of the loop.
+SLICE = 500
 # Last words get so long to go out.
 LINGER_S = 5.0
 
@@ -191,7 +196,13 @@ class Connection(asyncio.Protocol):
         self._flush(self._core)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes, cut anywhere."""
+        """Bytes, cut anywhere; whatever they do to us is the end of this connection only."""
+        try:
+            self._received(data)
+        except Exception as problem:
+            self.tcp.fault(self, problem)
+
+    def _received(self, data: bytes) -> None:
         link = self.link
         if link is not None:
             self._frames(link, data)
@@ -351,8 +362,11 @@ class Tcp:
         handshakes_done: How many were completed.
     """
 
-    def __init__(self, private_key: RSAPrivateKey, handler: Handler, meter: Meter, clock: Clock) -> None:
+    def __init__(
+        self, private_key: RSAPrivateKey, handler: Handler, meter: Meter, clock: Clock, faults: Faults
+    ) -> None:
         self.private_key = private_key
+        self._faults = faults
         self.handler = handler
         self.meter = meter
         self.clock = clock
@@ -396,17 +410,16 @@ class Tcp:
             self._pump = None
         self._line.clear()
         for connection in list(self._connections):
-            if connection.link is not None:
-                # Nobody is told: whether its device comes back, the next process will see.
-                connection.link.close()
-            else:
-                connection.close()
+            # Nobody is told: whether its device comes back, the next process will see.
+            end = connection.close if connection.link is None else connection.link.close
+            self._faults.guard(connection.link, "connection", end)
 
-    def tick(self) -> None:
+    async def tick(self) -> None:
         """Ends connections whose other side has had its time."""
-        now = self.clock.monotonic()
-        for connection in list(self._connections):
-            connection.tick(now)
+        async for connections in slices(self._connections, SLICE):
+            now = self.clock.monotonic()
+            for connection in connections:
+                self._faults.guard(connection.link, "connection", partial(connection.tick, now))
 
     @property
     def connections(self) -> int:
@@ -419,6 +432,11 @@ class Tcp:
         return len(self._strangers)
 
     # --- what connections tell ---
+
+    def fault(self, connection: Connection, problem: Exception) -> None:
+        """Something failed with a connection by an error of ours."""
+        self._faults.of(connection.link, "connection", problem)
+        connection.abort()
 
     def accept(self, connection: Connection) -> None:
         """A stranger has connected."""
@@ -458,5 +476,6 @@ class Tcp:
                 self._line[network] = waiting
             if connection in self._strangers:
                 self._pump = asyncio.get_running_loop().call_later(PACE_S, self._next)
-                connection.go_on()
+                if not self._faults.guard(connection.link, "connection", connection.go_on):
+                    connection.abort()
                 return

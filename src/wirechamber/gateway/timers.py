@@ -8,7 +8,11 @@ import itertools
 from collections.abc import Callable
 
 from wirechamber.clock import Clock
+from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.link import Link
+
+# Links that are looked at in one turn of the loop; each may send a few messages.
+SLICE = 256
 
 
 class Timers:
@@ -18,8 +22,9 @@ class Timers:
     than taking it out.
     """
 
-    def __init__(self, clock: Clock, due: Callable[[Link, float], None]) -> None:
+    def __init__(self, clock: Clock, faults: Faults, due: Callable[[Link, float], None]) -> None:
         self._clock = clock
+        self._faults = faults
         self._due = due
         self._heap: list[tuple[float, int, Link]] = []
         self._number = itertools.count()
@@ -55,9 +60,14 @@ class Timers:
     def _tick(self) -> None:
         now = self._clock.monotonic()
         heap = self._heap
-        while heap and heap[0][0] <= now:
+        room = SLICE
+        while heap and heap[0][0] <= now and room:
             due, _, link = heapq.heappop(heap)
             if not link.closed and link.timer == due:
                 link.timer = None
-                self._due(link, now)
+                room -= 1
+                try:
+                    self._due(link, now)
+                except Exception as problem:
+                    self._faults.of(link, "timer", problem)
         self._set()

@@ -12,6 +12,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -19,8 +20,10 @@ import structlog
 
 from wirechamber.clock import Clock
 from wirechamber.gateway.accounting import BLOCK, LOW, Accounting
+from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import DOWN_BYTES, DOWN_DATAGRAMS, UP_BYTES, UP_DATAGRAMS, Meter, Purpose, overhead
+from wirechamber.gateway.slices import slices
 from wirechamber.model import links
 from wirechamber.model.devices import Device
 from wirechamber.model.ids import new_id
@@ -64,6 +67,8 @@ HANDSHAKE_S = 60.0
 # Datagrams that wait while a session is fetched from the store, by number and bytes; devices repeat what is dropped.
 MAX_WAITING = 16
 MAX_WAITING_BYTES = 8192
+# Handshakes that are looked at in one turn of the loop; each may send its flight again.
+SLICE = 256
 # The socket's buffers: a fleet that lost power together comes back together.
 SOCKET_BUFFER = 4 * 1024 * 1024
 # The first two bytes of a connection id say which process holds it; there is one.
@@ -351,9 +356,16 @@ class Udp(asyncio.DatagramProtocol):
     """
 
     def __init__(
-        self, listener: Listener, handler: Handler, accounting: Accounting, meter: Meter, clock: Clock
+        self,
+        listener: Listener,
+        handler: Handler,
+        accounting: Accounting,
+        meter: Meter,
+        clock: Clock,
+        faults: Faults,
     ) -> None:
         self._listener = listener
+        self._faults = faults
         self.handler = handler
         self.accounting = accounting
         self.meter = meter
@@ -380,8 +392,15 @@ class Udp(asyncio.DatagramProtocol):
         self.port = sock.getsockname()[1]
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
-        """Finds whom a datagram is for."""
+        """Takes a datagram; whatever it does to us, the socket stays open for others."""
         self.datagrams += 1
+        try:
+            self._received(data, addr)
+        except Exception as problem:
+            self._faults.of(None, "datagram", problem)
+
+    def _received(self, data: bytes, addr: Address) -> None:
+        """Finds whom a datagram is for."""
         kind = data[0] if data else 0
         if kind in (TLS12_CID, MOVED):
             cid = data[11 : 11 + CID_LENGTH]
@@ -461,15 +480,22 @@ class Udp(asyncio.DatagramProtocol):
             handshaking.core.repeated(received, self.clock.monotonic())
             self._drain(handshaking)
 
-    def tick(self) -> None:
+    async def tick(self) -> None:
         """Sends what is due again, and forgets handshakes that do not go on."""
-        now = self.clock.monotonic()
-        for handshaking in list(self._handshakes.values()):
-            if handshaking.due is not None and handshaking.due <= now:
-                handshaking.core.tick(now)
-                self._drain(handshaking)
-            elif now - handshaking.began > HANDSHAKE_S:
-                self.drop(handshaking)
+        async for handshakes in slices(self._handshakes.values(), SLICE):
+            now = self.clock.monotonic()
+            for handshaking in handshakes:
+                self._faults.guard(handshaking.link, "handshake", partial(self._look_after, handshaking, now))
+
+    def _look_after(self, handshaking: Handshaking, now: float) -> None:
+        if self._handshakes.get(handshaking.address) is not handshaking:
+            # It has ended meanwhile.
+            return
+        if handshaking.due is not None and handshaking.due <= now:
+            handshaking.core.tick(now)
+            self._drain(handshaking)
+        elif now - handshaking.began > HANDSHAKE_S:
+            self.drop(handshaking)
 
     def _greet(self, data: bytes, addr: Address) -> None:
         now = self.clock.monotonic()
