@@ -106,8 +106,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     keep_alive: Annotated[float, Meta(gt=0, le=9), _help("Seconds of silence after which a stream gets a comment.")] = (
         9.0
     )
-    login_failures: Annotated[Positive, _help("Wrong passwords in a row after which an address must wait.")] = 10
-    login_block: Annotated[Seconds, _help("Seconds that such an address must wait.")] = 1800.0
+    login_failures: Annotated[
+        Positive, _help("Wrong passwords after which a network must wait; an account after twice as many.")
+    ] = 10
+    login_block: Annotated[Seconds, _help("Seconds that it must wait, and that failures are remembered.")] = 1800.0
     integrations_per_owner: Annotated[Positive, _help("Integrations that one owner may have.")] = 20_000
     pubsub_url: Annotated[str, _help("Where GoogleCloudPubSub integrations publish, such as a regional endpoint.")] = (
         "https://pubsub.googleapis.com"

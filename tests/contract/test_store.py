@@ -239,6 +239,28 @@ def test_secrets_are_unreadable_in_the_files(opener: StoreOpener, tmp_path: Path
         assert b"pink elephants" not in file.read_bytes(), file
 
 
+def test_whose_account_changed_is_told(opener: StoreOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opener(tmp_path) as store:
+            for name in ("ann", "bob", "eve"):
+                await store.users.add(a_user(name))
+                await store.tokens.add(a_token(len(name) + ord(name[0]), user=f"id-{name}"))
+            begin = store.revision()
+            # What is none of an account's business, or only adds to it, makes nobody read anything again.
+            await store.devices.add(a_device())
+            await store.tokens.add(a_token(1))
+            assert set(store.accounts_changed(begin)) == set()
+            assert await store.tokens.remove(bytes([3 + ord("a")]) * 32)
+            assert set(store.accounts_changed(begin)) == {"id-ann"}
+            later = store.revision()
+            await store.users.update(a_user("bob", password="other"))
+            await store.users.remove("id-eve")
+            assert set(store.accounts_changed(later)) == {"id-bob", "id-eve"}
+            assert set(store.accounts_changed(store.revision())) == set()
+
+    run(work())
+
+
 def test_the_revision_grows_with_what_caches_depend_on_only(opener: StoreOpener, tmp_path: Path) -> None:
     async def work() -> None:
         async with opener(tmp_path) as store:

@@ -67,7 +67,7 @@ async def change(call: Call) -> web.Response:
     if name is not None:
         user = await access.rename(user, name)
     if password is not None:
-        user = await access.set_password(user, password, keep=call.caller.digest)
+        user = await access.set_password(user, password, keep=call.caller.digest, address=call.address())
     if info is not None:
         await access.set_account_info(user, info)
     return answer({"ok": True, "message": "User was changed"})

@@ -1,7 +1,7 @@
 """Who may do what: users, logins and tokens.
 
 A token is a secret of 40 hex digits; only its SHA-256 is stored, so comparing is a look-up by digest and leaks nothing.
-What was authorised is cached, and forgotten as soon as the store's revision says that anything changed.
+What was authorised is cached, and forgotten as soon as the store says that something of its user's changed.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from collections.abc import Sequence
 from msgspec import Struct, structs
 
 from wirechamber.clock import Clock
-from wirechamber.errors import BadInput, CloudError, Conflict, Forbidden, InvalidToken, NotFound, TooMany
+from wirechamber.errors import BadInput, CloudError, Conflict, Forbidden, InvalidToken, NotFound
 from wirechamber.model.accounts import ALL_SCOPES, Token, User
 from wirechamber.model.ids import new_id
 from wirechamber.model.times import DAY_MS
+from wirechamber.services.logins import Logins
 from wirechamber.services.passwords import Passwords, check_length
 from wirechamber.settings import Settings
+from wirechamber.shares import network_of
 from wirechamber.store.base import Store
 
 TOKEN_BYTES = 20
 HINT = 6
 MAX_USER_NAME = 128
 MAX_CACHED = 50_000
-MAX_WATCHED_ADDRESSES = 10_000
 MAX_TOKEN_SECONDS = 100 * 365 * 86_400
 
 SCOPES = frozenset(
@@ -91,8 +92,9 @@ class Access:
         self._settings = settings
         self._passwords = Passwords()
         self._cache: dict[str, Grant] = {}
-        self._revision = -1
-        self._failures: dict[str, tuple[int, float]] = {}
+        self._cached_of: dict[str, set[str]] = {}
+        self._revision = store.revision()
+        self._logins = Logins(settings.login_failures, settings.login_block, clock.monotonic)
 
     # --- users ---
 
@@ -137,9 +139,13 @@ class Access:
         """Raises BadInput when it can't be a user's password."""
         check_length(password)
 
-    async def set_password(self, user: User, password: str, *, keep: bytes | None = None) -> User:
-        """Changes the password and revokes every token but the one of digest `keep`."""
-        changed = structs.replace(user, password=await self._passwords.hash(password))
+    async def set_password(self, user: User, password: str, *, keep: bytes | None = None, address: str = "") -> User:
+        """Changes the password and revokes every token but the one of digest `keep`.
+
+        Args:
+            address: Where the request comes from, if it is one.
+        """
+        changed = structs.replace(user, password=await self._passwords.hash(password, network_of(address)))
         await self._store.users.update(changed)
         for token in await self._store.tokens.of_user(user.id):
             if token.digest != keep:
@@ -164,23 +170,18 @@ class Access:
 
         Raises:
             InvalidGrant: It is not, or there is no such user: the two are never told apart.
-            TooMany: Too many failures from this address.
+            TooMany: Too many failures from this network or at this account, or too many log in at once.
         """
-        now = self._clock.monotonic()
-        failures, since = self._failures.get(address, (0, now))
-        wait = since + self._settings.login_block - now
-        if failures >= self._settings.login_failures and wait > 0:
-            seconds = int(wait) + 1
-            raise TooMany(f"too many failed logins from this address; try again in {seconds} s", retry_after=seconds)
-        user = await self._store.users.by_name(name) if len(name) <= MAX_USER_NAME else None
-        if await self._passwords.verify(None if user is None else user.password, password):
-            self._failures.pop(address, None)
-            assert user is not None
+        network = network_of(address)
+        account = name.casefold()[:MAX_USER_NAME]
+        with self._logins.attempt(network, account) as attempt:
+            user = await self._store.users.by_name(name) if len(name) <= MAX_USER_NAME else None
+            stored = None if user is None else user.password
+            if not await self._passwords.verify(stored, password, network, known=attempt.known) or user is None:
+                attempt.failed = True
+                raise InvalidGrant("User credentials are invalid")
+            attempt.right = True
             return user
-        if len(self._failures) >= MAX_WATCHED_ADDRESSES:
-            self._failures.clear()
-        self._failures[address] = ((failures if wait > 0 else 0) + 1, now)
-        raise InvalidGrant("User credentials are invalid")
 
     # --- tokens ---
 
@@ -232,7 +233,7 @@ class Access:
         self._follow_changes()
         grant = self._cache.get(secret)
         if grant is not None and grant.expires_at is not None and grant.expires_at <= self._clock.now():
-            del self._cache[secret]
+            self._drop(secret)
             return None
         return grant
 
@@ -255,17 +256,28 @@ class Access:
         if user is None:
             raise InvalidToken("The access token provided is invalid.")
         grant = Grant(user.id, user.name, frozenset(token.scopes), token.digest, token.client, token.expires_at)
-        if revision == self._revision:
-            if len(self._cache) >= MAX_CACHED:
-                self._cache.clear()
+        # What changed while it was read may be newer than what was read.
+        if grant.user not in self._store.accounts_changed(revision):
+            while len(self._cache) >= MAX_CACHED:
+                self._drop(next(iter(self._cache)))
             self._cache[secret] = grant
+            self._cached_of.setdefault(grant.user, set()).add(secret)
         return grant
 
     def _follow_changes(self) -> None:
         revision = self._store.revision()
         if revision != self._revision:
+            for user in self._store.accounts_changed(self._revision):
+                for secret in self._cached_of.pop(user, ()):
+                    del self._cache[secret]
             self._revision = revision
-            self._cache.clear()
+
+    def _drop(self, secret: str) -> None:
+        grant = self._cache.pop(secret)
+        secrets = self._cached_of[grant.user]
+        secrets.remove(secret)
+        if not secrets:
+            del self._cached_of[grant.user]
 
 
 def require(grant: Grant, scope: str | None) -> None:

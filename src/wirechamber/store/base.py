@@ -7,7 +7,7 @@ Sessions and what devices told are written durably too, many at a time: a device
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -362,3 +362,6 @@ class Store(Protocol):
 
         Synchronous and cheap (microseconds): caches compare it before they answer.
         """
+
+    def accounts_changed(self, since_revision: int) -> Collection[str]:
+        """Ids of users who changed, were removed or had a token removed after a revision; as cheap as `revision`."""

@@ -103,6 +103,11 @@ class Database:
             self._data_version = version
         return self._revision
 
+    def accounts_changed(self, since_revision: int) -> list[str]:
+        """Ids of users who, or whose tokens, changed after a revision; on the calling thread, as `revision`."""
+        query = "select user from account_changed where changed > ?"
+        return [user for (user,) in self._watcher.execute(query, (since_revision,))]
+
     def close(self) -> None:
         """Waits for what runs, and closes every connection."""
         self._write_thread.shutdown()

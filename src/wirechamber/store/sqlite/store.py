@@ -35,6 +35,7 @@ class SqliteStore:
         self.integrations = SqliteIntegrations(database, vault)
         self.deliveries = SqliteDeliveries(database)
         self.revision = database.revision
+        self.accounts_changed = database.accounts_changed
 
 
 @asynccontextmanager
