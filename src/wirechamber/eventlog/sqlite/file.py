@@ -11,7 +11,7 @@ from wirechamber.errors import CloudError
 from wirechamber.sqlite import transaction
 
 FILE = "events.db"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Durability = Literal["full", "normal"]
 
 # After an unclean end, positions that a reader may have seen but that a power loss took away are jumped over.
@@ -44,8 +44,11 @@ def open_file(file: Path, durability: Durability) -> tuple[sqlite3.Connection, i
         writer.close()
         raise LogTooNew(f"{file} was written by a newer version of Wirechamber; run that version or a later one")
     if version == 0:
-        schema = (Path(__file__).parent / "schema.sql").read_text()
-        writer.executescript(f"begin; {schema}; pragma user_version = {SCHEMA_VERSION}; commit;")
+        _run(writer, "schema.sql", SCHEMA_VERSION)
+    elif version < SCHEMA_VERSION:
+        # None of them takes longer with more events.
+        for number in range(version + 1, SCHEMA_VERSION + 1):
+            _run(writer, f"upgrade_{number}.sql", number)
     with transaction(writer) as db:
         counted, clean = db.execute("select newest, clean from state").fetchone()
         db.execute(RECOUNT, (counted,))
@@ -53,6 +56,11 @@ def open_file(file: Path, durability: Durability) -> tuple[sqlite3.Connection, i
         newest = max(counted, last or 0) + (0 if clean else SKIP)
         db.execute("update state set clean = 0, newest = ?", (newest,))
     return writer, newest
+
+
+def _run(writer: sqlite3.Connection, script: str, version: int) -> None:
+    text = (Path(__file__).parent / script).read_text()
+    writer.executescript(f"begin; {text}; pragma user_version = {version}; commit;")
 
 
 def connect(file: Path) -> sqlite3.Connection:

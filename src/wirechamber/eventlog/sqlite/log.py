@@ -26,14 +26,17 @@ from wirechamber.clock import SteadyClock
 from wirechamber.errors import Unavailable
 from wirechamber.eventlog.base import MAX_PAGE, Cursor, Entry, Gap, NotACursor, Page, Scope
 from wirechamber.eventlog.sqlite.file import FILE, Durability, connect, open_file
-from wirechamber.eventlog.sqlite.reading import page_query, trimmed_to
+from wirechamber.eventlog.sqlite.indexing import REST, STEP, index_step, indexed_to
+from wirechamber.eventlog.sqlite.reading import find, trimmed_to
+from wirechamber.eventlog.sqlite.rows import ROW_BYTES, record_of
 from wirechamber.eventlog.sqlite.trimming import AHEAD_MS, Front, front_of, over_quota, trim_age, trim_owner
 from wirechamber.eventlog.tail import Tail
 from wirechamber.model.events import Event
+from wirechamber.observe.logs import Seldom
 from wirechamber.sqlite import snapshot, transaction
 
 _log = structlog.get_logger("wirechamber.eventlog")
-
+_seldom = Seldom(_log)
 
 # Enough to share an fsync many times over, and short enough that a reader of the WAL never waits long.
 MAX_BATCH = 2_000
@@ -46,7 +49,6 @@ READERS = 3
 MAX_POSITION = (1 << 63) - 1
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Event).decode
 
 INSERT = """
 insert or ignore into event (position, id, owner, coreid, name, received_at, size, record)
@@ -60,6 +62,9 @@ on conflict (owner) do update set bytes = bytes + excluded.bytes
 COUNTED = "update state set newest = ?"
 # Usage and the newest position are written down after so many events; after an unclean end the rest is counted again.
 COUNT_EVERY = 10_000
+# After an error, and between two lines of the log about an older file that is indexed.
+INDEX_RETRY_S = 10.0
+INDEX_TOLD_S = 10.0
 
 
 class _Append:
@@ -94,6 +99,10 @@ class SqliteEventLog:
         # What owners used since it was last written down, and by how many events.
         self._used: dict[str, int] = {}
         self._uncounted = 0
+        # Everything up to here is indexed; not before then is the next step.
+        self._indexed = indexed_to(writer)
+        self._index_at = 0.0
+        self._index_told_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._tail = Tail(Cursor(str(newest)), int)
         self._waiting: deque[_Append | _Task] = deque()
@@ -229,27 +238,15 @@ class SqliteEventLog:
 
     def _read(self, scope: Scope, after: int, newest: int, limit: int) -> Page:
         db = self._connection()
-        query, values, scanned = page_query(scope, after, newest, limit)
         try:
             # At one moment: a gap is told exactly where rows are missing.
             with snapshot(db):
-                rows = db.execute(query, values).fetchall()
+                found = find(db, scope, after, newest, limit)
                 trimmed = trimmed_to(db, scope.owner)
         except sqlite3.Error as problem:
             raise Unavailable(f"the event log can't be read: {problem}") from problem
-        entries: list[Entry] = []
-        seen = after
-        for position, matches, record in rows:
-            if matches:
-                if len(entries) == limit:
-                    break
-                entries.append(Entry(Cursor(str(position)), _decode(record)))
-            seen = position
-        more = len(rows) == scanned or (bool(rows) and seen < rows[-1][0])
         gap = Gap(Cursor(str(after + 1)), Cursor(str(trimmed))) if trimmed > after else None
-        # Nothing more up to the newest: what comes is in the tail.
-        seen = seen if more else newest
-        return Page(entries, Cursor(str(max(seen, trimmed, after))), more, gap)
+        return Page(found.entries, Cursor(str(max(found.upto, trimmed, after))), found.more, gap)
 
     # --- writing ---
 
@@ -269,15 +266,19 @@ class SqliteEventLog:
         next_at = 0.0
         while True:
             with self._wake:
-                while not self._waiting and not self._closing:
-                    self._wake.wait()
+                while not self._waiting and not self._closing and (wait := self._index_wait()) != 0:
+                    self._wake.wait(wait)
+            if self._index_wait() == 0:
+                self._index()
             pause = next_at - time.monotonic()
             if pause > 0 and self._events_waiting < MAX_BATCH:
                 self._stop.wait(pause)
             began = time.monotonic()
             with self._wake:
                 if not self._waiting:
-                    break
+                    if self._closing:
+                        break
+                    continue
                 batch = self._next_batch()
             next_at = began + GATHER_S if isinstance(batch, list) and len(batch) > 1 else 0.0
             if isinstance(batch, _Task):
@@ -286,9 +287,32 @@ class SqliteEventLog:
                 self._store(batch)
         with transaction(self._writer) as db:
             self._count(db)
+            self._indexed = index_step(db, self._newest)
             db.execute("update state set clean = 1")
         self._writer.execute("pragma wal_checkpoint(truncate)")
         self._writer.close()
+
+    def _index_wait(self) -> float | None:
+        """Seconds until the next step of the index; None while there is too little for one."""
+        if self._newest - self._indexed < STEP:
+            return None
+        return max(0.0, self._index_at - time.monotonic())
+
+    def _index(self) -> None:
+        began = time.monotonic()
+        try:
+            with transaction(self._writer) as db:
+                self._indexed = index_step(db, self._newest)
+        except sqlite3.Error as problem:
+            # Readers look at the rows themselves meanwhile.
+            _seldom.warning("index_waits", why=str(problem))
+            self._index_at = began + INDEX_RETRY_S
+            return
+        now = time.monotonic()
+        self._index_at = now + REST * (now - began)
+        if self._newest - self._indexed >= STEP and now >= self._index_told_at:
+            self._index_told_at = now + INDEX_TOLD_S
+            _log.info("indexing", upto=self._indexed, newest=self._newest)
 
     def _next_batch(self) -> _Task | list[_Append]:
         first = self._waiting.popleft()
@@ -333,10 +357,10 @@ class SqliteEventLog:
         # Should the time to which the clock was set turn out to be the right one, these are not old by then.
         ahead = self._clock.ahead()
         for position, event in enumerate(events, first):
-            record = _encode(event)
-            size = len(record)
             age_from = event.received_at + ahead
-            rows.append((position, event.id, event.owner, event.coreid, event.name, age_from, size, record.decode()))
+            record = record_of(event, age_from)
+            size = len(record) + ROW_BYTES
+            rows.append((position, event.id, event.owner, event.coreid, event.name, age_from, size, record))
             used[event.owner] = used.get(event.owner, 0) + size
         newest = first + len(events) - 1
         # A transaction of its own, begun and committed within the statement: each further one would wait for the GIL.

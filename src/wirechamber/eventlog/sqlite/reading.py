@@ -3,41 +3,68 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, NamedTuple
 
-from wirechamber.eventlog.base import Scope
+from wirechamber.eventlog.base import Cursor, Entry, Scope
+from wirechamber.eventlog.sqlite.indexing import UNINDEXED, indexed_to
+from wirechamber.eventlog.sqlite.rows import event_of
 
-# Rows that one page may look at: a rare prefix must not turn a read into a scan of the whole log.
-MAX_SCAN = 5_000
+# Rows that one page may look at, a few milliseconds' work: a rare prefix must not turn a read into a scan of the whole
+# log.
+MAX_SCAN = 4_000
 
 
-def page_query(scope: Scope, after: int, newest: int, limit: int) -> tuple[str, list[Any], int]:
-    """Looks at a bounded number of rows, and says of each whether the rest of the scope holds.
+class Found(NamedTuple):
+    """What a page found.
 
-    Returns the query, its values, and how many rows it looks at.
+    Attributes:
+        upto: The position up to which everything was looked at.
+        more: Whether there may be more of the scope already.
     """
-    where: list[str] = ["position > ?", "position <= ?"]
-    values: list[Any] = [after, newest]
-    if scope.owner is not None:
-        where.append("owner = ?")
-        values.append(scope.owner)
-    matches: list[str] = ["1"]
-    tested: list[Any] = []
-    if scope.coreid is not None:
-        matches.append("coreid = ?")
-        tested.append(scope.coreid)
-    if scope.prefix:
+
+    entries: list[Entry]
+    upto: int
+    more: bool
+
+
+def find(db: sqlite3.Connection, scope: Scope, after: int, newest: int, limit: int) -> Found:
+    """The scope's entries after a position and up to `newest`, oldest first."""
+    # What is searched: rows of `event` in order of position, an owner's of its index, or what a device published.
+    source, searched, upto = "event", {"owner": scope.owner}, newest
+    tested: dict[str, Any] = {"coreid": scope.coreid}
+    if scope.coreid is not None and scope.coreid not in UNINDEXED and after < (indexed := indexed_to(db)):
+        source, searched, tested = "published", {"coreid": scope.coreid}, {"owner": scope.owner}
+        upto = min(indexed, newest)
+    given = [(name, value) for name, value in searched.items() if value is not None]
+    where = "".join(f" and {source}.{name} = ?" for name, _ in given)
+    values = [value for _, value in given]
+    test, wanted = _test(tested, scope.prefix)
+    if test:
+        ahead = f"select position from {source} where position > ?{where} order by position limit 1 offset ?"
+        row = db.execute(ahead, (after, *values, MAX_SCAN - 1)).fetchone()
+        if row is not None:
+            upto = min(upto, int(row[0]))
+    joined = "event" if source == "event" else "published cross join event on event.position = published.position"
+    rows = db.execute(
+        f"select event.position, event.id, event.received_at, event.record from {joined}"
+        f" where {source}.position > ? and {source}.position <= ?{where}{test} order by {source}.position limit ?",
+        (after, upto, *values, *wanted, limit),
+    ).fetchall()
+    entries = [Entry(Cursor(str(position)), event_of(*rest)) for position, *rest in rows]
+    if len(rows) == limit:
+        upto = rows[-1][0]
+    return Found(entries, upto, upto < newest)
+
+
+def _test(columns: dict[str, Any], prefix: str) -> tuple[str, list[Any]]:
+    given = [(name, value) for name, value in columns.items() if value is not None]
+    test = "".join(f" and event.{name} = ?" for name, _ in given)
+    values = [value for _, value in given]
+    if prefix:
         # Not LIKE: that ignores case.
-        matches.append("substr(name, 1, ?) = ?")
-        tested += [len(scope.prefix), scope.prefix]
-    test = " and ".join(matches)
-    scanned = MAX_SCAN if tested else limit
-    return (
-        f"select position, {test}, iif({test}, record, null) from event where {' and '.join(where)}"
-        f" order by position limit {scanned}",
-        [*tested, *tested, *values],
-        scanned,
-    )
+        test += " and substr(event.name, 1, ?) = ?"
+        values += [len(prefix), prefix]
+    return test, values
 
 
 def trimmed_to(db: sqlite3.Connection, owner: str | None) -> int:

@@ -1,4 +1,4 @@
--- The event log, version 1. One row per event; `record` is the whole event as JSON.
+-- The event log, version 2. One row per event; `record` is what other columns do not say, as JSON (rows.py).
 -- `position` is given by the writer, contiguous within a run, and never used again.
 create table event (
     position integer primary key,
@@ -24,13 +24,26 @@ create table usage (
     trimmed_to integer not null default 0
 ) without rowid;
 
+-- Which events a device published, for events up to `state.indexed_to`. Not an index of `event`: it is written in large
+-- sorted steps after the events, so that appending pays little for it, and an older file gets it while it is in use.
+create table published (
+    coreid text not null,
+    position integer not null,
+    primary key (coreid, position)
+) without rowid;
+
+create trigger published_with_event after delete on event begin
+    delete from published where coreid = old.coreid and position = old.position;
+end;
+
 -- One row. `newest` is the highest position given when usage was last counted; `clean` says that the last run closed the
 -- log.
 create table state (
     one integer primary key check (one = 1),
     newest integer not null,
     trimmed_to integer not null,
-    clean integer not null
+    clean integer not null,
+    indexed_to integer not null default 0
 );
 
-insert into state values (1, 0, 0, 1);
+insert into state (one, newest, trimmed_to, clean) values (1, 0, 0, 1);
