@@ -72,6 +72,8 @@ def test_sessions(opener: StoreOpener, tmp_path: Path) -> None:
         async with opener(tmp_path) as store:
             assert [await store.sessions.get(each.id) for each in (one, bare, another)] == [one, bare, another]
             assert await store.sessions.get(f"{4:032x}") is None
+            assert await store.sessions.several([one.id, f"{4:032x}", another.id]) == {one.id: one, another.id: another}
+            assert await store.links.several([ONE, TWO]) == {}
             assert await store.sessions.known() == [
                 KnownSession(each.id, each.cid, each.device, each.deviceos, each.address)
                 for each in (one, bare, another)

@@ -3,13 +3,17 @@ again, nothing stored twice (DESIGN, section 3; device-protocol.md, section 4)."
 
 from __future__ import annotations
 
+import base64
 import functools
 import random
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
+import msgspec
 import pytest
 
 from tests.cloud import Cloud, cloud
@@ -19,6 +23,7 @@ from wirechamber.model.keys import DeviceKeys
 from wirechamber.model.links import Session
 from wirechamber.protocols.coap.message import Code, ping
 from wirechamber.protocols.dtls import APPLICATION_DATA, MOVED, TLS12_CID, split_records
+from wirechamber.secrets import Vault
 from wirechamber.store.base import Store
 
 # The record's header, without a connection id; the explicit part of the nonce follows (RFC 6655, section 3).
@@ -124,6 +129,54 @@ def test_a_device_without_a_connection_id_goes_on_too(town: Town) -> None:
     by_term(town.cloud)
     assert peer.publish("psk", b"3").code == Code.CHANGED
     assert [event["data"] for event in town.events(peer, "psk")] == ["1", "2", "3"]
+
+
+def damage(town: Town, query: str, *values: object) -> None:
+    """Changes rows of a cloud that is down."""
+    with closing(sqlite3.connect(town.cloud.folder / "state.db")) as db, db:
+        assert db.execute(query, values).rowcount == 1
+
+
+@pytest.mark.timeout(120)
+def test_a_session_that_cannot_be_opened_is_dropped_and_all_others_go_on(town: Town) -> None:
+    good, *bad = [town.device() for _ in range(7)]
+    quiet = town.peer()
+    ids = {peer: session_of(town, peer).id for peer in [good, *bad]}
+    for peer in [good, *bad]:
+        peer.subscribe("news")
+    town.cloud.kill()
+    vault = Vault.open(town.cloud.folder)
+    other = base64.b64encode(vault.seal(msgspec.msgpack.encode({"version": 2}), ids[bad[1]].encode())).decode()
+    damage(town, "update session set state = ? where id = ?", base64.b64encode(bytes(200)).decode(), ids[bad[0]])
+    damage(town, "update session set state = ? where id = ?", other, ids[bad[1]])
+    damage(town, "update session set state = 'no base64' where id = ?", ids[bad[2]])
+    damage(town, "update session set cid = 'no hex' where id = ?", ids[bad[3]])
+    damage(town, "update told set greeting = '{\"platform\":' where device = ?", bad[4].device)
+    damage(town, "update subscription set token = 'no hex' where device = ?", bad[5].device)
+    town.cloud.start()
+    town.client = town.cloud.client(town.token)
+    assert good.publish("on").code == Code.EMPTY
+    town.publish("news", "1")
+    assert good.request().payload == b"1"
+    for peer in bad:
+        peer.send(ping(peer.next_id()))
+    until(lambda: refused(town, "session_unreadable", part="messages") == 6, "their being dropped")
+    assert sum("session_dropped" in line for line in town.cloud.log_file.read_text().splitlines()) <= 3
+    for peer in bad:
+        # As a device does it when it gets no answer.
+        peer.start()
+        peer.subscribe("news")
+    quiet.start()
+    town.publish("news", "2")
+    for peer in [good, *bad]:
+        while peer.request().payload != b"2":
+            pass
+    # And that was all: nobody is dropped again.
+    by_kill(town.cloud)
+    town.client = town.cloud.client(town.token)
+    for peer in [good, *bad]:
+        assert peer.publish("on").code == Code.EMPTY
+    assert refused(town, "session_unreadable", part="messages") == 0
 
 
 # --- nonces ---

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import structlog
@@ -18,13 +19,14 @@ from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, EventLog, Scope
 from wirechamber.gateway.accounting import BLOCK, Accounting
 from wirechamber.gateway.conversation import Conversation
+from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.mids import Mids
 from wirechamber.gateway.outbox import Outboxes
 from wirechamber.gateway.roster import Roster
+from wirechamber.gateway.slices import slices
 from wirechamber.gateway.udp import Udp, UdpLink, parse_address
 from wirechamber.model import links
-from wirechamber.model.devices import Device
 from wirechamber.model.links import Checkpoint, LinkRecord, Reservation
 from wirechamber.observe.logs import Seldom
 from wirechamber.protocols.dtls import Session, SessionState
@@ -35,6 +37,8 @@ _seldom = Seldom(structlog.get_logger("wirechamber.gateway"))
 # Sessions that are fetched from the store in one go.
 WAKE_BATCH = 500
 PAGE = 1_000
+# Sessions that are opened in one turn of the loop.
+SLICE = 64
 RETRY_S = 0.5
 
 
@@ -43,6 +47,7 @@ class Dormant:
 
     Args:
         close: Ends a link of which nothing is known any more.
+        drop: Ends a session that can't be opened, for good.
     """
 
     def __init__(
@@ -56,7 +61,9 @@ class Dormant:
         roster: Roster,
         outboxes: Outboxes,
         conversation: Conversation,
+        faults: Faults,
         close: Callable[[Link, str], None],
+        drop: Callable[[UdpLink, str], None],
     ) -> None:
         self._store = store
         self._log = log
@@ -66,7 +73,9 @@ class Dormant:
         self._roster = roster
         self._outboxes = outboxes
         self._conversation = conversation
+        self._faults = faults
         self._close = close
+        self._drop = drop
         self._waking: dict[UdpLink, asyncio.Future[None]] = {}
         self._wake = asyncio.Event()
         # Up to where every device of the last process had had its events, unless the store says otherwise.
@@ -110,25 +119,48 @@ class Dormant:
 
     async def _open(self, dormant: Sequence[UdpLink]) -> None:
         """Fetches sessions, and reserves a new block of numbers for each before it may send."""
-        found: list[tuple[UdpLink, links.Session, LinkRecord | None, Device]] = []
+        sessions = await self._store.sessions.several([link.id for link in dormant])
         for link in dormant:
-            record = await self._store.sessions.get(link.id)
-            device = None if record is None or record.device is None else await self._store.devices.get(record.device)
-            if record is None or device is None:
-                self._close(link, "nothing is known of it any more")
-            else:
-                found.append((link, record, await self._store.links.get(device.id), device))
-        reservations = [Reservation(link.id, record.send_limit + BLOCK) for link, record, _, _ in found]
+            session = sessions.get(link.id)
+            if link.device is None and session is not None and session.device is not None:
+                link.device = await self._store.devices.get(session.device)
+        told = await self._store.links.several([link.device.id for link in dormant if link.device is not None])
+        found: list[tuple[UdpLink, links.Session, SessionState]] = []
+        async for some in slices(dormant, SLICE):
+            for link in some:
+                record = sessions.get(link.id)
+                if link.closed or link.session is not None:
+                    continue
+                if link.device is None or link.id not in sessions:
+                    self._close(link, "nothing is known of it any more")
+                elif record is None:
+                    self._drop(link, "its keys can't be read")
+                elif link.device.id in told and told[link.device.id].damaged:
+                    self._drop(link, "what it told can't be read")
+                else:
+                    try:
+                        found.append((link, record, msgspec.msgpack.decode(record.state, type=SessionState)))
+                    except (msgspec.MsgspecError, ValueError):
+                        self._drop(link, "its keys are of another form")
+        reservations = [Reservation(link.id, record.send_limit + BLOCK) for link, record, _ in found]
         await self._store.sessions.account([], reservations, None)
-        for link, record, told, device in found:
-            if link.closed or link.session is not None:
-                continue
-            state = msgspec.msgpack.decode(record.state, type=SessionState)
-            link.mids = Mids.from_bytes(record.mids)
-            link.device = device
-            if told is not None:
-                self._recall(link, told)
-            link.open(Session(state, record.send_limit, record.send_limit + BLOCK, record.top))
+        async for opened in slices(found, SLICE):
+            for link, record, state in opened:
+                device = link.device
+                if link.closed or link.session is not None or device is None:
+                    continue
+                try:
+                    made = Session(state, record.send_limit, record.send_limit + BLOCK, record.top)
+                    link.mids = Mids.from_bytes(record.mids)
+                except (KeyError, ValueError, TypeError):
+                    self._drop(link, "its keys are of another form")
+                    continue
+                self._faults.guard(link, "session", partial(self._begin, link, made, told.get(device.id)))
+
+    def _begin(self, link: UdpLink, session: Session, told: LinkRecord | None) -> None:
+        if told is not None:
+            self._recall(link, told)
+        link.open(session)
 
     def _recall(self, link: UdpLink, told: LinkRecord) -> None:
         """What the device said before, and will not say again."""
@@ -137,11 +169,18 @@ class Dormant:
             self._conversation.recall(link, greeting)
         assert link.device is not None
         link.subscriptions = told.subscriptions
-        link.behind = Cursor(told.resume_from) if told.resume_from else self._since
+        link.behind = self._position(told.resume_from) if told.resume_from else self._since
         self._outboxes.join(link, link.device.owner, told.subscriptions)
         if link.online:
             self._conversation.endpoint(link)
             self._outboxes.back(link)
+
+    def _position(self, text: str) -> Cursor:
+        """A position that was stored; what is none of the log's stands for where all were."""
+        try:
+            return self._log.parse(text)
+        except CloudError:
+            return self._since
 
     async def start(self) -> None:
         """Takes up what the last process left."""
@@ -149,7 +188,9 @@ class Dormant:
         sessions = self._store.sessions
         cursor = await sessions.cursor()
         newest = self._log.tail.newest
-        self._since = self._roster.since = newest if cursor is None else self._log.parse(cursor)
+        # A position that can't be read: the log tells, from its beginning.
+        self._since = self._log.origin
+        self._since = self._roster.since = newest if cursor is None else self._position(cursor)
         if cursor is not None:
             await self._catch_up(self._since)
         # The next start begins there as well, until all devices that were online are looked after again.
@@ -192,13 +233,15 @@ class Dormant:
             position = page.after
             if not page.more:
                 break
-        checkpoints: list[Checkpoint] = []
-        for session, seen in news.items():
-            record = await self._store.sessions.get(session)
-            if record is not None:
-                mids = Mids.from_bytes(record.mids)
-                for _, message_id in seen:
-                    mids.add(message_id)
-                top = max(record.top, *(number for number, _ in seen))
-                checkpoints.append(Checkpoint(session, top, mids.to_bytes(), record.address))
-        await self._store.sessions.account(checkpoints, [], None)
+        async for some in slices(news.items(), WAKE_BATCH):
+            sessions = await self._store.sessions.several([session for session, _ in some])
+            checkpoints: list[Checkpoint] = []
+            for session, seen in some:
+                record = sessions.get(session)
+                if record is not None:
+                    mids = Mids.from_bytes(record.mids)
+                    for _, message_id in seen:
+                        mids.add(message_id)
+                    top = max(record.top, *(number for number, _ in seen))
+                    checkpoints.append(Checkpoint(session, top, mids.to_bytes(), record.address))
+            await self._store.sessions.account(checkpoints, [], None)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from wirechamber.clock import SteadyClock
 from wirechamber.eventlog.base import Cursor
+from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.intake import Arrival
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
@@ -52,6 +54,7 @@ class Roster:
         *,
         tell: Callable[[Arrival], object],
         discard: Callable[[Link], None],
+        faults: Faults,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -59,6 +62,7 @@ class Roster:
         self._outboxes = outboxes
         self._tell = tell
         self._discard = discard
+        self._faults = faults
         self._links: dict[str, Link] = {}
         # What the registry's state was when it was last looked at.
         self._seen = -1
@@ -158,11 +162,11 @@ class Roster:
         for device in changes.changed:
             link = self._links.get(device.id)
             if link is not None and link.device is not None:
-                self._change(link, link.device, device)
+                self._faults.guard(link, "registry", partial(self._change, link, link.device, device))
         for device_id in (*changes.removed, *changes.rekeyed):
             link = self._links.get(device_id)
             if link is not None and not await self._still_good(device_id, link):
-                self._discard(link)
+                self._faults.guard(link, "registry", partial(self._discard, link))
         self._revision = changes.revision
         self._seen = seen
 

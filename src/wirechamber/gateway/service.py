@@ -100,7 +100,9 @@ class Gateway:
         self.notices = Notices(clock, self._endpoint)
         self.outboxes = Outboxes(log, clock, tasks, self.faults, self._notify)
         self.accounting = Accounting(store.sessions, clock, self.faults, self._settled)
-        self.roster = Roster(store, clock, self.keeper, self.outboxes, tell=self.intake.add, discard=self._discard)
+        self.roster = Roster(
+            store, clock, self.keeper, self.outboxes, tell=self.intake.add, discard=self._discard, faults=self.faults
+        )
         self.publications = Publications(
             intake=self.intake,
             meter=self.meter,
@@ -145,7 +147,9 @@ class Gateway:
             roster=self.roster,
             outboxes=self.outboxes,
             conversation=self.conversation,
+            faults=self.faults,
             close=self.close,
+            drop=self._drop,
         )
         self._gone: list[str] = []
         # Links whose handshake is done and which have not said yet who they are.
@@ -375,6 +379,14 @@ class Gateway:
     def _named(self, link: Link) -> None:
         if self._unnamed.pop(link, None) is not None:
             self._unnamed_places.discard(link)
+
+    def _drop(self, link: UdpLink, why: str) -> None:
+        """Ends a session that can't be opened; its device makes a new handshake by itself."""
+        device = link.device
+        self.refused["session_unreadable"] += 1
+        _seldom.warning("session_dropped", why=why, device=None if device is None else device.id)
+        self._gone.append(link.id)
+        self.close(link, why)
 
     def _discard(self, link: Link) -> None:
         """Ends a session, so that the device comes back with a new one."""

@@ -201,6 +201,7 @@ class LinkRecord(Struct, frozen=True, kw_only=True):
     Attributes:
         address: Where it was last: a host, and maybe a port after a blank.
         resume_from: The log's cursor up to which it has had its events; None when that was never told.
+        damaged: Some of what it told can't be read any more, and is left out.
     """
 
     device: str
@@ -213,6 +214,7 @@ class LinkRecord(Struct, frozen=True, kw_only=True):
     functions: tuple[str, ...] = ()
     variables: dict[str, str] = {}
     subscriptions: tuple[Subscription, ...] = ()
+    damaged: bool = False
 
 
 class Description(Struct, frozen=True, kw_only=True):

@@ -156,10 +156,14 @@ class Sessions(Protocol):
     async def known(self) -> list[KnownSession]:
         """All of them, lightly."""
 
-    async def get(self, session_id: str) -> Session | None: ...
+    async def get(self, session_id: str) -> Session | None:
+        """None, too, if it can't be read."""
+
+    async def several(self, session_ids: Sequence[str]) -> dict[str, Session | None]:
+        """Those that are there; None for one that can't be read: damaged, or sealed with another key."""
 
     async def of_device(self, device_id: str) -> list[Session]:
-        """Oldest first."""
+        """Those that can be read, oldest first."""
 
     async def account(
         self, checkpoints: Sequence[Checkpoint], reservations: Sequence[Reservation], cursor: str | None
@@ -188,6 +192,9 @@ class Links(Protocol):
         """When devices were heard last, milliseconds since 1970; a power loss may take it back."""
 
     async def get(self, device_id: str) -> LinkRecord | None: ...
+
+    async def several(self, device_ids: Sequence[str]) -> dict[str, LinkRecord]:
+        """Those of them that have one."""
 
     async def description(self, device_id: str) -> Description:
         """The long things that it told; empty when it told none."""

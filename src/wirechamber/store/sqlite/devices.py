@@ -13,6 +13,7 @@ from wirechamber.model.devices import Device
 from wirechamber.model.links import Greeting
 from wirechamber.store.base import DeviceChanges, DeviceFilter
 from wirechamber.store.sqlite.database import Database
+from wirechamber.store.sqlite.told import readable
 
 _json = msgspec.json
 
@@ -141,7 +142,7 @@ _read_variables = _json.Decoder(dict[str, str]).decode
 def _device(row: tuple[Any, ...]) -> Device:
     owner, record, online, last_heard, last_handshake_at, address, greeting, functions, variables, *keys = row
     device = _read_device(record)
-    told = None if greeting is None else _read_greeting(greeting)
+    told = readable(_read_greeting, greeting)
     platform = device.platform_id if told is None else told.platform
     return structs.replace(
         device,
@@ -156,8 +157,8 @@ def _device(row: tuple[Any, ...]) -> Device:
         firmware_product_id=None if told is None else told.product,
         firmware_version=None if told is None else told.product_version,
         system_version=None if told is None else told.system_version,
-        functions=() if functions is None else _read_functions(functions),
-        variables={} if variables is None else _read_variables(variables),
+        functions=readable(_read_functions, functions) or (),
+        variables=readable(_read_variables, variables) or {},
         key={(1, 0): "public", (0, 1): "psk", (1, 1): "both"}.get(tuple(keys)),
     )
 

@@ -32,6 +32,7 @@ from wirechamber.secrets import Vault
 from wirechamber.store.sqlite.database import Database
 from wirechamber.store.sqlite.grouped import Grouped
 from wirechamber.store.sqlite.sessions import add_sessions
+from wirechamber.store.sqlite.told import readable
 
 ENDED = """
 delete from session where device in (select value ->> 0 from json_each(?))
@@ -124,8 +125,18 @@ class SqliteLinks:
         )
         return None if row is None else _record(row)
 
+    async def several(self, device_ids: Sequence[str]) -> dict[str, LinkRecord]:
+        """Links by device."""
+        ids = _text(list(device_ids))
+
+        def read(db: sqlite3.Connection) -> dict[str, LinkRecord]:
+            rows = db.execute(f"{RECORD} where link.device in (select value from json_each(?))", (ids,))
+            return {row[0]: _record(row) for row in rows}
+
+        return await self._database.read(read)
+
     async def description(self, device_id: str) -> Description:
-        """The long things that a device told."""
+        """The long things that a device told; what can't be read is left out."""
 
         def read(db: sqlite3.Connection) -> tuple[Any, Any]:
             system = db.execute("select system, system_at from told where device = ?", (device_id,)).fetchone()
@@ -135,11 +146,12 @@ class SqliteLinks:
         system, metrics = await self._database.read(read)
         text, system_at = system or (None, None)
         values, metrics_at = metrics or (None, None)
+        told, measured = readable(_read_system, text), readable(_read_metrics, values)
         return Description(
-            system=None if text is None else msgspec.json.decode(text),
-            system_at=system_at,
-            metrics=None if values is None else _read_metrics(values),
-            metrics_at=metrics_at,
+            system=told,
+            system_at=None if told is None else system_at,
+            metrics=measured,
+            metrics_at=None if measured is None else metrics_at,
         )
 
     async def online(self) -> list[LinkRecord]:
@@ -248,8 +260,16 @@ def _apply(db: sqlite3.Connection, vault: Vault, changes: Sequence[Change]) -> N
 _read_greeting = msgspec.json.Decoder(Greeting).decode
 _read_functions = msgspec.json.Decoder(tuple[str, ...]).decode
 _read_variables = msgspec.json.Decoder(dict[str, str]).decode
+_read_system = msgspec.json.Decoder(dict[str, Any]).decode
 _read_metrics = msgspec.json.Decoder(dict[str, float | int | None]).decode
 _read_subscriptions = msgspec.json.Decoder(list[tuple[str, bool, bool, str | None, str]]).decode
+
+
+def _subscriptions(text: str) -> tuple[Subscription, ...]:
+    return tuple(
+        Subscription(prefix, binary, cbor, sender, bytes.fromhex(token))
+        for prefix, binary, cbor, sender, token in _read_subscriptions(text)
+    )
 
 
 def _record(row: tuple[Any, ...]) -> LinkRecord:
@@ -265,6 +285,12 @@ def _record(row: tuple[Any, ...]) -> LinkRecord:
         variables,
         subscriptions,
     ) = row
+    told = (
+        readable(_read_greeting, greeting),
+        readable(_read_functions, functions),
+        readable(_read_variables, variables),
+        readable(_subscriptions, subscriptions),
+    )
     return LinkRecord(
         device=device,
         online=bool(online),
@@ -272,12 +298,13 @@ def _record(row: tuple[Any, ...]) -> LinkRecord:
         last_handshake_at=last_handshake_at,
         address=address,
         resume_from=resume_from,
-        greeting=None if greeting is None else _read_greeting(greeting),
-        functions=() if functions is None else _read_functions(functions),
-        variables={} if variables is None else _read_variables(variables),
-        subscriptions=tuple(
-            Subscription(prefix, binary, cbor, sender, bytes.fromhex(token))
-            for prefix, binary, cbor, sender, token in _read_subscriptions(subscriptions)
+        greeting=told[0],
+        functions=told[1] or (),
+        variables=told[2] or {},
+        subscriptions=told[3] or (),
+        damaged=any(
+            stored is not None and found is None
+            for stored, found in zip((greeting, functions, variables, subscriptions), told, strict=True)
         ),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from wirechamber.model.links import Checkpoint, KnownSession, Reservation, Session
-from wirechamber.secrets import Vault
+from wirechamber.secrets import SecretsUnreadable, Vault
 from wirechamber.store.sqlite.database import Database
 from wirechamber.store.sqlite.grouped import Grouped
 
@@ -63,21 +63,30 @@ class SqliteSessions:
         query = "select id, cid, device, deviceos, address from session join progress on session = id order by id"
         rows = await self._database.read(lambda db: db.execute(query).fetchall())
         return [
-            KnownSession(session_id, bytes.fromhex(cid or ""), device, bool(deviceos), address)
+            KnownSession(session_id, _known_cid(cid), device, bool(deviceos), str(address))
             for session_id, cid, device, deviceos, address in rows
         ]
 
     async def get(self, session_id: str) -> Session | None:
         """The session of that id."""
-        row = await self._database.read(lambda db: db.execute(f"{FULL} where id = ?", (session_id,)).fetchone())
-        return None if row is None else self._record(row)
+        return (await self.several([session_id])).get(session_id)
+
+    async def several(self, session_ids: Sequence[str]) -> dict[str, Session | None]:
+        """Sessions by id."""
+        ids = _text(list(session_ids))
+
+        def read(db: sqlite3.Connection) -> dict[str, Session | None]:
+            rows = db.execute(f"{FULL} where id in (select value from json_each(?))", (ids,))
+            return {row[0]: self._record(row) for row in rows}
+
+        return await self._database.read(read)
 
     async def of_device(self, device_id: str) -> list[Session]:
         """The device's sessions, oldest first."""
         rows = await self._database.read(
             lambda db: db.execute(f"{FULL} where device = ? order by created_at, id", (device_id,)).fetchall()
         )
-        return [self._record(row) for row in rows]
+        return [session for session in map(self._record, rows) if session is not None]
 
     async def account(
         self, checkpoints: Sequence[Checkpoint], reservations: Sequence[Reservation], cursor: str | None
@@ -108,20 +117,32 @@ class SqliteSessions:
         ids = _text(list(session_ids))
         return await self._database.write(lambda db: db.execute(REMOVE, (ids,)).rowcount)
 
-    def _record(self, row: tuple[Any, ...]) -> Session:
+    def _record(self, row: tuple[Any, ...]) -> Session | None:
+        """The session, or None if the row is damaged or was sealed with another key."""
         session_id, device, cid, deviceos, created_at, state, send_limit, top, mids, address = row
-        return Session(
-            id=session_id,
-            device=device,
-            cid=bytes.fromhex(cid or ""),
-            deviceos=bool(deviceos),
-            created_at=created_at,
-            state=self._vault.unseal(base64.b64decode(state), session_id.encode()),
-            send_limit=send_limit,
-            top=top,
-            mids=bytes.fromhex(mids),
-            address=address,
-        )
+        try:
+            return Session(
+                id=session_id,
+                device=device,
+                cid=bytes.fromhex(cid or ""),
+                deviceos=bool(deviceos),
+                created_at=created_at,
+                state=self._vault.unseal(base64.b64decode(state), session_id.encode()),
+                send_limit=int(send_limit),
+                top=int(top),
+                mids=bytes.fromhex(mids),
+                address=str(address),
+            )
+        except (SecretsUnreadable, ValueError, TypeError):
+            return None
+
+
+def _known_cid(text: str | None) -> bytes:
+    """The connection id; none if it can't be read: then the rest can't, either, which is found out later."""
+    try:
+        return bytes.fromhex(text or "")
+    except (ValueError, TypeError):
+        return b""
 
 
 def add_sessions(db: sqlite3.Connection, vault: Vault, sessions: Sequence[Session]) -> None:
