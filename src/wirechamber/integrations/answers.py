@@ -40,6 +40,34 @@ def retry_after(value: str | None, now: int) -> float | None:
         return None
 
 
+def clock_apart(response: Response, now: int) -> float:
+    """How many seconds the target's clock is ahead of ours, by its Date header; 0.0 when it says nothing usable.
+
+    Args:
+        now: Milliseconds since 1970, when the plan began: the answer may have taken some seconds.
+    """
+    date = response.header("Date")
+    try:
+        return 0.0 if date is None else parsedate_to_datetime(date).timestamp() - now / 1000
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def clock_words(apart: float) -> str:
+    """What is wrong with our clock, and what to do."""
+    seconds = abs(apart)
+    size, unit = next(
+        (
+            (int(seconds / each), name)
+            for each, name in ((86_400, "day"), (3600, "hour"), (60, "minute"))
+            if seconds >= each
+        ),
+        (int(seconds), "second"),
+    )
+    where = f"{size} {unit}{'s' if size != 1 else ''} {'behind' if apart > 0 else 'ahead of'}"
+    return f"the clock of this server is {where} the service's; set it right, best by NTP"
+
+
 def host_and_port(url: str) -> tuple[str, str]:
     """The host of a URL, and `host:port` as lanes are named."""
     parts = urlsplit(url)

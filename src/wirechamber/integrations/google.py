@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from wirechamber.integrations.answers import retry_after
 from wirechamber.integrations.base import Response
 
 # Of Google's own text, so much goes into an error.
 MAX_MESSAGE = 300
+_RETRY_INFO = "google.rpc.RetryInfo"
+# A Duration in JSON (protobuf, "JSON Mapping").
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)s")
 
 
 class Problem(Struct, frozen=True):
@@ -20,11 +25,13 @@ class Problem(Struct, frozen=True):
         status: The name of the code, such as `NOT_FOUND`; empty in older APIs.
         message: One line; empty when there is none.
         reasons: Every reason given, in the older form (`errors[].reason`) and the newer (`details[].reason`).
+        after: Seconds that Google asks to wait (google.rpc.RetryInfo), if it does.
     """
 
     status: str = ""
     message: str = ""
     reasons: frozenset[str] = frozenset()
+    after: float | None = None
 
 
 def problem_in(response: Response) -> Problem:
@@ -40,7 +47,21 @@ def problem_in(response: Response) -> Problem:
         _text(error.get("status")),
         " ".join(_text(error.get("message")).split())[:MAX_MESSAGE],
         frozenset(reason for reason in found if isinstance(reason, str)),
+        max((wait for each in _dicts(error.get("details")) if (wait := _retry_info(each)) is not None), default=None),
     )
+
+
+def wait_asked(response: Response, problem: Problem, now: int) -> float | None:
+    """The seconds that an answer asks to wait, in its body or its header; the longer where they differ."""
+    asked = [each for each in (problem.after, retry_after(response.header("Retry-After"), now)) if each is not None]
+    return max(asked, default=None)
+
+
+def _retry_info(detail: dict[str, Any]) -> float | None:
+    if not _text(detail.get("@type")).endswith(_RETRY_INFO):
+        return None
+    found = _DURATION.fullmatch(_text(detail.get("retryDelay")))
+    return None if found is None else float(found[1])
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

@@ -208,3 +208,26 @@ def test_settings_are_checked(live_shared: tuple[Cloud, str], hub: IotHub, field
     assert answer.status_code == 400
     assert answer.json()["error"].startswith(says)
     assert answer.json()["field"] == field
+
+
+def test_a_device_that_the_hub_refuses_pauses_nothing(client: httpx.Client, hub: IotHub) -> None:
+    made = make(client, hub)
+    results(client, "1")
+    hub.identities["api"]["status"] = "disabled"
+    (told,) = results(client, "2")
+    assert told.name == "hook-error/temp/0"
+    assert "the device api is disabled there" in told.data
+    shown = client.get(f"/v1/integrations/{made}").json()["integration"]
+    assert shown["paused"] is None
+    hub.identities["api"]["status"] = "enabled"
+    assert [each.name for each in results(client, "3")] == ["hook-sent/temp"]
+
+
+def test_a_new_identity_that_is_not_known_yet_loses_nothing(client: httpx.Client, hub: IotHub) -> None:
+    made = make(client, hub)
+    unknown = times(1, problem(404, 404001, "DeviceNotFound"))
+    hub.mode = lambda asked: unknown(asked) if asked.path.endswith("/events") else None
+    assert [each.name for each in results(client, "1")] == ["hook-sent/temp"]
+    assert [body["data"] for _, _, body in hub.messages] == ["1"]
+    found = eventually(lambda: len(logs := attempts(client, made)) == 2 and logs)
+    assert [each["status"] for each in found] == [204, 404]

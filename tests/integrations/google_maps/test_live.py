@@ -124,6 +124,24 @@ def test_errors_in_words(
             take(source, 1)
 
 
+@pytest.mark.parametrize(
+    ("scan", "says"),
+    [
+        ('{"w":{"a":[{"m":"3c:37:86:5d:75:d4","s":-45,"c":6}]}}', "names 1 usable Wi-Fi network"),
+        ('{"c":{"o":"","a":[{"i":268435455,"l":678,"c":310,"n":410}]}}', "no usable cell tower"),
+    ],
+)
+def test_what_google_could_not_answer_is_not_asked_and_not_paid_for(
+    client: httpx.Client, google: Geolocation, scan: str, says: str
+) -> None:
+    make(client, google)
+    (told,) = results(client, scan, count=1)
+    assert told.name == "hook-error/deviceLocator/0"
+    assert says in told.data
+    assert "not asked" in told.data
+    assert google.asked == []
+
+
 def test_a_quota_by_the_minute_waits(client: httpx.Client, google: Geolocation) -> None:
     google.mode = times(1, in_json(429, {}, ("Retry-After", "1")))
     made = make(client, google)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wirechamber.integrations.google_maps.scan import BadScan, question, read, same_place, sights
+from wirechamber.integrations.google_maps.scan import BadScan, question, read, same_place, sights, too_little
 
 WIFI = '{"w":{"a":[{"m":"3c:37:86:5d:75:d4","s":-45,"c":6},{"m":"94:b4:0f:fd:c1:40","s":-60,"c":11}]}}'
 CELL = '{"c":{"o":"AT&T","a":[{"i":42,"l":33,"c":310,"n":410},{"i":43,"l":33,"c":310,"n":410}]}}'
@@ -66,3 +66,40 @@ def test_the_same_place_is_told_by_most_of_the_networks() -> None:
     assert not same_place(list("abcd"), list("abce"))
     assert not same_place([], [])
     assert sights(read(CELL)) == ["310-410-33-42"]
+
+
+ONE = {"m": "3c:37:86:5d:75:d4", "s": -45, "c": 6}
+TOWER = {"i": 42, "l": 33, "c": 310, "n": 410}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"w": {"a": [ONE]}},
+        {"w": {"a": [ONE, ONE | {"m": "3C-37-86-5D-75-D4"}]}},
+        {"w": {"a": [ONE, {"m": "02:00:00:00:00:01"}, {"m": "01:00:5e:00:00:01"}, {"m": "00:00:5e:00:01:01"}]}},
+        {"w": {"a": [{"m": "02:00:00:00:00:01"}, {"m": "06:00:00:00:00:01"}]}},
+        {"w": {"a": [ONE, {"m": "00:00:00:00:00:00"}]}, "c": {"a": [TOWER | {"i": 0}]}},
+    ],
+)
+def test_what_google_could_not_answer_is_not_worth_asking(data: Any) -> None:
+    problem = too_little(read(json.dumps(data)))
+    assert problem is not None
+    assert problem.endswith("it was not asked")
+
+
+@pytest.mark.parametrize(
+    "tower",
+    [{"i": 0}, {"i": 65535}, {"i": 0xFFFFFFF}, {"i": 2147483647}, {"i": -1}, {"l": 0}, {"l": 65534}, {"l": 65535},
+     {"l": -1}, {"c": 0}, {"c": 65535}, {"n": 65535}, {"n": -1}],
+)  # fmt: skip
+def test_a_tower_of_which_a_part_is_unknown_is_not_asked_for(tower: dict[str, int]) -> None:
+    with pytest.raises(BadScan, match="Google was not asked"):
+        read(json.dumps({"c": {"a": [TOWER | tower]}}))
+    # Beside one that is known it is left out.
+    assert len(asked({"c": {"a": [TOWER | tower, TOWER]}})["cellTowers"]) == 1
+
+
+@pytest.mark.parametrize("data", [WIFI, CELL, {"w": {"a": [ONE]}, "c": {"a": [TOWER]}}])
+def test_what_google_may_answer_is_asked(data: Any) -> None:
+    assert too_little(read(data if isinstance(data, str) else json.dumps(data))) is None

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from wirechamber.integrations.answers import host_and_port, retry_after
+from wirechamber.integrations.answers import clock_apart, clock_words, host_and_port, retry_after
 from wirechamber.integrations.azure_iot_hub.sas import read_key, sign
 from wirechamber.integrations.base import (
     About,
@@ -47,12 +47,20 @@ IDENTITIES_PER_MINUTE = 90.0
 IDENTITIES_AT_ONCE = 20
 THROTTLED_S = 10.0
 IDENTITY_THROTTLED_S = 60.0
+# A device that the hub refuses is tried so often at once and once in so many seconds: its events wait, and those of
+# others go on.
+REFUSED_AT_ONCE = 5
+REFUSED_S = 60.0
+# A token is signed for an hour from our time on; a clock that is off by this much may be why the hub does not take it.
+CLOCK_APART_S = 600.0
 MAX_WHY = 200
+# Devices whose messages the hub took are remembered, to ask by them whether it lets the policy in.
+WITNESSES = 2
 
 _encode = msgspec.json.Encoder().encode
 # What a property's value may hold over HTTPS is less than an event's name may; the rest is percent-encoded.
 _PROPERTY_SAFE = "!#$&'*+-.^_`|~"
-_NAME = re.compile(r"ErrorCode:(\w+)")
+_NAME = re.compile(r"ErrorCode:(\w+);?\s*")
 
 
 def _key(value: Any) -> str:
@@ -118,9 +126,13 @@ class Known(Struct, frozen=True):
 
     Attributes:
         named: Its name was written to its twin, or never will be.
+        made: It has an identity there.
+        refused: The hub did not take what came of it last.
     """
 
     named: bool
+    made: bool = True
+    refused: bool = False
 
 
 class AzureIotHub(Integration[AzureIotHubConfig, Hub]):
@@ -157,24 +169,30 @@ class AzureIotHub(Integration[AzureIotHubConfig, Hub]):
         body = message(event, (yield About(event.device)) if event.device else None)
         if len(body) > MAX_MESSAGE_BYTES:
             return Refused(f"the event is too large: a message of {len(body)} bytes, the hub takes {MAX_MESSAGE_BYTES}")
-        known = yield Recall(talk.memory)
-        if known is None:
+        stored = yield Recall(talk.memory)
+        known = Known(named=False, made=False) if stored is None else msgspec.convert(stored, Known)
+        if known.refused and not talk.context.trial:
+            wait = yield Allow(f"refused/{talk.memory}", 60.0 / REFUSED_S, REFUSED_AT_ONCE)
+            if wait:
+                return TryLater(f"waits: the hub refuses the device {talk.plain_device}", wait, throttled=True)
+        if not known.made:
             failed = yield from self._introduce(event, talk)
             if failed is not None:
                 return failed
-        elif not msgspec.convert(known, Known).named:
+        elif not known.named:
             yield from self._name(event, talk)
-        reply = yield from talk.call(
-            "POST", f"devices/{talk.device}/messages/events", body, talk.message_headers(event)
-        )
-        if known is not None and isinstance(reply, Response) and reply.status == 404:
+        reply = yield from talk.send(event, body)
+        if known.made and isinstance(reply, Response) and reply.status == 404:
             # Somebody removed the identity; it is made again, once.
             failed = yield from self._introduce(event, talk)
             if failed is not None:
                 return failed
-            reply = yield from talk.call(
-                "POST", f"devices/{talk.device}/messages/events", body, talk.message_headers(event)
-            )
+            reply = yield from talk.send(event, body)
+        if talk.is_refused(reply):
+            own = talk.plain_device
+            return (yield from self._refused(reply, talk, known, own, "send messages (device connect)"))
+        if isinstance(reply, Response) and 200 <= reply.status < 300 and (known.refused or not known.made):
+            yield from self._taken(talk, known)
         return talk.outcome(reply, "send messages (device connect)", THROTTLED_S, rest=True)
 
     def _introduce(self, event: Event, talk: Talk) -> Steps:
@@ -184,6 +202,9 @@ class AzureIotHub(Integration[AzureIotHubConfig, Hub]):
             return TryLater("waits for its turn: a hub takes few new devices a minute", wait, throttled=True)
         identity = {"deviceId": talk.plain_device, "status": "enabled", "authentication": _AUTHENTICATION}
         reply = yield from talk.call("PUT", f"devices/{talk.device}", _encode(identity), _IN_JSON)
+        if talk.is_refused(reply):
+            known = Known(named=False, made=False)
+            return (yield from self._refused(reply, talk, known, None, "create devices (registry write)"))
         # 409: another one made it meanwhile.
         if not (isinstance(reply, Response) and reply.status in (200, 201, 409)):
             # Only this device waits: messages of the known ones go on.
@@ -191,6 +212,36 @@ class AzureIotHub(Integration[AzureIotHubConfig, Hub]):
         yield Remember(talk.memory, msgspec.to_builtins(Known(named=False)))
         yield from self._name(event, talk)
         return None
+
+    def _taken(self, talk: Talk, known: Known) -> Steps:
+        """The hub took a message of a device that was new to it or refused: two such devices are remembered."""
+        if known.refused:
+            now = yield Recall(talk.memory)
+            yield Remember(talk.memory, {**(now or {}), "refused": False})
+        before = (yield Recall(talk.taken)) or []
+        if len(before) < WITNESSES and talk.plain_device not in before:
+            yield Remember(talk.taken, [*before, talk.plain_device])
+
+    def _refused(self, reply: Response, talk: Talk, known: Known, own: str | None, what: str) -> Steps:
+        """The outcome of a 401 or 403: is it this device that the hub refuses, or all that comes from here?
+
+        The hub is asked for the identity of another device, one whose messages it took. If that is not refused, the
+        policy is let in, and the refusal is this device's.
+
+        Args:
+            own: The device itself, if it has an identity to ask for where no other is known.
+        """
+        others = [each for each in (yield Recall(talk.taken)) or [] if each != talk.plain_device]
+        witness = others[0] if others else own
+        if witness is None:
+            return talk.refusal(reply, what)
+        seen = yield from talk.call("GET", f"devices/{quote(witness, safe='')}", None, ())
+        if talk.is_refused(seen):
+            return talk.refusal(reply, what)
+        stored = yield Recall(talk.memory)
+        now = known if stored is None else msgspec.convert(stored, Known)
+        yield Remember(talk.memory, msgspec.to_builtins(structs.replace(now, refused=True)))
+        return TryLater(talk.device_refused(reply, what, disabled=witness == own and _disabled(seen)))
 
     def _name(self, event: Event, talk: Talk) -> Steps:
         """Writes the device's name to its twin, once. That it can't be done stops no event."""
@@ -212,7 +263,7 @@ _AUTHENTICATION = {"type": "sas", "symmetricKey": {"primaryKey": "", "secondaryK
 class Talk:
     """Calls to a hub about one device."""
 
-    __slots__ = ("context", "device", "hub", "memory", "plain_device")
+    __slots__ = ("context", "device", "hub", "memory", "plain_device", "taken")
 
     def __init__(self, hub: Hub, device: str, context: Context) -> None:
         self.hub = hub
@@ -220,8 +271,13 @@ class Talk:
         self.device = quote(device, safe="")
         self.context = context
         self.memory = f"{hub.host}/devices/{device}"
+        self.taken = f"{hub.host}/taken"
 
-    def call(self, method: str, path: str, body: bytes, headers: tuple[tuple[str, str], ...]) -> Steps:
+    def send(self, event: Event, body: bytes) -> Steps:
+        """Sends a message."""
+        return self.call("POST", f"devices/{self.device}/messages/events", body, self.message_headers(event))
+
+    def call(self, method: str, path: str, body: bytes | None, headers: tuple[tuple[str, str], ...]) -> Steps:
         """Makes a call with a token; with a new one, once, when the hub refuses the token. The reply, or an outcome."""
         token = yield Token("sas", self._token)
         reply = yield Call(self._request(method, path, body, headers, token))
@@ -238,7 +294,7 @@ class Talk:
         return token, TOKEN_LIFE_S * TOKEN_USED
 
     def _request(
-        self, method: str, path: str, body: bytes, headers: tuple[tuple[str, str], ...], token: str
+        self, method: str, path: str, body: bytes | None, headers: tuple[tuple[str, str], ...], token: str
     ) -> Request:
         signature = token.partition("sig=")[2].partition("&")[0]
         own = (("Authorization", token), ("User-Agent", self.context.user_agent))
@@ -270,28 +326,53 @@ class Talk:
         status = reply.status
         if 200 <= status < 300:
             return Delivered()
-        host, said = self.hub.host, _said(reply)
-        why = f"error status {status} from {host}: "
+        if self.is_refused(reply):
+            return self.refusal(reply, what)
+        why, said = self._why(reply), _said(reply)
         after = retry_after(reply.header("Retry-After"), self.context.now)
-        if status == 401:
-            return Misconfigured(
-                f"{why}the hub does not let the policy {self.hub.config.policy_name} {what}; check the policy's name, "
-                f"key and rights, and this machine's clock{said}"
-            )
-        if status == 403 and _used_up(reply):
+        if status == 403:
             midnight = (self.context.now // DAY_MS + 1) * DAY_MS
             text = "the hub's messages of today are used up; they are sent from midnight UTC on, or add units"
             return TryLater(f"{why}{text}{said}", (midnight - self.context.now) / 1000, throttled=True, rest=True)
-        if status == 403:
-            return Misconfigured(f"{why}the hub refuses the call; check its tier and network access{said}")
         if status == 404:
-            return Refused(f"{why}the hub does not know the device {self.plain_device}{said}")
+            # Its identity was made just before; a hub takes a moment to know it everywhere.
+            return TryLater(f"{why}the hub does not know the device {self.plain_device} yet{said}", after)
         if status == 429:
             wait = throttled_s if after is None else after
             return TryLater(f"{why}the hub is throttling{said}", wait, throttled=True, rest=rest)
         if status in (408, 412) or status >= 500:
             return TryLater(f"{why}the hub has trouble{said}", after)
         return Refused(f"{why}the hub can't take it{said}")
+
+    def is_refused(self, reply: Response | NoResponse) -> bool:
+        """Whether the hub refuses somebody; what is used up for today is no refusal."""
+        return isinstance(reply, Response) and (reply.status == 401 or (reply.status == 403 and not _used_up(reply)))
+
+    def refusal(self, reply: Response, what: str) -> Outcome:
+        """All that comes from here is refused."""
+        why, said = self._why(reply), _said(reply)
+        if reply.status == 403:
+            return Misconfigured(f"{why}the hub refuses the call; check its tier and network access{said}")
+        apart = clock_apart(reply, self.context.now)
+        if abs(apart) > CLOCK_APART_S:
+            # Heals when the clock is set: nothing is asked of the user.
+            return TryLater(f"{why}{clock_words(apart)}{said}", rest=True)
+        return Misconfigured(
+            f"{why}the hub does not let the policy {self.hub.config.policy_name} {what}; check the policy's name, "
+            f"key and rights, and this machine's clock{said}"
+        )
+
+    def device_refused(self, reply: Response, what: str, *, disabled: bool) -> str:
+        """Why one device's message is not taken, while the policy is let in."""
+        device = f"the device {self.plain_device}"
+        if disabled:
+            reason = f"{device} is disabled there"
+        else:
+            reason = f"{device} may be disabled there, or the policy {self.hub.config.policy_name} may not {what}"
+        return f"{self._why(reply)}the hub refuses {device}, and its events wait: {reason}{_said(reply)}"
+
+    def _why(self, reply: Response) -> str:
+        return f"error status {reply.status} from {self.hub.host}: "
 
 
 def message(event: Event, info: Any) -> bytes:
@@ -313,10 +394,41 @@ def _used_up(reply: Response) -> bool:
     return "403002" in told or "IotHubQuotaExceeded" in told
 
 
+def _disabled(seen: Response | NoResponse) -> bool:
+    """Whether an identity is one that somebody has disabled."""
+    return isinstance(seen, Response) and _object(seen.body).get("status") == "disabled"
+
+
 def _said(reply: Response) -> str:
-    """The hub's own word for the error, in brackets; read softly, its form differs between hubs."""
+    """The hub's own words for the error, in brackets; read softly, their form differs between hubs.
+
+    The name stands in a header or in front of the sentence (`ErrorCode:<name>;<sentence>`), or both are inside a JSON
+    text that is the message.
+    """
+    told = _object(reply.body)
     name = reply.header("iothub-errorcode") or ""
-    if not name.isidentifier():
-        found = _NAME.search(reply.body.decode("utf-8", "replace"))
-        name = found[1] if found else name
-    return f" ({name[:MAX_WHY]})" if name else ""
+    sentence = _text(told, "Message") or _text(told, "message")
+    inner = _object(sentence.encode()) if sentence.startswith("{") else {}
+    if inner:
+        name = name if name.isidentifier() else str(inner.get("errorCode", name))
+        sentence = _text(inner, "message")
+    found = _NAME.match(sentence)
+    if found is not None:
+        name = name if name.isidentifier() else found[1]
+        sentence = sentence[found.end() :]
+    sentence = " ".join(sentence.split())
+    parts = [each for each in (name, sentence if sentence != name else "") if each]
+    return f" ({': '.join(parts)[:MAX_WHY]})" if parts else ""
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(told: dict[str, Any], name: str) -> str:
+    value = told.get(name)
+    return value if isinstance(value, str) else ""

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from wirechamber.integrations.answers import host_and_port, outcome_by_status, retry_after
+from wirechamber.integrations.answers import host_and_port, outcome_by_status
 from wirechamber.integrations.base import (
     Answer,
     Call,
@@ -28,8 +28,8 @@ from wirechamber.integrations.base import (
     TryLater,
 )
 from wirechamber.integrations.declaration import Declaration, Secret, setting
-from wirechamber.integrations.google import Problem, problem_in
-from wirechamber.integrations.google_maps.scan import BadScan, question, read, same_place, sights
+from wirechamber.integrations.google import Problem, problem_in, wait_asked
+from wirechamber.integrations.google_maps.scan import BadScan, question, read, same_place, sights, too_little
 from wirechamber.integrations.templates import compile
 from wirechamber.model.events import Event
 
@@ -119,8 +119,12 @@ class GoogleMaps(Integration[GoogleMapsConfig, GoogleMapsConfig]):
     def _locate(self, event: Event, config: GoogleMapsConfig, context: Context) -> Any:
         try:
             scan = read(event.data)
-        except BadScan as problem:
-            return Refused(str(problem))
+        except BadScan as bad:
+            return Refused(str(bad))
+        problem = too_little(scan)
+        if problem is not None:
+            # As when Google knows none of the networks: nothing has failed.
+            return Delivered(no_answer=problem)
         seen, key = sights(scan), f"place/{event.device or event.coreid}"
         if config.cache_seconds and not context.trial:
             before = yield Recall(key)
@@ -150,16 +154,16 @@ class GoogleMaps(Integration[GoogleMapsConfig, GoogleMapsConfig]):
         why = f"error status {response.status} from {self._host}: {_sentence(response.status, problem)}"
         if response.status == 404:
             return Delivered(no_answer=why)
+        after = wait_asked(response, problem, context.now)
         if response.status == 403 and problem.reasons & OVER_QUOTA:
-            return TryLater(why, QUOTA_REST_S, throttled=True, rest=True)
+            return TryLater(why, QUOTA_REST_S if after is None else after, throttled=True, rest=True)
         if response.status in (401, 403) or "keyInvalid" in problem.reasons or "API_KEY_INVALID" in problem.reasons:
             return Misconfigured(why)
         if response.status == 429:
-            after = retry_after(response.header("Retry-After"), context.now)
             return TryLater(why, QUOTA_REST_S if after is None else after, throttled=True, rest=True)
         by_status = outcome_by_status(response, self._host, context.now)
         if isinstance(by_status, TryLater):
-            return TryLater(why, by_status.after)
+            return TryLater(why, after)
         return Refused(why)
 
 

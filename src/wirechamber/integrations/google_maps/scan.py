@@ -14,8 +14,11 @@ MAX_ENTRIES = 64
 # Ids of GSM cells have 16 bits (Geolocation API, "Calculating cellId"); Google takes a tower of no said type for GSM.
 MAX_GSM_CELL = 0xFFFF
 MAX_LTE_CELL = 0xFFF_FFFF
-# What a modem reports for "unknown".
-UNKNOWN = frozenset((0, 0xFFFF))
+# What a modem reports for "unknown", or keeps for no cell at all (3GPP TS 23.003, sections 4.1 and 4.7; TS 24.008).
+UNKNOWN_AREAS = frozenset((0, 0xFFFE, 0xFFFF))
+UNKNOWN_CELLS = frozenset((0, 0xFFFF, MAX_LTE_CELL))
+# One network alone is not answered, to protect whose it is (Geolocation API, "WiFi access point object").
+LEAST_NETWORKS = 2
 # So much of the networks in sight must be the same for a device that has not moved.
 SAME = 0.7
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
@@ -80,11 +83,24 @@ def read(data: str | None) -> Scan:
     networks = _usable(scan.w.a) if scan.w is not None else []
     towers = [tower for tower in scan.c.a if _is_known(tower)] if scan.c is not None else []
     if not networks and not towers:
-        raise BadScan("the scan names no usable Wi-Fi network and no usable cell tower")
+        raise BadScan("the scan names no usable Wi-Fi network and no usable cell tower; Google was not asked")
     operator = None if scan.c is None else scan.c.o
     return Scan(
         Networks(networks[:MAX_ENTRIES]) if networks else None,
         Towers(towers[:MAX_ENTRIES], operator or None) if towers else None,
+    )
+
+
+def too_little(scan: Scan) -> str | None:
+    """Why Google could tell nothing from a scan, so that to ask would only cost; None when it is worth its price."""
+    if scan.c is not None:
+        return None
+    lasting = 0 if scan.w is None else sum(_is_lasting(each.m) for each in scan.w.a)
+    if lasting >= LEAST_NETWORKS:
+        return None
+    return (
+        f"the scan names {lasting or 'no'} usable Wi-Fi network{'' if lasting == 1 else 's'} and no usable cell tower, "
+        f"and Google places no device by fewer than {LEAST_NETWORKS} networks; it was not asked"
     )
 
 
@@ -123,22 +139,30 @@ def same_place(seen: Collection[str], before: Collection[str]) -> bool:
 
 
 def _usable(networks: list[Network]) -> list[Network]:
-    found = [
-        Network(mac, each.s, each.c)
-        for each in networks
-        if _MAC.fullmatch(mac := each.m.lower().replace("-", ":")) and mac != "ff:ff:ff:ff:ff:ff"
-    ]
-    # A locally administered address is made up by a phone, and known to nobody (IEEE 802, bit 0x02 of the first byte).
-    lasting = [each for each in found if not int(each.m[:2], 16) & 2]
-    return lasting or found
+    """Each network once; those whose address says nothing of a place only when there are no others."""
+    found: dict[str, Network] = {}
+    for each in networks:
+        mac = each.m.lower().replace("-", ":")
+        if _MAC.fullmatch(mac) and mac != "ff:ff:ff:ff:ff:ff":
+            found.setdefault(mac, Network(mac, each.s, each.c))
+    lasting = [each for each in found.values() if _is_lasting(each.m)]
+    return lasting or list(found.values())
+
+
+def _is_lasting(mac: str) -> bool:
+    # Addresses of groups (bit 0x01 of the first byte) and locally administered ones (0x02), which phones make up
+    # (IEEE 802), belong to no access point that stays; nor do those of IANA's block, nor the empty one.
+    return not int(mac[:2], 16) & 3 and not mac.startswith("00:00:5e:") and mac != "00:00:00:00:00:00"
 
 
 def _is_known(tower: Tower) -> bool:
     return (
-        tower.l not in UNKNOWN
+        tower.l not in UNKNOWN_AREAS
+        and tower.l > 0
         and 0 < tower.c < 1000
         and 0 <= tower.n < 1000
-        and 0 <= tower.i <= MAX_LTE_CELL
+        and 0 < tower.i <= MAX_LTE_CELL
+        and tower.i not in UNKNOWN_CELLS
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from msgspec import Struct
 
+from wirechamber.integrations.answers import clock_apart, clock_words, retry_after
 from wirechamber.integrations.base import Call, Context, InvalidConfig, Misconfigured, NoResponse, Request, TryLater
 
 AUDIENCE = "https://pubsub.googleapis.com/"
@@ -29,6 +30,8 @@ LIFE_S = 3600
 BACKDATED_S = 10
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"
 MAX_WHY = 300
+# Google takes no statement from the future; a refusal while the clocks differ by so much is told as the clock's.
+CLOCK_APART_S = 60.0
 
 Making = Generator[Any, Any, Any]
 
@@ -113,7 +116,7 @@ class KeyIdentity:
         form = urlencode({"grant_type": GRANT, "assertion": assertion}).encode()
         headers = (("Content-Type", "application/x-www-form-urlencoded"), ("User-Agent", context.user_agent))
         reply = yield Call(Request("POST", self._token_url, headers, form, secrets=_secrets(assertion)))
-        return _granted(reply, f"the service account {self.who}")
+        return _granted(reply, f"the service account {self.who}", context)
 
     def _sign(self, claims: dict[str, Any]) -> str:
         from google.auth import jwt
@@ -136,7 +139,7 @@ class MachineIdentity:
                 "credentials: none are given and this machine has no identity at Google "
                 f"(its metadata server can't be reached: {reply.why}); give a service account's key"
             )
-        return _granted(reply, self.who)
+        return _granted(reply, self.who, context)
 
 
 def ambient(file: str, token_url: str) -> Identity:
@@ -156,7 +159,7 @@ def ambient(file: str, token_url: str) -> Identity:
         raise InvalidConfig("credentials", f"none are given, and the server's own can't be used: {problem}") from None
 
 
-def _granted(reply: Any, who: str) -> Any:
+def _granted(reply: Any, who: str, context: Context) -> Any:
     """Token and life of a token endpoint's answer, or an outcome."""
     if isinstance(reply, NoResponse):
         return TryLater(f"no token for {who}: {reply.why}")
@@ -171,8 +174,18 @@ def _granted(reply: Any, who: str) -> Any:
     words = " ".join(str(said.get(name, "")) for name in ("error", "error_description")).strip()[:MAX_WHY]
     why = f"error status {reply.status} from Google's token service for {who}: {words or 'no reason given'}"
     if reply.status == 429 or reply.status >= 500 or reply.status == 200:
-        return TryLater(why)
+        return TryLater(why, retry_after(reply.header("Retry-After"), context.now))
+    apart = clock_apart(reply, context.now)
+    if abs(apart) > CLOCK_APART_S:
+        return TryLater(f"{why}; {clock_words(apart)}", rest=True)
+    if _about_time(words):
+        return TryLater(f"{why}; the clock of this server differs from Google's; set it right, best by NTP", rest=True)
     return Misconfigured(f"{why}; the key was revoked, or its account disabled or deleted; make a new key")
+
+
+def _about_time(words: str) -> bool:
+    """Whether a refusal is about when the statement was signed: its `iat` and `exp` are what the clock says."""
+    return "timeframe" in words or "iat and exp" in words or "clock" in words.lower()
 
 
 def _secrets(jwt: str) -> tuple[str, ...]:

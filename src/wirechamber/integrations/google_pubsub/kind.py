@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from wirechamber.integrations.answers import host_and_port, retry_after
+from wirechamber.integrations.answers import clock_apart, clock_words, host_and_port
 from wirechamber.integrations.base import (
     Answer,
     Batch,
@@ -30,8 +30,8 @@ from wirechamber.integrations.base import (
     TryLater,
 )
 from wirechamber.integrations.declaration import Declaration, Secret, setting
-from wirechamber.integrations.google import Problem, problem_in
-from wirechamber.integrations.google_pubsub.credentials import Identity, KeyIdentity, ambient, key_text
+from wirechamber.integrations.google import Problem, problem_in, wait_asked
+from wirechamber.integrations.google_pubsub.credentials import CLOCK_APART_S, Identity, KeyIdentity, ambient, key_text
 from wirechamber.model.events import Event
 from wirechamber.model.times import iso
 
@@ -250,11 +250,15 @@ def _outcome(reply: Response | NoResponse, index: int, count: int, prepared: Pub
     problem = problem_in(reply)
     said = f" ({problem.message})" if problem.message else ""
     why = f"error status {reply.status} from {prepared.host}: {_sentence(reply.status, problem, prepared)}{said}"
+    after = wait_asked(reply, problem, context.now)
     if reply.status == 429:
-        after = retry_after(reply.header("Retry-After"), context.now)
         return TryLater(why, THROTTLED_S if after is None else after, throttled=True, rest=True)
     if reply.status in (408, 409, 499) or reply.status >= 500:
-        return TryLater(why, retry_after(reply.header("Retry-After"), context.now))
+        return TryLater(why, after)
+    apart = clock_apart(reply, context.now)
+    if reply.status == 401 and abs(apart) > CLOCK_APART_S:
+        # Heals when the clock is set: nothing is asked of the user.
+        return TryLater(f"error status 401 from {prepared.host}: {clock_words(apart)}{said}", rest=True)
     if reply.status in (401, 403, 404) or problem.status == "FAILED_PRECONDITION":
         return Misconfigured(why)
     return Refused(why)
