@@ -24,6 +24,7 @@ from wirechamber.api.parts import Parts
 from wirechamber.api.server import Server, serving
 from wirechamber.api.streams import OPEN, look_after
 from wirechamber.clock import Clock, SystemClock, Timekeeper, boot_id
+from wirechamber.datafolder.check import check, note_closed, note_keys, note_open
 from wirechamber.delivery.service import Delivering, delivering
 from wirechamber.descriptors import raise_limit
 from wirechamber.errors import CloudError
@@ -118,10 +119,18 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(watchdog.watching())
         stack.enter_context(hold_folder(folder))
+        known = check(folder, may_lose_the_newest=settings.durability == "normal")
+        stack.callback(note_closed, folder)
         timekeeper.keep_in(folder)
         metrics.watch_clock(timekeeper)
         store = await stack.enter_async_context(open_sqlite_store(folder, Vault.open(folder), clock=timekeeper))
-        log = await stack.enter_async_context(open_sqlite_log(folder, durability=settings.durability, clock=timekeeper))
+        keys = ServerKeys(folder)
+        server_key, tcp_key = keys.ec(), keys.rsa() if settings.tcp_port else None
+        note_keys(folder, tcp=tcp_key is not None)
+        log = await stack.enter_async_context(
+            open_sqlite_log(folder, durability=settings.durability, clock=timekeeper, known=known)
+        )
+        note_open(folder)
         delivery = await stack.enter_async_context(
             delivering(
                 settings, log=log, store=store, registry=kinds, clock=timekeeper, metrics=metrics, agent=USER_AGENT,
@@ -133,13 +142,12 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         access = Access(store, timekeeper, settings)
         switchboard = MemorySwitchboard()
         identity = Identity(store, timekeeper, settings, switchboard)
-        keys = ServerKeys(folder)
         gateway = Gateway(
             store=store,
             log=log,
             identity=identity,
-            server_key=keys.ec(),
-            tcp_key=keys.rsa() if settings.tcp_port else None,
+            server_key=server_key,
+            tcp_key=tcp_key,
             clock=timekeeper,
             settings=settings,
             ready=publishing.check_disk,
@@ -167,7 +175,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         metrics.watch_delivery(delivery)
         metrics.watch_links(gateway)
         await stack.enter_async_context(listening(gateway, settings, tasks))
-        keeping_time = tasks.restarting(partial(_keep_time, timekeeper, store), "clock")
+        keeping_time = tasks.restarting(partial(_keep_time, timekeeper, store, log), "clock")
         await stack.enter_async_context(within(keeping_time))
         janitor = tasks.restarting(partial(_tidy, settings, store, log, delivery, timekeeper), "janitor")
         await stack.enter_async_context(within(janitor))
@@ -245,7 +253,8 @@ def _timekeeper(settings: Settings, clock: Clock | None) -> Timekeeper:
     )
 
 
-async def _keep_time(clock: Timekeeper, store: Store) -> None:
+async def _keep_time(clock: Timekeeper, store: Store, log: EventLog) -> None:
+    seen = None
     while True:
         try:
             clock.tend()
@@ -257,6 +266,12 @@ async def _keep_time(clock: Timekeeper, store: Store) -> None:
                 clock.went_back = 0
             except CloudError as problem:
                 _seldom.warning("clock_not_kept", why=problem.description)
+        if log.tail.newest != seen:
+            try:
+                await store.seen(log.tail.newest)
+                seen = log.tail.newest
+            except CloudError as problem:
+                _seldom.warning("log_position_not_noted", why=problem.description)
         await asyncio.sleep(CLOCK_EVERY_S)
 
 

@@ -13,6 +13,7 @@ from wirechamber.cli.folder import Folder, in_folder, opened
 from wirechamber.cli.output import Exit, done, exit_code, fail, show_json
 from wirechamber.cli.user import Data, Json
 from wirechamber.clock import confirm_time
+from wirechamber.datafolder.era import begin_era
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.lock import hold_folder
 from wirechamber.services.identity import as_pem, fingerprint
@@ -27,6 +28,7 @@ def app() -> typer.Typer:
     group.command("key")(key)
     group.command("forget-sessions")(forget_sessions)
     group.command("confirm-clock")(confirm_clock)
+    group.command("new-era")(new_era)
     return group
 
 
@@ -82,6 +84,24 @@ def forget_sessions(data: Data = None, json: Json = False) -> None:
         done(f"{count} sessions were forgotten; their devices make new ones by themselves", json, forgotten=count)
 
     in_folder(work, data=data)
+
+
+def new_era(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, data: Data = None, json: Json = False
+) -> None:
+    """Go on with a data folder as it is, of which something is lost, or older than the rest. Positions of events jump
+    beyond all that were given, streams are told of a gap, devices make new sessions. No server may run on it."""
+    try:
+        folder = opened(data).data_folder
+        with hold_folder(folder):
+            if not yes:
+                typer.confirm(f"Give up what is missing in {folder}?", abort=True)
+            ended = begin_era(folder)
+    except CloudError as problem:
+        fail(problem.description, exit_code(problem))
+    except OSError as problem:
+        fail(f"the data folder can't be written: {problem}", Exit.FAILED)
+    done(f"a new era has begun; {ended} sessions of devices have ended", json, forgotten=ended)
 
 
 def confirm_clock(data: Data = None, json: Json = False) -> None:

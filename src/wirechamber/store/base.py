@@ -364,6 +364,9 @@ class Store(Protocol):
     @property
     def deliveries(self) -> Deliveries: ...
 
+    async def seen(self, cursor: str) -> None:
+        """Notes how far the log has come. Should it end before that after a restart, events are missing at its end."""
+
     def revision(self) -> int:
         """A number that grows with every change to users, tokens, devices, keys or integrations, made by any process.
 

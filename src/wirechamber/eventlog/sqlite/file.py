@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from wirechamber.errors import CloudError
 from wirechamber.sqlite import transaction
 
 FILE = "events.db"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 Durability = Literal["full", "normal"]
 
 # After an unclean end, positions that a reader may have seen but that a power loss took away are jumped over.
@@ -28,8 +28,23 @@ class LogTooNew(CloudError):
     """The file was written by a newer version of Wirechamber; install that version."""
 
 
-def open_file(file: Path, durability: Durability) -> tuple[sqlite3.Connection, int]:
+class Hole(NamedTuple):
+    """Positions that were left out, both ends included.
+
+    Attributes:
+        lost: Whether there were events at some of them.
+    """
+
+    first: int
+    last: int
+    lost: bool
+
+
+def open_file(file: Path, durability: Durability, known: int = 0) -> tuple[sqlite3.Connection, int]:
     """The writer's connection, its schema made if need be, and the newest position ever given.
+
+    Args:
+        known: A position that is known to have been given, whatever the file says.
 
     Raises:
         LogTooNew: A newer version wrote it.
@@ -52,15 +67,39 @@ def open_file(file: Path, durability: Durability) -> tuple[sqlite3.Connection, i
     with transaction(writer) as db:
         counted, clean = db.execute("select newest, clean from state").fetchone()
         db.execute(RECOUNT, (counted,))
-        (last,) = db.execute("select max(position) from event").fetchone()
-        newest = max(counted, last or 0) + (0 if clean else SKIP)
-        db.execute("update state set clean = 0, newest = ?", (newest,))
+        newest = jump(db, 0 if clean else SKIP, lost=False, beyond=known)
+        db.execute("update state set clean = 0")
     return writer, newest
 
 
 def _run(writer: sqlite3.Connection, script: str, version: int) -> None:
     text = (Path(__file__).parent / script).read_text()
     writer.executescript(f"begin; {text}; pragma user_version = {version}; commit;")
+
+
+def jump(db: sqlite3.Connection, by: int, *, lost: bool, beyond: int = 0) -> int:
+    """Leaves out so many positions; returns the newest one that counts as given from now on.
+
+    Args:
+        lost: Events are known to be gone, so every reader who comes to these positions is told of a gap; otherwise only
+            one who has been among them.
+        beyond: A position that is known to have been given, whatever the log says: if it is newer, all up to there are
+            lost, and left out too.
+    """
+    (counted,) = db.execute("select newest from state").fetchone()
+    (last,) = db.execute("select max(position) from event").fetchone()
+    newest: int = max(counted, last or 0)
+    lost = lost or beyond > newest
+    upto = max(newest, beyond) + (by or (SKIP if beyond > newest else 0))
+    if upto > newest:
+        db.execute("insert into hole values (?, ?, ?)", (newest + 1, upto, lost))
+    db.execute("update state set newest = ?", (upto,))
+    return upto
+
+
+def holes_of(db: sqlite3.Connection) -> list[Hole]:
+    """The positions that were left out, in their order."""
+    return [Hole(*row) for row in db.execute("select first, last, lost from hole order by first")]
 
 
 def connect(file: Path) -> sqlite3.Connection:

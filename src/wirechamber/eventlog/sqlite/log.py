@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ import structlog
 from wirechamber.clock import SteadyClock
 from wirechamber.errors import Unavailable
 from wirechamber.eventlog.base import MAX_PAGE, Cursor, Entry, Gap, NotACursor, Page, Scope
-from wirechamber.eventlog.sqlite.file import FILE, Durability, connect, open_file
+from wirechamber.eventlog.sqlite.file import FILE, Durability, Hole, connect, holes_of, open_file
 from wirechamber.eventlog.sqlite.indexing import REST, STEP, index_step, indexed_to
 from wirechamber.eventlog.sqlite.reading import find, trimmed_to
 from wirechamber.eventlog.sqlite.rows import ROW_BYTES, record_of
@@ -33,7 +34,7 @@ from wirechamber.eventlog.sqlite.trimming import AHEAD_MS, Front, front_of, over
 from wirechamber.eventlog.tail import Tail
 from wirechamber.model.events import Event
 from wirechamber.observe.logs import Seldom
-from wirechamber.sqlite import snapshot, transaction
+from wirechamber.sqlite import FileGone, Presence, snapshot, transaction
 
 _log = structlog.get_logger("wirechamber.eventlog")
 _seldom = Seldom(_log)
@@ -94,6 +95,8 @@ class SqliteEventLog:
     def __init__(self, file: Path, writer: sqlite3.Connection, newest: int, clock: SteadyClock) -> None:
         self._file = file
         self._clock = clock
+        self._holes = holes_of(writer)
+        self._presence = Presence(file)
         self._writer = writer
         self._newest = newest
         # What owners used since it was last written down, and by how many events.
@@ -216,10 +219,15 @@ class SqliteEventLog:
 
     def _oldest(self) -> Cursor:
         try:
+            self._presence.check()
             (first,) = self._connection().execute("select min(position) from event").fetchone()
-        except sqlite3.Error as problem:
+        except (sqlite3.Error, FileGone) as problem:
             raise Unavailable(f"the event log can't be read: {problem}") from problem
         return Cursor(str(self._newest + 1 if first is None else first))
+
+    def _hole_beyond(self, after: int) -> Hole | None:
+        place = bisect_right(self._holes, after, key=lambda hole: hole.last)
+        return self._holes[place] if place < len(self._holes) else None
 
     def _front(self, latest: int) -> Front | None:
         try:
@@ -238,6 +246,15 @@ class SqliteEventLog:
 
     def _read(self, scope: Scope, after: int, newest: int, limit: int) -> Page:
         db = self._connection()
+        hole = self._hole_beyond(after)
+        if hole is not None and not hole.lost and after == hole.first - 1:
+            # Nobody saw an event there.
+            after, hole = hole.last, self._hole_beyond(hole.last)
+        if hole is not None:
+            if after >= hole.first - 1:
+                last = Cursor(str(hole.last))
+                return Page([], last, hole.last < newest, Gap(Cursor(str(after + 1)), last))
+            newest = hole.first - 1
         try:
             # At one moment: a gap is told exactly where rows are missing.
             with snapshot(db):
@@ -246,7 +263,8 @@ class SqliteEventLog:
         except sqlite3.Error as problem:
             raise Unavailable(f"the event log can't be read: {problem}") from problem
         gap = Gap(Cursor(str(after + 1)), Cursor(str(trimmed))) if trimmed > after else None
-        return Page(found.entries, Cursor(str(max(found.upto, trimmed, after))), found.more, gap)
+        more = found.more or hole is not None
+        return Page(found.entries, Cursor(str(max(found.upto, trimmed, after))), more, gap)
 
     # --- writing ---
 
@@ -342,8 +360,9 @@ class SqliteEventLog:
 
     def _store(self, batch: list[_Append]) -> None:
         try:
+            self._presence.check()
             entries = self._insert(batch)
-        except (sqlite3.Error, ValueError) as problem:
+        except (sqlite3.Error, ValueError, FileGone) as problem:
             self._loop.call_soon_threadsafe(self._refused, batch, problem)
             return
         self._loop.call_soon_threadsafe(self._stored, batch, entries)
@@ -408,17 +427,20 @@ class SqliteEventLog:
             _succeed(item.done, item.cursors)
 
     def _refused(self, batch: list[_Append], problem: Exception) -> None:
-        _log.error("append_failed", why=str(problem), appends=len(batch))
+        _seldom.warning("append_failed", why=str(problem), appends=len(batch))
         for item in batch:
             self._events_waiting -= len(item.events)
             _fail(item.done, Unavailable(f"the event log can't be written: {problem}"))
 
 
 @asynccontextmanager
-async def open_sqlite_log(folder: Path, *, durability: Durability, clock: SteadyClock) -> AsyncIterator[SqliteEventLog]:
+async def open_sqlite_log(
+    folder: Path, *, durability: Durability, clock: SteadyClock, known: int = 0
+) -> AsyncIterator[SqliteEventLog]:
     """Opens the log in a folder, making it if need be, and closes it at the end.
 
     Args:
+        known: A position that is known to have been given: positions go on beyond it, whatever the file says.
         durability: `full` survives power loss, `normal` a killed process.
 
     Raises:
@@ -427,7 +449,7 @@ async def open_sqlite_log(folder: Path, *, durability: Durability, clock: Steady
     """
     file = folder / FILE
     try:
-        writer, newest = await asyncio.get_running_loop().run_in_executor(None, open_file, file, durability)
+        writer, newest = await asyncio.get_running_loop().run_in_executor(None, open_file, file, durability, known)
     except sqlite3.Error as problem:
         raise Unavailable(f"{file} can't be used: {problem}; put it back from your backup if it is damaged") from None
     log = SqliteEventLog(file, writer, newest, clock)

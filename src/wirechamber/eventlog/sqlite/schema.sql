@@ -1,4 +1,4 @@
--- The event log, version 2. One row per event; `record` is what other columns do not say, as JSON (rows.py).
+-- The event log, version 3. One row per event; `record` is what other columns do not say, as JSON (rows.py).
 -- `position` is given by the writer, contiguous within a run, and never used again.
 create table event (
     position integer primary key,
@@ -47,3 +47,11 @@ create table state (
 );
 
 insert into state (one, newest, trimmed_to, clean) values (1, 0, 0, 1);
+
+-- Positions that were left out: after an end that was not in order, and where a new era begins.
+-- `lost` says that there were events at some of them, which are gone.
+create table hole (
+    first integer primary key,
+    last integer not null,
+    lost integer not null
+);

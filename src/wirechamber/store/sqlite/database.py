@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from wirechamber.errors import CloudError, Unavailable
-from wirechamber.sqlite import transaction
+from wirechamber.sqlite import FileGone, Presence, transaction
 
 FILE = "state.db"
 READERS = 2
@@ -59,6 +59,7 @@ class Database:
             ) from None
         self._writer = writer
         self._durable: bool | None = None
+        self._presence = Presence(file)
         self._write_thread = ThreadPoolExecutor(1, "store-writer")
         self._read_threads = ThreadPoolExecutor(READERS, "store-reader")
         self._local = threading.local()
@@ -121,10 +122,11 @@ class Database:
         except sqlite3.IntegrityError:
             # What the caller wrote contradicts what is there; it knows what that means.
             raise
-        except sqlite3.Error as problem:
+        except (sqlite3.Error, FileGone) as problem:
             raise Unavailable(f"the store can't be used: {problem}") from problem
 
     def _transact(self, work: Callable[[sqlite3.Connection], Result], durable: bool) -> Result:
+        self._presence.check()
         if durable != self._durable:
             self._writer.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
             self._durable = durable

@@ -19,6 +19,9 @@ from wirechamber.store.sqlite.links import SqliteLinks
 from wirechamber.store.sqlite.sessions import SqliteSessions
 from wirechamber.store.sqlite.usage import SqliteUsages
 
+# The row that says how far the log had come, beside those that say how far its readers had.
+LOG_READER = "log"
+
 
 class SqliteStore:
     """The store's interface on SQLite. Open it with `open_sqlite_store`."""
@@ -36,6 +39,14 @@ class SqliteStore:
         self.deliveries = SqliteDeliveries(database)
         self.revision = database.revision
         self.accounts_changed = database.accounts_changed
+        self._database = database
+
+    async def seen(self, cursor: str) -> None:
+        """Notes how far the log has come."""
+        values = (LOG_READER, cursor)
+        await self._database.write(
+            lambda db: db.execute("insert or replace into reader values (?, ?)", values), durable=False
+        )
 
 
 @asynccontextmanager

@@ -1,0 +1,187 @@
+"""Whether the files of a data folder belong together: looked at before a server starts on it.
+
+Each of them can be put back, lost or damaged alone. What would then be skipped or repeated in silence is refused, with
+one line that says what is wrong and how to go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from wirechamber.datafolder.era import skip_ahead
+from wirechamber.datafolder.files import (
+    EC_FILE,
+    KEY_FILE,
+    LOG,
+    RSA_FILE,
+    RUN_FILE,
+    STATE,
+    FolderUnusable,
+    facts_of,
+    has_table,
+    known_of,
+    looking_into,
+    newest_of,
+)
+from wirechamber.services.identity import fingerprint
+from wirechamber.services.serverkeys import ServerKeys
+from wirechamber.sqlite import transaction
+from wirechamber.store.sqlite.database import connect
+
+_log = structlog.get_logger("wirechamber")
+
+UNFINISHED = "restore.unfinished"
+WAY_OUT = (
+    "put the right file back, bring a backup back with `wirechamber restore`, or go on with what is there: "
+    "`wirechamber server new-era`"
+)
+
+
+class _Mark(Struct, frozen=True):
+    """A file as the last server left it. `changed` (ns) is null while it runs, or when it did not end in order."""
+
+    inode: int
+    changed: int | None = None
+
+
+class _Run(Struct, frozen=True):
+    """What the last server left: its databases, and the newest position that the state knew of."""
+
+    files: dict[str, _Mark]
+    known: int
+
+
+def check(folder: Path, *, may_lose_the_newest: bool) -> int:
+    """Looks at a folder that this process holds the lock of; returns the newest position that its state knows of.
+
+    Args:
+        may_lose_the_newest: Durability is `normal`: a loss of power takes the newest events, which is no reason to
+            refuse. Positions jump, so that whoever saw one of them is told.
+
+    Raises:
+        FolderUnusable: Its files do not belong together.
+    """
+    if (folder / UNFINISHED).exists():
+        raise FolderUnusable(f"restoring {folder} was interrupted: run `wirechamber restore` again")
+    state_file, log_file = folder / STATE, folder / LOG
+    if not state_file.exists():
+        if log_file.exists():
+            with looking_into(log_file) as log:
+                newest = newest_of(log)
+            if newest:
+                raise FolderUnusable(f"{state_file} is missing beside {LOG}, which holds events: {WAY_OUT}")
+        return 0
+    last = _last_run(folder)
+    with looking_into(state_file) as state:
+        known, facts = known_of(state), facts_of(state)
+        linked = has_table(state, "session") and state.execute("select 1 from session limit 1").fetchone() is not None
+    _check_keys(folder, facts, linked=linked)
+    _check_log(folder, known, may_lose_the_newest=may_lose_the_newest)
+    if last is not None and known < last.known:
+        raise FolderUnusable(
+            f"{state_file} is an older copy than the one that the last server left: deliveries that were made would be "
+            f"repeated; {WAY_OUT}"
+        )
+    if last is not None and _was_copied(folder, last):
+        _log.warning("folder_copied", folder=str(folder), why="positions and record numbers jump, lest one comes twice")
+        skip_ahead(folder)
+    return known
+
+
+def _check_keys(folder: Path, facts: dict[str, str], *, linked: bool) -> None:
+    if not (folder / KEY_FILE).exists():
+        raise FolderUnusable(
+            f"{folder / KEY_FILE} is missing beside {STATE}: put it back, or bring a backup of the folder back with "
+            f"`wirechamber restore`; without it the secrets in {folder} are lost"
+        )
+    for name, tcp in ((EC_FILE, False), (RSA_FILE, True)):
+        file, known = folder / name, facts.get(name)
+        if not file.exists():
+            if known is not None or (linked and not tcp):
+                raise FolderUnusable(f"{file} is missing, the key by which devices know this cloud: {WAY_OUT}")
+        elif known is not None and known != fingerprint(ServerKeys(folder).public(tcp=tcp)):
+            raise FolderUnusable(f"{file} is another key than the one by which devices know this cloud: {WAY_OUT}")
+
+
+def _check_log(folder: Path, known: int, *, may_lose_the_newest: bool) -> None:
+    file = folder / LOG
+    if not file.exists():
+        if known:
+            raise FolderUnusable(f"{file} is missing beside {STATE}, which knows of its events: {WAY_OUT}")
+        return
+    with looking_into(file) as log:
+        newest = newest_of(log)
+    if newest >= known:
+        return
+    if not may_lose_the_newest:
+        raise FolderUnusable(
+            f"{file} ends at position {newest}, and {STATE} knows of {known}: it is an older copy, or lost its end; "
+            f"{WAY_OUT}"
+        )
+    _log.error("events_lost", after=newest, upto=known, why="a loss of power with durability normal, or an older copy")
+
+
+def _last_run(folder: Path) -> _Run | None:
+    try:
+        return msgspec.json.decode((folder / RUN_FILE).read_bytes(), type=_Run)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _was_copied(folder: Path, last: _Run) -> bool:
+    """Whether the databases are others than those which the last server left, such as a copy that was put back.
+
+    The time of the last change of a file's status can't be set, unlike that of its content.
+    """
+    for name, mark in last.files.items():
+        try:
+            found = (folder / name).stat()
+        except OSError:
+            continue
+        if found.st_ino != mark.inode or (mark.changed is not None and found.st_ctime_ns != mark.changed):
+            return True
+    return False
+
+
+def note_open(folder: Path) -> None:
+    """Both databases are open: they are known again by their inodes until they are closed in order."""
+    _note(folder, closed=False)
+
+
+def note_closed(folder: Path) -> None:
+    """Both databases were closed; if that can't be noted, the next start takes them for such as were not."""
+    with contextlib.suppress(OSError, FolderUnusable):
+        _note(folder, closed=True)
+
+
+def _note(folder: Path, *, closed: bool) -> None:
+    with looking_into(folder / STATE) as state:
+        known = known_of(state)
+    marks = {}
+    for name in (LOG, STATE):
+        found = (folder / name).stat()
+        # Commands change the state while no server runs.
+        marks[name] = _Mark(found.st_ino, found.st_ctime_ns if closed and name == LOG else None)
+    draft = folder / f"{RUN_FILE}.new"
+    draft.write_bytes(msgspec.json.encode(_Run(marks, known)))
+    draft.replace(folder / RUN_FILE)
+
+
+def note_keys(folder: Path, *, tcp: bool) -> None:
+    """Notes which keys devices know from now on."""
+    keys = ServerKeys(folder)
+    names = {EC_FILE: False} | ({RSA_FILE: True} if tcp else {})
+    facts = [(name, fingerprint(keys.public(tcp=of_tcp))) for name, of_tcp in names.items()]
+    db = connect(folder / STATE)
+    try:
+        if all(item in facts_of(db).items() for item in facts):
+            return
+        with transaction(db):
+            db.executemany("insert or replace into fact values (?, ?)", facts)
+    finally:
+        db.close()

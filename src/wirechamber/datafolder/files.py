@@ -1,0 +1,89 @@
+"""Which files a data folder has, and looking into its databases without opening them for good."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wirechamber.errors import CloudError
+from wirechamber.eventlog.sqlite import FILE as LOG
+from wirechamber.secrets import KEY_FILE
+from wirechamber.services.serverkeys import EC_FILE, RSA_FILE
+from wirechamber.store.sqlite.database import FILE as STATE
+
+KEYS = (KEY_FILE, EC_FILE, RSA_FILE)
+FACTS = "fact"
+# What the last server left.
+RUN_FILE = "run.json"
+
+
+class FolderUnusable(CloudError):
+    """The data folder can't be used as it is; the text says why, and what to do."""
+
+
+@contextmanager
+def looking_into(file: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to a database that exists.
+
+    Raises:
+        FolderUnusable: It is damaged, or can't be read.
+    """
+    try:
+        db = sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=10, isolation_level=None)
+        try:
+            yield db
+        finally:
+            db.close()
+    except sqlite3.Error as problem:
+        raise FolderUnusable(unusable(file, problem)) from None
+
+
+def unusable(file: Path, problem: sqlite3.Error) -> str:
+    """What is wrong with a database and what to do, in one line."""
+    code = getattr(problem, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return f"the disk is full: {file} can't be written; make room and start again"
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return f"{file} can't be written: {problem}; give the user that the server runs as the right to write to it"
+    if code == sqlite3.SQLITE_IOERR:
+        return f"{file} can't be read or written: {problem}; is the disk full, or failing?"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return f"{file} is damaged: {problem}; bring the folder back with `wirechamber restore`"
+    return f"{file} can't be used: {problem}"
+
+
+def has_table(db: sqlite3.Connection, name: str) -> bool:
+    """Whether there is a table of that name."""
+    query = "select exists (select 1 from sqlite_master where type = 'table' and name = ?)"
+    return bool(db.execute(query, (name,)).fetchone()[0])
+
+
+def newest_of(log: sqlite3.Connection) -> int:
+    """The newest position that the log has given; 0 when it has given none."""
+    if not has_table(log, "state"):
+        return 0
+    (counted,) = log.execute("select newest from state").fetchone()
+    (last,) = log.execute("select max(position) from event").fetchone()
+    newest: int = max(counted, last or 0)
+    return newest
+
+
+def known_of(state: sqlite3.Connection) -> int:
+    """The newest position of the log that the state knows of: the log must have come as far."""
+    if not has_table(state, "reader"):
+        return 0
+    (known,) = state.execute("select max(cast(cursor as integer)) from reader").fetchone()
+    return known or 0
+
+
+def facts_of(state: sqlite3.Connection) -> dict[str, str]:
+    """What was noted of the folder's other files."""
+    return dict(state.execute("select name, value from fact").fetchall()) if has_table(state, FACTS) else {}
+
+
+__all__ = [
+    "EC_FILE", "KEYS", "KEY_FILE", "LOG", "RSA_FILE", "RUN_FILE", "STATE", "FolderUnusable", "facts_of", "has_table",
+    "known_of", "looking_into", "newest_of", "unusable",
+]  # fmt: skip

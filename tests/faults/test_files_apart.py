@@ -1,0 +1,224 @@
+"""Files of a data folder that do not belong together: refused with the way out, or positions jump."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cloud import Cloud, eventually, running
+from tests.sse import stream, take
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Cloud]:
+    with running(Cloud(tmp_path / "data")) as cloud:
+        yield cloud
+
+
+def publish(cloud: Cloud, token: str, count: int, name: str = "n") -> None:
+    client = cloud.client(token)
+    for number in range(count):
+        assert client.post("/v1/devices/events", json={"name": f"{name}/{number}"}).status_code == 200
+
+
+def after(cloud: Cloud, token: str, position: str, count: int) -> list[str]:
+    """The names of what a stream gets that goes on after a position."""
+    with stream(cloud.client(token), last_event_id=position) as source:
+        return [each.name for each in take(source, count)]
+
+
+def noted(cloud: Cloud) -> None:
+    """Returns when the state knows how far the log has come."""
+
+    def look() -> bool:
+        with sqlite3.connect(cloud.folder / "events.db") as log, sqlite3.connect(cloud.folder / "state.db") as state:
+            (newest,) = log.execute("select max(position) from event").fetchone()
+            (known,) = state.execute("select max(cast(cursor as integer)) from reader").fetchone()
+        log.close()
+        state.close()
+        return bool(known == newest)
+
+    eventually(look, what="noting the position")
+
+
+def refusal(cloud: Cloud) -> str:
+    """The one line with which a server refuses to start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "wirechamber", "serve"],
+        env=cloud.environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def gone_on(cloud: Cloud) -> None:
+    """An operator goes on with what is there."""
+    cloud.command("server", "new-era", "--yes")
+    cloud.start()
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to)
+    return to
+
+
+def test_a_log_that_is_older_than_the_state_is_refused(made: Cloud, tmp_path: Path) -> None:
+    token = made.user("ann")
+    publish(made, token, 3)
+    made.stop()
+    old = (made.folder / "events.db").read_bytes()
+    made.start()
+    publish(made, token, 5, "later")
+    noted(made)
+    made.stop()
+    (made.folder / "events.db").write_bytes(old)
+    line = refusal(made)
+    assert "ends at position 3" in line
+    assert "wirechamber restore" in line
+    # What the refused start left can still be mended: by going on without the end.
+    gone_on(made)
+    assert after(made, token, "6", 1) == ["wirechamber/gap"]
+    assert after(made, token, "1", 3) == ["n/1", "n/2", "wirechamber/gap"]
+    publish(made, token, 1, "new")
+
+
+def test_a_log_that_was_lost_is_refused(made: Cloud) -> None:
+    token = made.user("ann")
+    publish(made, token, 3)
+    noted(made)
+    made.kill()
+    for file in made.folder.glob("events.db*"):
+        file.unlink()
+    assert "events.db is missing" in refusal(made)
+    assert not (made.folder / "events.db").exists()
+    gone_on(made)
+    publish(made, token, 1)
+
+
+def test_a_log_whose_end_was_damaged_is_refused(made: Cloud) -> None:
+    token = made.user("ann")
+    publish(made, token, 100)
+    noted(made)
+    made.kill()
+    wal = made.folder / "events.db-wal"
+    data = bytearray(wal.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 64] = bytes(255 - each for each in data[middle : middle + 64])
+    wal.write_bytes(data)
+    assert "lost its end" in refusal(made)
+
+
+def test_a_log_that_is_removed_under_a_server_takes_nothing_more(made: Cloud) -> None:
+    token = made.user("ann")
+    publish(made, token, 3)
+    (made.folder / "events.db").unlink()
+    client = made.client(token)
+    answer = eventually(
+        lambda: (got := client.post("/v1/devices/events", json={"name": "x"})).status_code == 503 and got,
+        what="refusing to publish",
+    )
+    assert "removed or replaced" in answer.json()["error_description"]
+    assert client.get("/readyz").status_code == 503
+    assert "append_failed" in made.log_file.read_text()
+    made.stop()
+    assert "events.db is missing" in refusal(made)
+
+
+def test_a_state_that_is_missing_beside_a_log_is_refused(made: Cloud) -> None:
+    publish(made, made.user("ann"), 3)
+    made.stop()
+    (made.folder / "state.db").unlink()
+    assert "state.db is missing" in refusal(made)
+    gone_on(made)
+    publish(made, made.user("ann"), 1)
+
+
+def test_a_state_that_is_older_than_it_was_is_refused(made: Cloud) -> None:
+    token = made.user("ann")
+    publish(made, token, 3)
+    made.stop()
+    old = (made.folder / "state.db").read_bytes()
+    made.start()
+    publish(made, token, 5)
+    noted(made)
+    made.stop()
+    (made.folder / "state.db").write_bytes(old)
+    assert "older copy" in refusal(made)
+    gone_on(made)
+    publish(made, token, 1)
+
+
+@pytest.mark.parametrize("name", ["server-ec.key", "secret.key"])
+def test_a_key_that_is_missing_is_refused(made: Cloud, name: str) -> None:
+    made.user("ann")
+    made.stop()
+    key = (made.folder / name).read_bytes()
+    (made.folder / name).unlink()
+    assert name in refusal(made)
+    assert not (made.folder / name).exists()
+    (made.folder / name).write_bytes(key)
+    (made.folder / name).chmod(0o600)
+    made.start()
+
+
+def test_another_key_is_refused_until_an_operator_goes_on_with_it(made: Cloud) -> None:
+    made.user("ann")
+    made.stop()
+    (made.folder / "server-ec.key").unlink()
+    made.command("server", "key")
+    assert "another key" in refusal(made)
+    gone_on(made)
+
+
+def _whole(copy: Path, folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+
+
+def _in_place(copy: Path, folder: Path) -> None:
+    for file in copy.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+        os.utime(folder / file.name, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+
+
+@pytest.mark.parametrize("put_back", [_whole, _in_place])
+def test_no_position_is_given_twice_when_a_cold_copy_is_put_back(
+    made: Cloud, tmp_path: Path, put_back: Callable[[Path, Path], None]
+) -> None:
+    token = made.user("ann")
+    publish(made, token, 3)
+    made.stop()
+    copy = copy_of(made.folder, tmp_path / "copy")
+    made.start()
+    publish(made, token, 5)
+    made.stop()
+    put_back(copy, made.folder)
+    made.start()
+    publish(made, token, 1, "new")
+
+    # Who saw what is not there any more is told, and nobody misses what comes.
+    assert after(made, token, "7", 2) == ["wirechamber/gap", "new/0"]
+    assert after(made, token, "3", 1) == ["new/0"]
+
+
+def test_an_ordinary_restart_leaves_positions_and_sessions_alone(made: Cloud) -> None:
+    token = made.user("ann")
+    publish(made, token, 3)
+    made.stop()
+    made.user("bob")
+    made.start()
+    publish(made, token, 1)
+    with sqlite3.connect(made.folder / "events.db") as db:
+        assert db.execute("select max(position) from event").fetchone() == (4,)
+    db.close()
+    assert "folder_copied" not in made.log_file.read_text()
