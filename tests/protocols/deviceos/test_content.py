@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.protocols.deviceos import reference_cbor
 from wirechamber.protocols.deviceos.cbor import NotCbor, NotJson, cbor_to_json, json_to_cbor
 from wirechamber.protocols.deviceos.content import Content, Form, data_url, read_data_url, to_content, to_device
 
@@ -180,11 +182,106 @@ def test_items_that_json_says_otherwise(data: str, text: str) -> None:
         "bf6161ff", "bf6161", "a1f500", "a1f93c0000", "fb00", "c0", "ba7fffffff", "5bffffffffffffffff00",
         "81" * 40 + "00",
         "c0" * 40 + "00",
+        # Announced and never sent: nothing is reserved for it.
+        "9bffffffffffffffff", "bb7fffffffffffffff", "7bffffffffffffffff", "5b7fffffffffffffff",
+        # Deep in whatever: also in keys, in tags of shared values, without an end.
+        "81" * 60_000, "9f" * 60_000, "a100" * 30_000, "bf00" * 30_000, "a181" * 30_000, "d81c81" * 20_000,
+        "c6" * 60_000,
+        # A character that is spread over pieces (RFC 8949, section 3.2.3), a tag of nothing.
+        "7f61c361a9ff", "9fc1ff",
+        "a14161", "a18001", "a1a001", "a1f601", "f818",
     ],
 )  # fmt: skip
 def test_bytes_that_are_no_cbor(data: str) -> None:
     with pytest.raises(NotCbor):
         cbor_to_json(bytes.fromhex(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        # What others make dates, huge and decimal numbers, shared values and cycles of, is read over.
+        ("c249010000000000000000", '{"_type":"buffer","_data":"AQAAAAAAAAAA"}'),
+        ("c4821b7fffffffffffffff01", "[9223372036854775807,1]"),
+        ("c5821b000000ffffffffff01", "[1099511627775,1]"),
+        ("d81c81d81d00", "[0]"), ("82d81c80d81d00", "[[],0]"),
+        ("d9010082616100", '["a",0]'), ("d9010282 0101", "[1,1]"),
+        ("d82350" + "28" * 16, '{"_type":"buffer","_data":"KCgoKCgoKCgoKCgoKCgoKA=="}'),
+        ("d90104447f000001", '{"_type":"buffer","_data":"fwAAAQ=="}'), ("d9d9f7a16161d8640a", '{"a":10}'),
+        ("dbffffffffffffffffa1616181f97c00", '{"a":[null]}'), ("a1c6616101", '{"a":1}'),
+        # The last of several members of one name counts, in the first one's place.
+        ("a3616101616202616103", '{"a":3,"b":2}'), ("a20161616131 6162", '{"1":"b"}'),
+    ],
+)  # fmt: skip
+def test_hostile_items(data: str, text: str) -> None:
+    assert cbor_to_json(bytes.fromhex(data)) == text
+
+
+def head(major: int, value: int) -> bytes:
+    """A head in its shortest form."""
+    if value < 24:
+        return bytes((major << 5 | value,))
+    info = next(info for info in range(4) if value < 1 << (8 << info))
+    return bytes((major << 5 | 24 + info,)) + value.to_bytes(1 << info, "big")
+
+
+SCALARS = (
+    st.integers(0, (1 << 64) - 1).map(lambda value: head(0, value))
+    | st.integers(0, (1 << 64) - 1).map(lambda value: head(1, value))
+    | st.sampled_from(
+        [b"\xf4", b"\xf5", b"\xf6", b"\xf7", b"\xe0", b"\xf8\xff", b"\x7f\x61a\x61b\xff", b"\x5f\x41a\xff"]
+    )
+    | st.binary(min_size=2, max_size=2).map(lambda raw: b"\xf9" + raw)
+    | st.binary(min_size=8, max_size=8).map(lambda raw: b"\xfb" + raw)
+    | st.text(max_size=4).map(
+        lambda text: head(3, len(text.encode("utf-8", "replace"))) + text.encode("utf-8", "replace")
+    )
+    | st.binary(max_size=4).map(lambda raw: head(2, len(raw)) + raw)
+)
+TAGS = st.sampled_from(
+    [0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799]
+)
+
+
+def _maps(inner: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    keys = st.integers(0, 999).map(lambda value: head(3, len(str(value))) + str(value).encode()) | inner
+    return st.lists(st.tuples(keys, inner), max_size=4, unique_by=lambda pair: pair[0]).map(
+        lambda pairs: head(5, len(pairs)) + b"".join(map(b"".join, pairs))
+    )
+
+
+ITEMS = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda items: head(4, len(items)) + b"".join(items))
+        | st.lists(inner, max_size=4).map(lambda items: b"\x9f" + b"".join(items) + b"\xff")
+        | _maps(inner)
+        | st.tuples(TAGS | st.integers(0, 1 << 63), inner).map(lambda pair: head(6, pair[0]) + pair[1])
+    ),
+    max_leaves=10,
+)
+
+
+@given(ITEMS, st.none() | st.tuples(st.integers(0, 200), st.integers(0, 255)))
+@example(bytes.fromhex("a20180f580"), None)
+def test_items_are_read_as_the_rfc_has_them(data: bytes, change: tuple[int, int] | None) -> None:
+    if change is not None and data:
+        at = change[0] % len(data)
+        data = data[:at] + bytes((change[1],)) + data[at + 1 :]
+    try:
+        text = reference_cbor.cbor_to_json(data)
+    except reference_cbor.NotCbor:
+        # Python's keys 1 and True are one, and a value that JSON has not may be replaced by a later one of its name.
+        with suppress(NotCbor):
+            json.loads(cbor_to_json(data))
+        return
+    assert cbor_to_json(data) == text
+
+
+@pytest.mark.parametrize("tag", [*range(300), 1004, 43000, 55799, 61166, 1 << 40])
+def test_no_tag_has_a_meaning(tag: int) -> None:
+    for data in (b"\x61a", b"\x82\x01\x02", b"\x40", b"\xa1\x61a\xa0", b"\0"):
+        assert cbor_to_json(head(6, tag) + data) == cbor_to_json(data)
 
 
 def test_byte_strings_in_json() -> None:

@@ -1,7 +1,9 @@
 """CBOR (RFC 8949) as far as it stands for JSON: what Device OS sends for structured data.
 
-Bounded: nested at most `MAX_DEPTH` deep, and never more items than there are bytes. Tags are read over. Byte strings
-become `{"_type":"buffer","_data":"<base64>"}` in JSON, and back (integrations.md, section 7).
+`cbor2` reads and writes; here is what it is told so that the data says the same as JSON. Bounded: nested at most
+`MAX_DEPTH` deep, tags included, and never more items than there are bytes: lengths that are announced reserve nothing.
+Tags are read over, so that nothing becomes a date, a shared or a huge number. Byte strings become
+`{"_type":"buffer","_data":"<base64>"}` in JSON, and back (integrations.md, section 7).
 """
 
 from __future__ import annotations
@@ -10,12 +12,18 @@ import json
 import math
 import struct
 from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from io import BytesIO
 from typing import Any
+
+import cbor2
 
 # Device OS nests maps and arrays as deep as its memory allows; people don't.
 MAX_DEPTH = 32
-_BREAK = object()
 _MAX_UINT = 0xFFFF_FFFF_FFFF_FFFF
+# Tags that cbor2 gives a meaning: dates, large and decimal numbers, shared and repeated values, sets, addresses, ….
+# It asks `_untagged` about all others.
+_MEANT = (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
 
 
 class NotCbor(ValueError):
@@ -32,10 +40,25 @@ def cbor_to_json(data: bytes) -> str:
     Raises:
         NotCbor: There is none.
     """
-    value, end = _read(data, 0, 0)
-    if value is _BREAK or end != len(data):
+    source = BytesIO(data)
+    decoder = cbor2.CBORDecoder(
+        source, max_depth=MAX_DEPTH, tag_hook=_untagged, object_hook=_members, semantic_decoders=_READ_OVER
+    )
+    try:
+        value = decoder.decode()
+    except (cbor2.CBORError, ValueError, TypeError, RecursionError) as problem:
+        raise NotCbor(str(problem)) from problem
+    if source.tell() != len(data):
         raise NotCbor("more than one item")
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return _dump(value)
+    except NotCbor:
+        raise
+    except ValueError:
+        # JSON has no such numbers.
+        return _dump(_finite(value))
+    except TypeError as problem:
+        raise NotCbor("a key that is no text") from problem
 
 
 def json_to_cbor(text: str) -> bytes:
@@ -45,217 +68,107 @@ def json_to_cbor(text: str) -> bytes:
         NotJson: The text is no JSON.
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as problem:
-        raise NotJson("no JSON") from problem
-    parts = bytearray()
-    _write(value, parts, 0)
-    return bytes(parts)
-
-
-def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
-    if depth > MAX_DEPTH:
-        raise NotCbor(f"nested more than {MAX_DEPTH} deep")
-    if at >= len(data):
-        raise NotCbor("cut short")
-    major, info = data[at] >> 5, data[at] & 31
-    at += 1
-    if major == 7:
-        return _simple(data, at, info)
-    length: int | None
-    if info == 31:
-        # An indefinite length: the items end with a break (RFC 8949, section 3.2).
-        if major not in (2, 3, 4, 5):
-            raise NotCbor("an indefinite length where there is none")
-        length = None
-    else:
-        length, at = _argument(data, at, info)
-    match major:
-        case 0:
-            return length, at
-        case 1:
-            assert length is not None
-            return -1 - length, at
-        case 2 | 3:
-            raw, at = _string(data, at, major, length)
-            if major == 2:
-                return {"_type": "buffer", "_data": b64encode(raw).decode()}, at
-            return _text(raw), at
-        case 4:
-            return _array(data, at, length, depth)
-        case 5:
-            return _map(data, at, length, depth)
-        case _:
-            return _read(data, at, depth + 1)
-
-
-def _argument(data: bytes, at: int, info: int) -> tuple[int, int]:
-    if info < 24:
-        return info, at
-    if info > 27:
-        raise NotCbor("a reserved length")
-    size = 1 << info - 24
-    if at + size > len(data):
-        raise NotCbor("cut short")
-    return int.from_bytes(data[at : at + size], "big"), at + size
-
-
-def _simple(data: bytes, at: int, info: int) -> tuple[Any, int]:
-    match info:
-        case 20:
-            return False, at
-        case 21:
-            return True, at
-        case 22 | 23:
-            return None, at
-        case 25 | 26 | 27:
-            size, form = {25: (2, ">e"), 26: (4, ">f"), 27: (8, ">d")}[info]
-            if at + size > len(data):
-                raise NotCbor("cut short")
-            number: float = struct.unpack_from(form, data, at)[0]
-            # JSON has no such numbers.
-            return number if math.isfinite(number) else None, at + size
-        case 31:
-            return _BREAK, at
-    raise NotCbor("a simple value that JSON has not")
-
-
-def _string(data: bytes, at: int, major: int, length: int | None) -> tuple[bytes, int]:
-    if length is not None:
-        if at + length > len(data):
-            raise NotCbor("cut short")
-        return data[at : at + length], at + length
-    parts = bytearray()
-    while True:
-        if at >= len(data):
-            raise NotCbor("cut short")
-        first = data[at]
-        at += 1
-        if first == 0xFF:
-            return bytes(parts), at
-        if first >> 5 != major:
-            raise NotCbor("a string in pieces of another kind")
-        size, at = _argument(data, at, first & 31)
-        if at + size > len(data):
-            raise NotCbor("cut short")
-        parts += data[at : at + size]
-        at += size
-
-
-def _text(raw: bytes) -> str:
+        value = json.loads(text, object_hook=_bytes, parse_int=_integer)
+    except (ValueError, RecursionError, OverflowError) as problem:
+        raise NotJson("no JSON, or too large a number") from problem
+    _check_depth(value, 0)
     try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        raise NotCbor("text that is not UTF-8") from None
+        return cbor2.dumps(value, encoders=_SHORTEST)
+    except UnicodeEncodeError:
+        # A lone surrogate, which JSON can escape, has no UTF-8.
+        return json_to_cbor(json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace").decode())
 
 
-def _array(data: bytes, at: int, length: int | None, depth: int) -> tuple[list[Any], int]:
-    if length is not None and length > len(data) - at:
-        raise NotCbor("cut short")
-    items: list[Any] = []
-    while length is None or len(items) < length:
-        item, at = _read(data, at, depth + 1)
-        if item is _BREAK:
-            if length is not None:
-                raise NotCbor("a break where there is none")
-            break
-        items.append(item)
-    return items, at
+# --- reading ---
 
 
-def _map(data: bytes, at: int, length: int | None, depth: int) -> tuple[dict[str, Any], int]:
-    if length is not None and length > (len(data) - at) // 2:
-        raise NotCbor("cut short")
-    members: dict[str, Any] = {}
-    count = 0
-    while length is None or count < length:
-        key, at = _read(data, at, depth + 1)
-        if key is _BREAK:
-            if length is not None:
-                raise NotCbor("a break where there is none")
-            break
-        if isinstance(key, int) and not isinstance(key, bool):
-            key = str(key)
-        if not isinstance(key, str):
-            raise NotCbor("a key that is no text")
-        value, at = _read(data, at, depth + 1)
-        if value is _BREAK:
-            raise NotCbor("a key without a value")
-        members[key] = value
-        count += 1
-    return members, at
+def _through(value: Any, _immutable: bool) -> Any:
+    return value
 
 
-def _head(major: int, value: int) -> bytes:
-    if value < 24:
-        return bytes((major << 5 | value,))
-    for info, size in ((24, 1), (25, 2), (26, 4)):
-        if value < 1 << 8 * size:
-            return bytes((major << 5 | info,)) + value.to_bytes(size, "big")
-    return bytes((major << 5 | 27,)) + value.to_bytes(8, "big")
+_READ_OVER: Mapping[int, Callable[[Any, bool], Any]] = dict.fromkeys(_MEANT, _through)
 
 
-def _write(value: Any, parts: bytearray, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise NotJson(f"nested more than {MAX_DEPTH} deep")
+def _untagged(tag: cbor2.CBORTag, _immutable: bool) -> Any:
+    return tag.value
+
+
+def _members(members: Mapping[Any, Any], _immutable: bool) -> Mapping[Any, Any]:
+    """A map whose keys are text; numbers are written as such."""
+    if all(type(key) is str for key in members):
+        return members
+    named: dict[str, Any] = {}
+    for key, value in members.items():
+        if type(key) is not str and type(key) is not int:
+            raise ValueError("a key that is no text")
+        named[str(key)] = value
+    return named
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"_type": "buffer", "_data": b64encode(value).decode()}
+    if value is cbor2.undefined:
+        return None
+    if isinstance(value, Mapping):
+        # Under a tag, where cbor2 makes what can't be changed.
+        return dict(value)
+    raise NotCbor("a value that JSON has not")
+
+
+_dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_default).encode
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for what is no number, or an infinite one."""
     match value:
-        case None:
-            parts += b"\xf6"
-        case bool():
-            parts += b"\xf5" if value else b"\xf4"
-        case int():
-            if 0 <= value <= _MAX_UINT:
-                parts += _head(0, value)
-            elif -1 - _MAX_UINT <= value < 0:
-                parts += _head(1, -1 - value)
-            else:
-                _write_float(_as_float(value), parts)
         case float():
-            _write_float(value, parts)
-        case str():
-            # A lone surrogate, which JSON can escape, has no UTF-8.
-            encoded = value.encode("utf-8", "replace")
-            parts += _head(3, len(encoded)) + encoded
-        case list():
-            parts += _head(4, len(value))
-            for item in value:
-                _write(item, parts, depth + 1)
-        case dict():
-            raw = _buffer(value)
-            if raw is not None:
-                parts += _head(2, len(raw)) + raw
-                return
-            parts += _head(5, len(value))
-            for key, item in value.items():
-                _write(key, parts, depth + 1)
-                _write(item, parts, depth + 1)
+            return value if math.isfinite(value) else None
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case Mapping():
+            return {key: _finite(item) for key, item in value.items()}
+        case _:
+            return value
 
 
-def _as_float(value: int) -> float:
+# --- writing ---
+
+
+def _integer(digits: str) -> int | float:
+    value = int(digits)
+    return value if -1 - _MAX_UINT <= value <= _MAX_UINT else float(value)
+
+
+def _bytes(members: dict[str, Any]) -> dict[str, Any] | bytes:
+    if len(members) != 2 or members.get("_type") != "buffer" or not isinstance(members.get("_data"), str):
+        return members
     try:
-        return float(value)
-    except OverflowError:
-        raise NotJson("a number too large") from None
+        return b64decode(members["_data"], validate=True)
+    except ValueError:
+        return members
 
 
-def _write_float(value: float, parts: bytearray) -> None:
-    for form, head in ((">e", 0xF9), (">f", 0xFA)):
+def _check_depth(value: Any, depth: int) -> None:
+    if not value or not isinstance(value, list | dict):
+        return
+    if depth >= MAX_DEPTH:
+        raise NotJson(f"nested more than {MAX_DEPTH} deep")
+    for item in value if isinstance(value, list) else value.values():
+        _check_depth(item, depth + 1)
+
+
+def _write_float(encoder: cbor2.CBOREncoder, value: float) -> None:
+    # RFC 8949, section 4.1: the shortest form that says the same. cbor2 does so only where it sorts maps, too.
+    for form, head in ((">e", b"\xf9"), (">f", b"\xfa")):
         try:
             packed = struct.pack(form, value)
         except OverflowError:
             continue
         if struct.unpack(form, packed)[0] == value:
-            parts.append(head)
-            parts += packed
+            encoder.write(head + packed)
             return
-    parts.append(0xFB)
-    parts += struct.pack(">d", value)
+    encoder.write(b"\xfb" + struct.pack(">d", value))
 
 
-def _buffer(value: dict[str, Any]) -> bytes | None:
-    if len(value) != 2 or value.get("_type") != "buffer" or not isinstance(value.get("_data"), str):
-        return None
-    try:
-        return b64decode(value["_data"], validate=True)
-    except ValueError:
-        return None
+_SHORTEST: Mapping[type, Callable[[cbor2.CBOREncoder, Any], None]] = {float: _write_float}
