@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wirechamber.shares import Shares, network_of
+from wirechamber.shares import Shares, neighbours_of, network_of
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,8 @@ def test_an_address_counts_for_its_network(address: str, network: str) -> None:
 
 
 def test_ipv4_can_be_counted_by_wider_networks() -> None:
-    assert network_of("203.0.113.9", 24) == network_of("203.0.113.200", 24) == "203.0.113.0"
+    assert neighbours_of("203.0.113.9") == neighbours_of("203.0.113.200") == "203.0.113.0"
+    assert neighbours_of("2001:db8:1:2::7") == "2001:db8:1:2::"
 
 
 def test_a_holder_beyond_its_share_loses_its_own_oldest() -> None:
@@ -52,6 +53,20 @@ def test_when_the_room_is_full_whoever_holds_most_gives_way() -> None:
     assert shares.add("newcomer", "second") == "flood 0"
     assert shares.add("flood", "flood 4") == "flood 1"
     assert shares.held("innocent") == shares.held("newcomer") == 1
+
+
+def test_of_the_group_that_holds_most_whoever_holds_most_gives_way() -> None:
+    shares: Shares[str] = Shares(room=6)
+    shares.add("one", "1", "wide")
+    shares.add("two", "2", "wide")
+    shares.add("two", "3", "wide")
+    shares.add("three", "4", "wide")
+    # More than any of those, and less than all of them.
+    shares.add("alone", "5")
+    shares.add("alone", "6")
+    assert shares.add("newcomer", "7") == "2"
+    assert shares.add("alone", "8") == "1"
+    assert shares.add("four", "9", "wide") == "5"
 
 
 def test_an_item_that_is_added_again_is_its_new_holders_newest() -> None:

@@ -42,7 +42,7 @@ from wirechamber.protocols.deviceos.system_events import CLAIMED
 from wirechamber.protocols.dtls import Listener
 from wirechamber.services.identity import Identity, Refused
 from wirechamber.settings import Settings
-from wirechamber.shares import Shares, network_of
+from wirechamber.shares import Shares, neighbours_of, network_of
 from wirechamber.store.base import Store
 
 _log = structlog.get_logger("wirechamber.gateway")
@@ -308,7 +308,7 @@ class Gateway:
     def established(self, link: Link) -> None:
         """A handshake is done."""
         # Anybody has a key with which to get this far: whoever has most of these gives way.
-        out = self._unnamed_places.add(network_of(link.host), link)
+        out = self._unnamed_places.add(network_of(link.host), link, neighbours_of(link.host))
         if out is not None:
             self.refused["unnamed"] += 1
             _seldom.warning("links_unnamed", why="too many have not said who they are", network=network_of(out.host))

@@ -34,7 +34,7 @@ from wirechamber.protocols.legacy_tcp import (
     TooLong,
     wire_length,
 )
-from wirechamber.shares import Shares, network_of
+from wirechamber.shares import Shares, neighbours_of, network_of
 
 _log = structlog.get_logger("wirechamber.gateway")
 _seldom = Seldom(_log)
@@ -441,7 +441,9 @@ class Tcp:
     def accept(self, connection: Connection) -> None:
         """A stranger has connected."""
         self._connections.add(connection)
-        self._give_way(self._strangers.add(connection.network, connection), "handshakes")
+        self._give_way(
+            self._strangers.add(connection.network, connection, neighbours_of(connection.network)), "handshakes"
+        )
 
     def known(self, connection: Connection, owner: str) -> None:
         """It is known whose it is."""

@@ -52,7 +52,7 @@ from wirechamber.protocols.dtls import (
     Session,
     split_records,
 )
-from wirechamber.shares import Shares, network_of
+from wirechamber.shares import Shares, neighbours_of, network_of
 
 _log = structlog.get_logger("wirechamber.gateway")
 _seldom = Seldom(_log)
@@ -507,7 +507,7 @@ class Udp(asyncio.DatagramProtocol):
             if old is not None:
                 self.drop(old)
             handshaking = self._handshakes[addr] = Handshaking(answer, addr, now)
-            out = self._places.add(network_of(addr[0]), handshaking)
+            out = self._places.add(network_of(addr[0]), handshaking, neighbours_of(addr[0]))
             if out is not None:
                 self.refused["handshakes"] += 1
                 _seldom.warning(
