@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
+import structlog
 import typer
 
 from wirechamber import __version__
@@ -63,6 +64,8 @@ def program() -> typer.Typer:
 
 def main() -> None:
     """Runs the command that the arguments name."""
+    # Output is for whoever reads it: what is logged goes beside it. A server sets its log up for itself.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         program()()
     except BrokenPipeError:

@@ -34,6 +34,8 @@ from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks
 
 _seldom = Seldom(structlog.get_logger("wirechamber.gateway"))
+# The same answer may come again and again: an hour between two warnings.
+_too_large = Seldom(structlog.get_logger("wirechamber.gateway"), every_s=3600.0)
 
 # How many wait for one device in memory, and how many bytes of data; the rest is looked for when there is room again.
 MAX_WAITING = 64
@@ -494,6 +496,11 @@ class Outboxes:
             if not self._send(link, event, wanted, sent):
                 del outbox.sent[sent]
                 self.too_large += 1
+                why = "a device takes 1,024 bytes in one event; let the answers of webhooks come in chunks"
+                size = len((event.data or "").encode("utf-8", "replace"))
+                _too_large.warning(
+                    "event_too_large_for_devices", why=why, name=event.name, bytes=size, owner=event.owner
+                )
         return count
 
     # --- what was missed ---

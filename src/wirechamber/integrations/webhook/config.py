@@ -55,7 +55,12 @@ class WebhookConfig(Struct, frozen=True, kw_only=True, rename="camel"):
     response_topic: Annotated[str | None, _doc("Name of the answer's events, without index.")] = None
     error_response_topic: Annotated[str | None, _doc("Name of the error's event, without index.")] = None
     response_template: Annotated[str | dict[str, Any] | None, _doc("Shape of the answer's data.")] = None
-    unchunked: Annotated[bool, _doc("One event for the answer, without index, however long.")] = False
+    unchunked: Annotated[
+        bool,
+        _doc(
+            "One event for the answer, without index, however long; devices get it up to 1,024 bytes, streams always."
+        ),
+    ] = False
     data_url_response_event: Annotated[bool, _doc("The answer's bytes as a data URL.")] = False
 
 
