@@ -14,7 +14,8 @@ from tests.contract.backends import STORES, StoreOpener, run
 from tests.contract.links import a_session
 from tests.contract.test_store import a_device, a_user
 from tests.delivery.builders import NOW
-from wirechamber.errors import NotFound
+from wirechamber.errors import Conflict, NotFound
+from wirechamber.model.devices import Device
 from wirechamber.model.keys import ClaimCode, DeviceKeys
 from wirechamber.model.links import (
     CameOnline,
@@ -35,7 +36,7 @@ from wirechamber.model.links import (
     WentOffline,
 )
 from wirechamber.model.usage import Purpose, Usage
-from wirechamber.store.base import DeviceFilter, Store, UsageFilter
+from wirechamber.store.base import DeviceCount, DeviceFilter, Store, UsageFilter
 
 ONE, TWO = f"{1:024x}", f"{2:024x}"
 NOBODY = "f" * 24
@@ -417,5 +418,91 @@ def test_many_at_a_time(opener: StoreOpener, tmp_path: Path) -> None:
                 link = await store.links.get(f"{number:024x}")
                 assert link is not None
                 assert link.subscriptions == (Subscription(f"p{number}"),)
+
+    run(work())
+
+
+@pytest.mark.parametrize("door", ["given up", "handed over", "the user is removed"])
+def test_what_was_the_old_owners_does_not_go_along(opener: StoreOpener, tmp_path: Path, door: str) -> None:
+    async def work() -> None:
+        async with two_devices(opener, tmp_path) as store:
+            await store.users.add(a_user("eve"))
+            await store.devices.update(a_device(1, name="door", notes="door code 4711"))
+            await store.devices.update(a_device(2, name="lamp", notes="kept"))
+            await store.usage.add([a_usage(ONE), a_usage(TWO)])
+            mine = await store.devices.get(ONE)
+            assert mine is not None
+            if door == "the user is removed":
+                await store.devices.update(a_device(2, owner="id-bob"))
+                await store.devices.update(a_device(2, owner="id-bob", name="lamp", notes="kept"))
+                await store.usage.add([a_usage(TWO)])
+                await store.users.remove("id-ann")
+            elif door == "given up":
+                await store.devices.update(structs.replace(mine, owner=None))
+            if door == "handed over":
+                await store.devices.update(structs.replace(mine, owner="id-eve"))
+            else:
+                assert await store.devices.claim(ONE, "id-eve")
+            given = await _of(store, ONE)
+            assert (given.owner, given.name, given.notes) == ("id-eve", None, None)
+            assert await store.usage.hours(UsageFilter(device=ONE)) == []
+            # Nobody else's goes with it, and the new owner's stays.
+            other = await _of(store, TWO)
+            assert (other.name, other.notes) == ("lamp", "kept")
+            assert len(await store.usage.hours(UsageFilter(device=TWO))) == 1
+            await store.devices.update(structs.replace(given, name="mine", notes="too"))
+            assert (await _of(store, ONE)).notes == "too"
+
+    run(work())
+
+
+def a_usage(device: str) -> Usage:
+    return Usage(device, 5, 0, 9, 1, 9, 1, 1, 1)
+
+
+async def _of(store: Store, device_id: str) -> Device:
+    device = await store.devices.get(device_id)
+    assert device is not None
+    return device
+
+
+def test_pages_and_counts_follow_what_devices_tell(opener: StoreOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with two_devices(opener, tmp_path) as store:
+            where = DeviceFilter(owner="id-ann")
+            assert await store.devices.ids(where) == [TWO, ONE]
+            assert (await store.devices.count("id-ann")).cellular == 0
+            boron = structs.replace(HELLO, platform=13)
+            await store.links.apply(
+                [
+                    Greeted(device=ONE, at=NOW, address="::1 1", greeting=boron, session=a_session(1)),
+                    CameOnline(ONE, NOW, "::1 1"),
+                ]
+            )
+            assert await store.devices.ids(where) == [ONE, TWO]
+            assert await store.devices.ids(DeviceFilter(owner="id-ann", online=True)) == [ONE]
+            assert await store.devices.count("id-ann") == DeviceCount(2, 1)
+            await store.links.apply([WentOffline(ONE, NOW)])
+            assert await store.devices.ids(DeviceFilter(owner="id-ann", online=True)) == []
+            assert [device.id for device in await store.devices.some([TWO, "f" * 24, ONE])] == [TWO, ONE]
+            await store.links.remove(ONE)
+            assert await store.devices.ids(where) == [TWO, ONE]
+            assert await store.devices.count("id-nobody") == DeviceCount(0, 0)
+
+    run(work())
+
+
+def test_many_devices_are_added_at_once_or_not_at_all(opener: StoreOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with two_devices(opener, tmp_path) as store:
+            new = [a_device(number, name=f"n{number}") for number in range(1, 6)]
+            assert sorted(await store.devices.add_new(new)) == [ONE, TWO]
+            assert await store.devices.count("id-ann") == DeviceCount(5, 0)
+            with pytest.raises(Conflict):
+                await store.devices.add_new([a_device(8), a_device(9, name="N3")])
+            with pytest.raises(NotFound):
+                await store.devices.add_new([a_device(8, owner="id-nobody")])
+            assert await store.devices.get(f"{8:024x}") is None
+            assert await store.devices.add_new([]) == []
 
     run(work())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def walled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         yield made
 
 
-def known(town: Town, **keys: bytes) -> str:
+def known(town: Town, **keys: Any) -> str:
     """A device that the operator has added."""
     id = new_device_id()
 

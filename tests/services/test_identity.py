@@ -245,3 +245,45 @@ def test_keys_in_every_form() -> None:
     ):  # fmt: skip
         with pytest.raises(BadInput):
             read_public_key(bad)
+
+
+@pytest.mark.parametrize("provisioning", [True, False])
+def test_a_claim_drops_the_key_that_another_bound(tmp_path: Path, provisioning: bool) -> None:
+    async def work() -> None:
+        async with setup(tmp_path, provisioning=True) as made:
+            store = made.store
+            await made.identity.provision("id-ann", NOBODY, as_pem(MINE))
+            assert (await made.identity.admit(NOBODY, MINE)).owner is None
+            await store.sessions.add(a_session(7, device=NOBODY))
+            made.identity._settings = Settings(provisioning=provisioning)
+            assert await store.devices.claim(NOBODY, "id-bob")
+            # Its session is gone with it, and it does not come in again, also not as the first one.
+            assert await store.sessions.of_device(NOBODY) == []
+            for _ in range(2):
+                assert await made.refused(NOBODY, MINE) == "no_key"
+                with pytest.raises(Refused):
+                    await made.identity.check(NOBODY, MINE)
+            await made.identity.provision("id-bob", NOBODY, as_pem(OTHER))
+            assert (await made.identity.admit(NOBODY, OTHER)).owner == "id-bob"
+            assert await made.refused(NOBODY, MINE) == "other_key"
+            # Whoever owns it may take up that key after all.
+            await made.identity.provision("id-bob", NOBODY, as_pem(MINE))
+            assert (await made.identity.admit(NOBODY, MINE)).owner == "id-bob"
+
+    run(work())
+
+
+def test_a_key_that_the_device_or_the_operator_bound_stays_with_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with setup(tmp_path, provisioning=True) as made:
+            await made.identity.admit(NOBODY, MINE)
+            assert await made.store.devices.claim(NOBODY, "id-bob")
+            assert (await made.identity.admit(NOBODY, MINE)).owner == "id-bob"
+            # A device that shows its key and a code is the one that the code was given to.
+            other = "e" * 24
+            await made.identity.provision("id-ann", other, as_pem(OTHER))
+            code, _ = await made.identity.new_claim_code("id-bob")
+            assert await made.identity.redeem(other, code)
+            assert (await made.identity.admit(other, OTHER)).owner == "id-bob"
+
+    run(work())

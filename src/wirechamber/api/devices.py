@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from wirechamber.api.http import Call, answer
+from wirechamber.api.http import Call, answer, listing
 from wirechamber.api.routing import Parameter, Route
 from wirechamber.errors import BadInput, CloudError, DeviceUnreachable
 from wirechamber.model.devices import Device
 from wirechamber.model.times import iso, iso_or_none
 from wirechamber.services.devices import view
+from wirechamber.store.base import DeviceFilter
+
+PER_PAGE = 25
 
 
 class Claim(Struct):
@@ -65,16 +69,26 @@ class NoAnswer(CloudError):
     code = "timed out"
 
 
-async def listed(call: Call) -> web.Response:
-    """A bare array; paging and filters are optional."""
-    devices, count = await call.parts.devices.page(
-        call.owner,
+async def listed(call: Call) -> web.StreamResponse:
+    """A bare array; paging and filters are optional. All of many are sent as they are read."""
+    where = DeviceFilter(
+        owner=call.owner,
         name=call.query("name") or call.query("deviceName"),
-        page=call.number("page"),
-        per_page=call.number("per_page", "perPage"),
         online={"true": True, "1": True, "false": False, "0": False}.get(call.query("online") or ""),
     )
-    return answer([view(device) for device in devices], headers={"X-Total-Count": str(count)})
+    number, size = call.number("page"), call.number("per_page", "perPage")
+    if number is not None or size is not None:
+        page, count = await call.parts.devices.page(where, number or 1, size or PER_PAGE)
+        return answer([view(device) for device in page], headers={"X-Total-Count": str(count)})
+    ids = await call.parts.devices.ids(where)
+    slices = call.parts.devices.slices(ids, call.owner)
+    return await listing(call, views(slices), headers={"X-Total-Count": str(len(ids))})
+
+
+async def views(slices: AsyncIterator[list[Device]]) -> AsyncIterator[list[Any]]:
+    """The devices as the API shows them."""
+    async for devices in slices:
+        yield [view(device) for device in devices]
 
 
 async def show(call: Call) -> web.Response:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import structlog
@@ -19,13 +20,16 @@ from wirechamber.services.access import Grant, require
 from wirechamber.shares import bare_address
 
 if TYPE_CHECKING:
+    from wirechamber.api.connection import HttpConnection
     from wirechamber.api.parts import Parts
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # The same proxy comes again and again.
-_seldom = Seldom(structlog.get_logger("wirechamber.api"), every_s=3600.0)
-_encode = msgspec.json.Encoder().encode
+_log = structlog.get_logger("wirechamber.api")
+_seldom = Seldom(_log, every_s=3600.0)
+encoded = msgspec.json.Encoder().encode
+JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 COMMON_HEADERS = {
     "Access-Control-Allow-Origin": "*",
@@ -64,6 +68,11 @@ class Call:
     def owner(self) -> str:
         """Id of the user who calls."""
         return self.caller.user
+
+    @property
+    def connection(self) -> HttpConnection:
+        """The connection that it came on."""
+        return cast("HttpConnection", self.request.protocol)
 
     def path(self, name: str) -> str:
         """A part of the path, decoded."""
@@ -215,12 +224,58 @@ def basic_credentials(request: web.Request) -> tuple[str, str] | None:
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """A JSON answer."""
     return web.Response(
-        body=_encode(value),
+        body=encoded(value),
         status=status,
         headers=COMMON_HEADERS if headers is None else {**COMMON_HEADERS, **headers},
         content_type="application/json",
         charset="utf-8",
     )
+
+
+async def listing(
+    call: Call,
+    slices: AsyncIterator[list[Any]],
+    *,
+    opening: bytes = b"[",
+    closing: Callable[[], bytes] = lambda: b"]",
+    headers: Mapping[str, str] | None = None,
+) -> web.StreamResponse:
+    """A JSON answer with a list of any length, sent as it is made: what waits for a slow client is a slice.
+
+    A list of one slice is an ordinary answer. When it can't be gone on with, the connection is cut, so nobody takes
+    what has come for all.
+    """
+    async with contextlib.aclosing(slices):  # type: ignore[type-var]
+        first = await _next(slices) or []
+        second = await _next(slices)
+        if second is None or call.request.method == "HEAD":
+            body = opening + encoded(first)[1:-1] + closing()
+            return web.Response(body=body, headers={**COMMON_HEADERS, **JSON, **(headers or {})})
+        response = web.StreamResponse(headers={**COMMON_HEADERS, **JSON, **(headers or {})})
+        call.connection.streams_answer()
+        await response.prepare(call.request)
+        try:
+            await response.write(opening + encoded(first)[1:-1])
+            empty = not first
+            some: list[Any] | None = second
+            while some is not None:
+                if some:
+                    await response.write((b"" if empty else b",") + encoded(some)[1:-1])
+                    empty = False
+                some = await _next(slices)
+            await response.write(closing())
+        except ConnectionError:
+            raise
+        except Exception:
+            _log.exception("answer_broken_off")
+            call.connection.abort()
+        return response
+
+
+async def _next(slices: AsyncIterator[list[Any]]) -> list[Any] | None:
+    async for some in slices:
+        return some
+    return None
 
 
 def no_content() -> web.Response:

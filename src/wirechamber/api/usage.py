@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import Any
+
 from aiohttp import web
 
 from wirechamber.api import devices
-from wirechamber.api.http import Call, answer
+from wirechamber.api.http import Call, answer, encoded, listing
 from wirechamber.api.routing import Parameter, Route
 from wirechamber.services.usage import Span, by_hour, total, view
 
@@ -20,12 +23,18 @@ async def of_device(call: Call) -> web.Response:
     return answer({**view(usage), "hours": by_hour(await call.parts.usage.hours(device, span))})
 
 
-async def of_all(call: Call) -> web.Response:
-    """That of all devices of the caller."""
-    found = await call.parts.usage.of_all(call.owner, _span(call))
-    return answer(
-        {"total": total(row for each in found for row in each.rows), "devices": [view(each) for each in found]}
-    )
+async def of_all(call: Call) -> web.StreamResponse:
+    """That of all devices of the caller; of many it is sent as it is read."""
+    sums = total(())
+    slices = call.parts.usage.slices(call.owner, _span(call))
+
+    async def views() -> AsyncIterator[list[Any]]:
+        async for some in slices:
+            for name, number in total(row for each in some for row in each.rows).items():
+                sums[name] += number
+            yield [view(each) for each in some]
+
+    return await listing(call, views(), opening=b'{"devices":[', closing=lambda: b'],"total":' + encoded(sums) + b"}")
 
 
 def _span(call: Call) -> Span:

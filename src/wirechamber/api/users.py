@@ -12,7 +12,6 @@ from wirechamber.api.http import Call, answer
 from wirechamber.api.routing import ANYONE, FULL, TOKEN, Route
 from wirechamber.errors import BadInput, Forbidden
 from wirechamber.model.accounts import User
-from wirechamber.services.devices import view as device_view
 
 MAX_ACCOUNT_INFO = 16_384
 
@@ -29,8 +28,7 @@ class UserChange(Struct):
 async def show(call: Call) -> web.Response:
     """The caller."""
     user = await call.parts.access.user(call.owner)
-    devices, count = await call.parts.devices.page(call.owner, name=None, page=None, per_page=None)
-    cellular = sum(1 for device in devices if device_view(device)["cellular"])
+    devices = await call.parts.devices.count(call.owner)
     return answer(
         {
             "username": user.name,
@@ -40,8 +38,8 @@ async def show(call: Call) -> web.Response:
             "scim_provisioned": False,
             "no_password": False,
             "mfa": {"enabled": False},
-            "wifi_device_count": count - cellular,
-            "cellular_device_count": cellular,
+            "wifi_device_count": devices.all - devices.cellular,
+            "cellular_device_count": devices.cellular,
             "memberships": [],
             "tos": {"accepted": True},
         }

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from rich.console import Console
+from rich.progress import Progress
 
 from wirechamber.cli import simulate
 from wirechamber.cli.folder import Folder, in_folder
 from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.cli.user import Data, Json
-from wirechamber.errors import BadInput
+from wirechamber.clock import SystemClock
+from wirechamber.errors import BadInput, Conflict
 from wirechamber.model.devices import DEFAULT_PLATFORM, Device
 from wirechamber.model.times import iso_or_none
+from wirechamber.services import device_lists
 from wirechamber.services.devices import view
 from wirechamber.services.identity import as_pem, check_psk, fingerprint, new_device_key, read_public_key
 from wirechamber.settings import Settings
 from wirechamber.store.base import DeviceFilter
 
 PSK_BYTES = 32
+# Devices that share a transaction; a running server's writes go in between.
+AT_ONCE = 2_000
+SHOWN_ERRORS = 20
 # device-protocol.md, section 2.
 UDP_PORT, TCP_PORT = 5684, 5683
 
@@ -37,8 +45,11 @@ Id = Annotated[str, typer.Argument(help="The device's id, 24 hex digits.")]
 
 def app() -> typer.Typer:
     """The group of commands."""
-    group = typer.Typer(help="Devices: add, list, show, remove; their keys; simulated ones.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Devices: add, import, list, show, remove; their keys; simulated ones.", no_args_is_help=True
+    )
     group.command("add")(add)
+    group.command("import")(import_)
     group.command("list")(listed)
     group.command("show")(show)
     group.command("remove")(remove)
@@ -75,6 +86,73 @@ def add(
             typer.echo(f"device {device.id} was added{f' for {owner}' if owner else ', free to be claimed'}")
 
     in_folder(work, data=data, create=True)
+
+
+def import_(
+    file: Annotated[
+        Path, typer.Argument(help="CSV with the columns id, name, owner and platform, or some of them; `-` for stdin.")
+    ],
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="Name of the owner of those that the file gives none.")
+    ] = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Make many devices known at once. Nothing is done when a line is wrong; doing it twice does no harm."""
+    try:
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as problem:
+        fail(f"{file} can't be read: {problem.strerror}", Exit.USAGE)
+
+    async def work(folder: Folder) -> None:
+        user = None if owner is None else await folder.access.named(owner)
+        users = {each.name.casefold(): each.id for each in await folder.store.users.all()}
+        found = device_lists.read(
+            content, lambda name: users.get(name.casefold()), None if user is None else user.id, SystemClock().now()
+        )
+        if found.wrong:
+            _fail_at_lines(file, found.wrong, "nothing was added")
+        known, wrong = await _add_all(folder, found.devices)
+        added = len(found.devices) - known - len(wrong)
+        if wrong:
+            _fail_at_lines(file, wrong, f"{added} devices were added", Exit.FAILED)
+        text = f"{added} devices were added" + (f", {known} were known already and stay as they are" if known else "")
+        done(text, json, added=added, known=known)
+
+    in_folder(work, data=data, create=True)
+
+
+async def _add_all(folder: Folder, devices: dict[int, Device]) -> tuple[int, list[device_lists.Wrong]]:
+    """Adds them; returns how many were known already, and those that could not be added."""
+    known, wrong = 0, list[device_lists.Wrong]()
+    lines = list(devices)
+    with Progress(console=Console(stderr=True), disable=len(lines) < AT_ONCE, transient=True) as progress:
+        task = progress.add_task("adding devices", total=len(lines))
+        for start in range(0, len(lines), AT_ONCE):
+            some = lines[start : start + AT_ONCE]
+            try:
+                known += len(await folder.devices.add_new([devices[line] for line in some]))
+            except Conflict:
+                # One of the names is taken: which one is found by trying each.
+                for line in some:
+                    try:
+                        known += len(await folder.devices.add_new([devices[line]]))
+                    except Conflict:
+                        wrong.append(
+                            device_lists.Wrong(line, f"the owner has another device named {devices[line].name}")
+                        )
+            progress.advance(task, len(some))
+            if not sys.stderr.isatty() and (start // AT_ONCE) % 10 == 9:
+                typer.echo(f"{start + len(some)} of {len(lines)} devices", err=True)
+    return known, wrong
+
+
+def _fail_at_lines(file: Path, wrong: list[device_lists.Wrong], result: str, code: Exit = Exit.USAGE) -> NoReturn:
+    for each in wrong[:SHOWN_ERRORS]:
+        typer.echo(f"{file}, line {each.line}: {each.why}", err=True)
+    if len(wrong) > SHOWN_ERRORS:
+        typer.echo(f"… and {len(wrong) - SHOWN_ERRORS} more", err=True)
+    fail(f"{len(wrong)} lines of {file} can't be taken; {result}", code)
 
 
 def listed(

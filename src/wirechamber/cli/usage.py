@@ -34,7 +34,8 @@ def command(
         span = folder.usage.span(since, until)
         if device is None:
             user = None if owner is None else await folder.access.named(owner)
-            found = await folder.usage.of_all(None if user is None else user.id, span)
+            slices = folder.usage.slices(None if user is None else user.id, span)
+            found = [usage async for some in slices for usage in some]
             if json:
                 show_json([view(each) for each in found])
             else:

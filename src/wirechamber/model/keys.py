@@ -11,6 +11,8 @@ class DeviceKeys(Struct, frozen=True, kw_only=True):
     Attributes:
         public_key: DER SubjectPublicKeyInfo, P-256 or RSA.
         psk: A pre-shared key; encrypted at rest.
+        bound_by: Id of the user who bound the public key; None for the operator, and for the device itself.
+        refused: A public key that another owner had bound: nobody but the owner or the operator can bind it again.
         changed_at: Milliseconds since 1970.
     """
 
@@ -18,6 +20,8 @@ class DeviceKeys(Struct, frozen=True, kw_only=True):
     changed_at: int
     public_key: bytes | None = None
     psk: bytes | None = None
+    bound_by: str | None = None
+    refused: bytes | None = None
 
 
 class ClaimCode(Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -11,11 +12,13 @@ from wirechamber.errors import BadInput, Conflict, Forbidden, NotFound
 from wirechamber.model.devices import CELLULAR, DEFAULT_PLATFORM, Device
 from wirechamber.model.ids import is_device_id
 from wirechamber.model.times import iso, iso_or_none
-from wirechamber.store.base import DeviceFilter, Store
+from wirechamber.store.base import DeviceCount, DeviceFilter, Store
 
 MAX_NAME = 128
 MAX_NOTES = 4096
 MAX_PER_PAGE = 1_000
+# Devices of a long list that are made ready at once: a few milliseconds.
+SLICE = 200
 UNKNOWN = "I didn't recognize that device name or ID"
 
 
@@ -35,29 +38,47 @@ class Devices:
             BadInput: The id is none.
             Conflict: It is known already.
         """
-        device_id = device_id.lower()
-        if not is_device_id(device_id):
-            raise BadInput("a device id has 24 hex digits")
         device = Device(
-            id=device_id,
+            id=check_id(device_id),
             created_at=self._clock.now(),
             owner=owner,
-            name=None if name is None else _name(name),
+            name=None if name is None else check_name(name),
             platform_id=platform,
             product_id=platform,
         )
         await self._store.devices.add(device)
         return device
 
-    async def page(
-        self, owner: str, *, name: str | None, page: int | None, per_page: int | None, online: bool | None = None
-    ) -> tuple[list[Device], int]:
-        """The owner's devices: all, or one page; and how many there are."""
-        where = DeviceFilter(owner=owner, name=name, online=online)
-        if page is None and per_page is None:
-            return await self._store.devices.find(where)
-        size = min(per_page or 25, MAX_PER_PAGE)
-        return await self._store.devices.find(where, limit=size, offset=((page or 1) - 1) * size)
+    async def add_new(self, devices: Sequence[Device]) -> list[str]:
+        """Makes devices known, all or none (the operator's right); returns the ids of those that were known already.
+
+        Raises:
+            Conflict: An owner has another device of one of the names.
+        """
+        return await self._store.devices.add_new(devices)
+
+    async def page(self, where: DeviceFilter, number: int, size: int) -> tuple[list[Device], int]:
+        """One page of devices, from 1 on; and how many there are on all."""
+        size = min(size, MAX_PER_PAGE)
+        return await self._store.devices.find(where, limit=size, offset=(number - 1) * size)
+
+    async def ids(self, where: DeviceFilter) -> list[str]:
+        """The ids of devices, in the order in which they are shown."""
+        return await self._store.devices.ids(where)
+
+    async def slices(self, ids: Sequence[str], owner: str) -> AsyncIterator[list[Device]]:
+        """The devices of these ids, a few at a time, without those that are gone or another's meanwhile.
+
+        Whoever shows all goes by ids that were read at once: a device that moves to the front of the list while it is
+        shown is neither left out nor shown twice.
+        """
+        for start in range(0, len(ids), SLICE):
+            found = await self._store.devices.some(ids[start : start + SLICE])
+            yield [device for device in found if device.owner == owner]
+
+    async def count(self, owner: str) -> DeviceCount:
+        """How many devices the owner has."""
+        return await self._store.devices.count(owner)
 
     async def get(self, owner: str, id_or_name: str) -> Device:
         """The owner's device of that id or name.
@@ -109,7 +130,7 @@ class Devices:
         """
         device = await self.get(owner, id_or_name)
         if name is not None:
-            device = structs.replace(device, name=_name(name))
+            device = structs.replace(device, name=check_name(name))
         if notes is not None:
             if not isinstance(notes, str) or len(notes) > MAX_NOTES:
                 raise BadInput(f"notes must be a text of at most {MAX_NOTES} characters")
@@ -148,7 +169,24 @@ def view(device: Device) -> dict[str, Any]:
     }
 
 
-def _name(name: Any) -> str:
+def check_id(text: str) -> str:
+    """The device id in lower case.
+
+    Raises:
+        BadInput: It is none.
+    """
+    lower = text.lower()
+    if not is_device_id(lower):
+        raise BadInput(f"a device id has 24 hex digits, and {text[:40]!r} is none")
+    return lower
+
+
+def check_name(name: Any) -> str:
+    """The name as it is.
+
+    Raises:
+        BadInput: A device can't be named so.
+    """
     if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME or not name.isprintable():
         raise BadInput(f"a device's name has 1 to {MAX_NAME} printable characters")
     if name in ("events", "ping"):

@@ -94,6 +94,7 @@ class Identity:
             device = await self._added(device_id)
         keys = await self._store.keys.get(device_id) or self._keys(device_id)
         if keys.public_key is None and keys.psk is None and provisioning:
+            # One that another owner had bound is not taken, and then there is none.
             keys = await self._store.keys.bind(self._keys(device_id, public_key=public_key))
         _compare(keys, public_key)
         return device
@@ -107,7 +108,7 @@ class Identity:
         provisioning = self._settings.provisioning
         await self._known(device_id, provisioning)
         keys = await self._store.keys.get(device_id) or self._keys(device_id)
-        if keys.public_key is None and keys.psk is None and provisioning:
+        if keys.public_key is None and keys.psk is None and provisioning and keys.refused != public_key:
             return
         _compare(keys, public_key)
 
@@ -136,7 +137,8 @@ class Identity:
         claimed = await self._store.claims.redeem(_digest(code), device_id, self._clock.now())
         if claimed is None:
             return None
-        device = await self._store.devices.claim(device_id, claimed.owner)
+        # It holds its key and was given the code: whoever bound that key, it is the device's.
+        device = await self._store.devices.claim(device_id, claimed.owner, proved=True)
         return device if device is not None and device.owner == claimed.owner else None
 
     # --- for owners ---
@@ -155,14 +157,14 @@ class Identity:
         except Forbidden:
             if not self._settings.provisioning or not is_device_id(id_or_name.lower()):
                 raise
-            return await self._first_key(id_or_name.lower(), _key_of(public_key))
-        await self._replace(device.id, public_key=_key_of(public_key))
+            return await self._first_key(owner, id_or_name.lower(), _key_of(public_key))
+        await self._replace(device.id, public_key=_key_of(public_key), bound_by=owner)
         return device
 
-    async def _first_key(self, device_id: str, key: bytes) -> Device:
+    async def _first_key(self, owner: str, device_id: str, key: bytes) -> Device:
         device = await self._store.devices.get(device_id) or await self._added(device_id)
         if device.owner is None:
-            keys = await self._store.keys.bind(self._keys(device_id, public_key=key))
+            keys = await self._store.keys.bind(self._keys(device_id, public_key=key, bound_by=owner))
             if keys.public_key is not None and hmac.compare_digest(keys.public_key, key):
                 return device
         raise Forbidden(f"{UNKNOWN}.", error="Permission Denied", info=f"{UNKNOWN}; claim the device first")
@@ -174,8 +176,7 @@ class Identity:
         await self._store.claims.add(
             ClaimCode(digest=_digest(code), owner=owner, created_at=now, expires_at=now + CODE_MS)
         )
-        devices, _ = await self._store.devices.find(DeviceFilter(owner=owner))
-        return code, [device.id for device in devices]
+        return code, await self._store.devices.ids(DeviceFilter(owner=owner))
 
     # --- for the operator ---
 
@@ -211,11 +212,14 @@ class Identity:
         """What is bound to the device."""
         return await self._store.keys.get(device_id)
 
-    async def _replace(self, device_id: str, *, public_key: bytes | None = None, psk: bytes | None = None) -> bool:
-        old = await self._store.keys.get(device_id) or self._keys(device_id)
-        new = structs.replace(
-            old, public_key=old.public_key if public_key is None else public_key, psk=old.psk if psk is None else psk
-        )
+    async def _replace(
+        self, device_id: str, *, public_key: bytes | None = None, psk: bytes | None = None, bound_by: str | None = None
+    ) -> bool:
+        new = await self._store.keys.get(device_id) or self._keys(device_id)
+        if public_key is not None:
+            new = structs.replace(new, public_key=public_key, bound_by=bound_by, refused=None)
+        if psk is not None:
+            new = structs.replace(new, psk=psk)
         return await self._set(new)
 
     async def _set(self, keys: DeviceKeys) -> bool:
@@ -239,8 +243,8 @@ class Identity:
             return known
         return device
 
-    def _keys(self, device_id: str, public_key: bytes | None = None) -> DeviceKeys:
-        return DeviceKeys(device=device_id, public_key=public_key, changed_at=self._clock.now())
+    def _keys(self, device_id: str, public_key: bytes | None = None, bound_by: str | None = None) -> DeviceKeys:
+        return DeviceKeys(device=device_id, public_key=public_key, bound_by=bound_by, changed_at=self._clock.now())
 
 
 def _compare(keys: DeviceKeys, public_key: bytes | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -12,7 +12,7 @@ from wirechamber.errors import BadInput
 from wirechamber.model.devices import Device
 from wirechamber.model.times import iso, parse_iso
 from wirechamber.model.usage import HOUR_MS, Purpose, Usage, hour
-from wirechamber.services.devices import Devices
+from wirechamber.services.devices import SLICE, Devices
 from wirechamber.store.base import DeviceFilter, Store, UsageFilter
 
 # A new HTTPS connection for each publish of 20 bytes, both directions, headers of IP and TCP and the end of the
@@ -75,14 +75,20 @@ class Usages:
         """One device's, hour by hour."""
         return await self._store.usage.hours(UsageFilter(device=device.id, since=span.since, until=span.until))
 
-    async def of_all(self, owner: str | None, span: Span) -> list[DeviceUsage]:
-        """That of every device of the owner that used something; of all devices when there is no owner."""
-        rows = await self._store.usage.totals(UsageFilter(owner=owner, since=span.since, until=span.until))
-        devices, _ = await self._store.devices.find(DeviceFilter(owner=owner))
-        found: dict[str, list[Usage]] = {}
-        for row in rows:
-            found.setdefault(row.device, []).append(row)
-        return [DeviceUsage(device, span, tuple(found[device.id])) for device in devices if device.id in found]
+    async def slices(self, owner: str | None, span: Span) -> AsyncIterator[list[DeviceUsage]]:
+        """That of every device of the owner that used something, of some devices at a time; of all without an owner."""
+        ids = await self._store.devices.ids(DeviceFilter(owner=owner))
+        for start in range(0, len(ids), SLICE):
+            some = ids[start : start + SLICE]
+            found: dict[str, list[Usage]] = {}
+            for row in await self._store.usage.totals(UsageFilter(devices=some, since=span.since, until=span.until)):
+                found.setdefault(row.device, []).append(row)
+            devices = await self._store.devices.some(list(found))
+            yield [
+                DeviceUsage(device, span, tuple(found[device.id]))
+                for device in devices
+                if owner is None or device.owner == owner
+            ]
 
 
 def total(rows: Iterable[Usage]) -> dict[str, int]:

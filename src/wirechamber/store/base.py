@@ -69,6 +69,13 @@ class DeviceFilter(Struct, frozen=True):
     online: bool | None = None
 
 
+class DeviceCount(Struct, frozen=True):
+    """How many devices there are: all, and those on a cellular platform."""
+
+    all: int
+    cellular: int
+
+
 class DeviceChanges(Struct, frozen=True):
     """What happened to the registry since a revision, for those who keep devices in memory.
 
@@ -90,20 +97,47 @@ class Devices(Protocol):
     async def add(self, device: Device) -> None:
         """Raises Conflict when the id is known, or the owner has another device of that name."""
 
+    async def add_new(self, devices: Sequence[Device]) -> list[str]:
+        """Adds those whose ids are not known yet, all or none; returns the ids of the others.
+
+        Raises:
+            Conflict: An owner has another device of one of the names.
+            NotFound: One's owner is unknown.
+        """
+
     async def get(self, device_id: str) -> Device | None: ...
 
     async def by_name(self, owner: str, name: str) -> Device | None:
         """The owner's device of that name, compared without regard to case."""
 
     async def find(self, where: DeviceFilter, *, limit: int | None = None, offset: int = 0) -> tuple[list[Device], int]:
-        """One page, newest `last_handshake_at` first and then newest created, and the number of all that match."""
+        """One page, newest `last_handshake_at` first and then newest created, and the number of all that match.
+
+        A page of all devices of an owner costs about the same however many those are.
+        """
+
+    async def ids(self, where: DeviceFilter) -> list[str]:
+        """The ids of all that match, in the order of `find`."""
+
+    async def some(self, device_ids: Sequence[str]) -> list[Device]:
+        """Those of these ids that there are, in their order."""
+
+    async def count(self, owner: str) -> DeviceCount:
+        """How many devices an owner has."""
 
     async def update(self, device: Device) -> None:
         """Stores the whole record. Raises NotFound, or Conflict when the owner has another device of that name."""
 
-    async def claim(self, device_id: str, owner: str) -> Device | None:
+    async def claim(self, device_id: str, owner: str, *, proved: bool = False) -> Device | None:
         """Gives a free device to the owner, atomically. Returns the device as it is now (whose owner may be another,
-        if it was not free), or None when it is unknown."""
+        if it was not free), or None when it is unknown.
+
+        Whenever a device gets another owner, what was the old one's goes: name, notes, usage, vitals and, while it is
+        offline, its address; and a public key that neither the new one nor the operator nor the device itself bound.
+
+        Args:
+            proved: The device itself asks for it, by its key, which it keeps.
+        """
 
     async def remove(self, device_id: str) -> bool:
         """Removes it with its keys, sessions, what it told and its usage."""
@@ -210,6 +244,7 @@ class UsageFilter(Struct, frozen=True):
     """Whose usage, and of when: `since` and `until` are hours since 1970, the first in and the last not."""
 
     device: str | None = None
+    devices: Sequence[str] | None = None
     owner: str | None = None
     since: int | None = None
     until: int | None = None

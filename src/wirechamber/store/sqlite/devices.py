@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import structs
 
 from wirechamber.errors import Conflict, NotFound
-from wirechamber.model.devices import Device
+from wirechamber.model.devices import CELLULAR, Device
 from wirechamber.model.links import Greeting
-from wirechamber.store.base import DeviceChanges, DeviceFilter
+from wirechamber.store.base import DeviceChanges, DeviceCount, DeviceFilter
 from wirechamber.store.sqlite.database import Database
 from wirechamber.store.sqlite.told import readable
 
 _json = msgspec.json
 
-INSERT = "insert into device (id, owner, name, name_key, created_at, record) values (?, ?, ?, ?, ?, ?)"
+INSERT = """
+insert into device (id, owner, name, name_key, created_at, record, platform)
+values (?1, ?2, ?3, ?4, ?5, ?6, coalesce(?6 ->> '$.platform_id', 32))
+"""
+KNOWN = "select id from device where id in (select value ->> 0 from json_each(?))"
+INSERT_NEW = """
+insert into device (id, owner, name, name_key, created_at, record, platform)
+select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
+coalesce(value ->> 5 ->> '$.platform_id', 32)
+from json_each(?) where value ->> 0 not in (select id from device)
+"""
 UPDATE = "update device set owner = ?2, name = ?3, name_key = ?4, created_at = ?5, record = ?6 where id = ?1"
 SELECT = """
-select device.owner, record, online, last_heard, last_handshake_at, address, greeting, functions, variables,
+select device.owner, record, link.online, last_heard, last_handshake_at, address, greeting, functions, variables,
 public_key is not null, psk is not null
 from device left join link on link.device = device.id left join told on told.device = device.id
 left join device_key on device_key.device = device.id
 """
+SOME = f"{SELECT} where device.id in (select value from json_each(?))"
+ORDER = "order by handshake_at desc, created_at desc, id"
+COUNT = "select number from device_count where owner = ?"
+COUNT_CELLULAR = "select count(*) from device where owner = ? and platform in (select value from json_each(?))"
 # What a record in the registry leaves to the link, as if it had told nothing.
 _FIELDS = Device.__struct_fields__
 _UNTOLD = {name: getattr(Device(id="", created_at=0), name) for name in _FIELDS[_FIELDS.index("online") :]}
@@ -40,6 +55,22 @@ class SqliteDevices:
         """Stores a new device."""
         await self._put(INSERT, device)
 
+    async def add_new(self, devices: Sequence[Device]) -> list[str]:
+        """Adds those that are not known yet."""
+        rows = _json.encode([_device_row(device) for device in devices]).decode()
+
+        def work(db: sqlite3.Connection) -> list[str]:
+            known = [device_id for (device_id,) in db.execute(KNOWN, (rows,))]
+            db.execute(INSERT_NEW, (rows,))
+            return known
+
+        try:
+            return await self._database.write(work)
+        except sqlite3.IntegrityError as problem:
+            if "FOREIGN" in str(problem):
+                raise NotFound("there is no such user") from None
+            raise Conflict("an owner has another device of one of these names") from None
+
     async def get(self, device_id: str) -> Device | None:
         """The device of that id."""
         return await self._one("device.id = ?", (device_id,))
@@ -50,25 +81,42 @@ class SqliteDevices:
 
     async def find(self, where: DeviceFilter, *, limit: int | None = None, offset: int = 0) -> tuple[list[Device], int]:
         """One page, and the number of all that match."""
-        conditions, values = ["1"], []
-        if where.owner is not None:
-            conditions.append("owner = ?")
-            values.append(where.owner)
-        if where.name is not None:
-            conditions.append("instr(name_key, ?) > 0")
-            values.append(where.name.casefold())
-        if where.online is not None:
-            test = "exists (select 1 from link where link.device = device.id and link.online = 1)"
-            conditions.append(test if where.online else f"not {test}")
-        test = " and ".join(conditions)
+        test, values = _conditions(where)
 
         def read(db: sqlite3.Connection) -> tuple[list[Device], int]:
-            (count,) = db.execute(f"select count(*) from device where {test}", values).fetchone()
-            rows = db.execute(
-                f"{SELECT} where {test} order by last_handshake_at desc, created_at desc, device.id limit ? offset ?",
+            if where == DeviceFilter(owner=where.owner) and where.owner is not None:
+                counted = db.execute(COUNT, (where.owner,)).fetchone() or (0,)
+            else:
+                counted = db.execute(f"select count(*) from device where {test}", values).fetchone()
+            # First the ids alone, from an index: what is passed over is not read.
+            ids = db.execute(
+                f"select id from device where {test} {ORDER} limit ? offset ?",
                 [*values, -1 if limit is None else limit, offset],
             ).fetchall()
-            return [_device(row) for row in rows], count
+            return _some(db, [device_id for (device_id,) in ids]), counted[0]
+
+        return await self._database.read(read)
+
+    async def ids(self, where: DeviceFilter) -> list[str]:
+        """The ids of all that match."""
+        test, values = _conditions(where)
+        # As one text: a row of Python's for each would hold the interpreter up.
+        query = f"select json_group_array(id) from (select id from device where {test} {ORDER})"
+        (text,) = await self._database.read(lambda db: db.execute(query, values).fetchone())
+        return _read_ids(text)
+
+    async def some(self, device_ids: Sequence[str]) -> list[Device]:
+        """Those of these ids that there are."""
+        return await self._database.read(lambda db: _some(db, device_ids))
+
+    async def count(self, owner: str) -> DeviceCount:
+        """How many devices an owner has."""
+
+        def read(db: sqlite3.Connection) -> DeviceCount:
+            (number,) = db.execute(COUNT, (owner,)).fetchone() or (0,)
+            platforms = _json.encode(sorted(CELLULAR)).decode()
+            (cellular,) = db.execute(COUNT_CELLULAR, (owner, platforms)).fetchone()
+            return DeviceCount(number, cellular)
 
         return await self._database.read(read)
 
@@ -77,7 +125,7 @@ class SqliteDevices:
         if not await self._put(UPDATE, device):
             raise NotFound("there is no such device")
 
-    async def claim(self, device_id: str, owner: str) -> Device | None:
+    async def claim(self, device_id: str, owner: str, *, proved: bool = False) -> Device | None:
         """Gives a free device to the owner."""
 
         def work(db: sqlite3.Connection) -> Device | None:
@@ -92,8 +140,10 @@ class SqliteDevices:
             ).fetchone()
             # A name is unique to its owner: the newcomer comes without.
             device = structs.replace(device, owner=owner, name=None if taken else device.name)
+            if proved:
+                db.execute("update device_key set bound_by = null where device = ?", (device_id,))
             db.execute(UPDATE, _device_row(device))
-            return device
+            return _some(db, [device_id])[0]
 
         return await self._database.write(work)
 
@@ -110,7 +160,12 @@ class SqliteDevices:
             # The revision first: what changes after it is reported again next time, which does no harm.
             (revision,) = db.execute("select value from revision").fetchone()
             changed = db.execute(f"{SELECT} where device.changed > ?", (since_revision,)).fetchall()
-            removed = db.execute("select id from device_removed where changed > ?", (since_revision,)).fetchall()
+            # Who begins has nothing that could have been removed.
+            removed = (
+                db.execute("select id from device_removed where changed > ?", (since_revision,)).fetchall()
+                if since_revision
+                else []
+            )
             rekeyed = db.execute("select device from device_key where changed > ?", (since_revision,)).fetchall()
             return DeviceChanges(
                 revision, [_device(row) for row in changed], [row[0] for row in removed], [row[0] for row in rekeyed]
@@ -133,6 +188,26 @@ class SqliteDevices:
         return None if row is None else _device(row)
 
 
+def _conditions(where: DeviceFilter) -> tuple[str, list[Any]]:
+    conditions, values = ["1"], list[Any]()
+    if where.owner is not None:
+        conditions.append("owner = ?")
+        values.append(where.owner)
+    if where.name is not None:
+        conditions.append("instr(name_key, ?) > 0")
+        values.append(where.name.casefold())
+    if where.online is not None:
+        conditions.append("online = 1" if where.online else "online = 0")
+    return " and ".join(conditions), values
+
+
+def _some(db: sqlite3.Connection, device_ids: Sequence[str]) -> list[Device]:
+    rows = db.execute(SOME, (_json.encode(device_ids).decode(),)).fetchall()
+    found = {device.id: device for device in map(_device, rows)}
+    return [found[device_id] for device_id in device_ids if device_id in found]
+
+
+_read_ids = _json.Decoder(list[str]).decode
 _read_device = _json.Decoder(Device).decode
 _read_greeting = _json.Decoder(Greeting).decode
 _read_functions = _json.Decoder(tuple[str, ...]).decode

@@ -14,7 +14,7 @@ from wirechamber.store.sqlite.database import Database
 
 Result = TypeVar("Result")
 
-KEYS = "select public_key, psk, changed_at from device_key where device = ?"
+KEYS = "select public_key, psk, changed_at, bound_by, refused from device_key where device = ?"
 
 
 class SqliteKeys:
@@ -33,10 +33,14 @@ class SqliteKeys:
 
         def work(db: sqlite3.Connection) -> bool:
             old = self._read(db, keys.device)
-            if old is not None and (old.public_key, old.psk) == (keys.public_key, keys.psk):
-                return False
-            self._write(db, keys)
-            return True
+            same = old is not None and (old.public_key, old.psk) == (keys.public_key, keys.psk)
+            if same:
+                # The keys themselves are left alone: touching them would end the device's sessions.
+                who = (keys.bound_by, _text(keys.refused), keys.device)
+                db.execute("update device_key set bound_by = ?, refused = ? where device = ?", who)
+            else:
+                self._write(db, keys)
+            return not same
 
         return await self._put(work, keys.device)
 
@@ -46,6 +50,8 @@ class SqliteKeys:
         def work(db: sqlite3.Connection) -> DeviceKeys:
             old = self._read(db, keys.device)
             if old is not None and (old.public_key is not None or old.psk is not None):
+                return old
+            if old is not None and old.refused is not None and old.refused == keys.public_key:
                 return old
             self._write(db, keys)
             return keys
@@ -62,20 +68,30 @@ class SqliteKeys:
         row = db.execute(KEYS, (device,)).fetchone()
         if row is None:
             return None
-        public_key, psk, changed_at = row
+        public_key, psk, changed_at, bound_by, refused = row
         return DeviceKeys(
             device=device,
             public_key=None if public_key is None else base64.b64decode(public_key),
             psk=None if psk is None else self._vault.unseal(base64.b64decode(psk), _purpose(device)),
             changed_at=changed_at,
+            bound_by=bound_by,
+            refused=None if refused is None else base64.b64decode(refused),
         )
 
     def _write(self, db: sqlite3.Connection, keys: DeviceKeys) -> None:
         sealed = None if keys.psk is None else self._vault.seal(keys.psk, _purpose(keys.device))
         db.execute(
-            "insert into device_key (device, public_key, psk, changed_at) values (?, ?, ?, ?) on conflict (device) do"
-            " update set public_key = excluded.public_key, psk = excluded.psk, changed_at = excluded.changed_at",
-            (keys.device, _text(keys.public_key), _text(sealed), keys.changed_at),
+            "insert into device_key (device, public_key, psk, changed_at, bound_by, refused) values (?, ?, ?, ?, ?, ?)"
+            " on conflict (device) do update set public_key = excluded.public_key, psk = excluded.psk,"
+            " changed_at = excluded.changed_at, bound_by = excluded.bound_by, refused = excluded.refused",
+            (
+                keys.device,
+                _text(keys.public_key),
+                _text(sealed),
+                keys.changed_at,
+                keys.bound_by,
+                _text(keys.refused),
+            ),
         )
 
 

@@ -74,6 +74,10 @@ def _conditions(where: UsageFilter) -> tuple[str, list[Any]]:
     values: list[Any] = []
     for test, value in (
         ("device = ?", where.device),
+        (
+            "device in (select value from json_each(?))",
+            None if where.devices is None else msgspec.json.encode(where.devices).decode(),
+        ),
         ("device in (select id from device where owner = ?)", where.owner),
         ("hour >= ?", where.since),
         ("hour < ?", where.until),
