@@ -217,6 +217,8 @@ LENGTH = h2.headers(1, 200, h2.field(b"content-length", b"100"))
         ((h2.goaway(1, h2.NO_ERROR),), "before it had answered"),
         ((HEAD, HALF, h2.reset(1, h2.INTERNAL_ERROR)), "INTERNAL_ERROR"),
         ((LENGTH, HALF, h2.reset(1, h2.NO_ERROR)), "ECONNRESET"),
+        ((HEAD, HALF, h2.reset(1, h2.NO_ERROR)), "broke its answer off"),
+        ((HEAD, h2.reset(1, h2.NO_ERROR)), "broke its answer off"),
         ((HEAD, HALF), "ECONNRESET"),
         ((HEAD, HALF, h2.goaway(1, h2.NO_ERROR)), "ECONNRESET"),
     ],
@@ -238,6 +240,37 @@ def test_a_reset_after_the_whole_answer_is_no_error() -> None:
     reply = asyncio.run(exchange(served, url=url, tls=TLS, verify_tls=False)).reply
     assert isinstance(reply, Response)
     assert reply.body == b"whole"
+
+
+def test_of_several_answers_on_one_connection_only_the_broken_ones_are_errors() -> None:
+    """They are told of while others move, and the stream's number is all that tells them apart."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await h2.begin(reader, writer)
+        streams: list[int] = []
+        while True:
+            streams.append(await h2.request(reader, writer))
+            if len(streams) == 1:
+                # The connection is open: the others come together.
+                writer.write(h2.headers(1) + h2.frame(h2.DATA, 1, b"first", h2.END_STREAM))
+            elif len(streams) == 11:
+                said = b"".join(h2.headers(each) + h2.frame(h2.DATA, each, b"half") for each in streams[1:])
+                for each in streams[1:]:
+                    whole = h2.frame(h2.DATA, each, b"", h2.END_STREAM) + h2.reset(each, h2.NO_ERROR)
+                    said += h2.reset(each, h2.NO_ERROR) if each % 4 == 3 else whole
+                writer.write(said)
+            await writer.drain()
+
+    async def scenario() -> None:
+        async with serving(serve, TLS) as port:
+            outbound = Outbound(Guard(LOOPBACK), clock=SystemClock(), timeout_s=10)
+            request = Request("GET", f"https://127.0.0.1:{port}/", verify_tls=False)
+            assert isinstance((await outbound.exchange(request)).reply, Response)
+            replies = [each.reply for each in await asyncio.gather(*(outbound.exchange(request) for _ in range(10)))]
+            assert sorted(isinstance(each, Response) for each in replies) == [False] * 5 + [True] * 5
+            await outbound.close(0.1)
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -266,6 +299,18 @@ def test_a_target_that_wants_a_client_certificate_says_so(version: ssl.TLSVersio
         reply = asyncio.run(exchange(nothing, url=url, verify_tls=False)).reply
         thread.join(10)
     assert isinstance(reply, NoResponse), reply
+    assert "client certificate" in reply.why
+
+
+def test_a_target_that_wants_one_and_hangs_up_says_so() -> None:
+    """The alert is lost with the connection, as when it is closed with something unread."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    reply = asyncio.run(exchange(nothing, url="https://127.0.0.1:PORT/", tls=context, verify_tls=False)).reply
+    assert isinstance(reply, NoResponse)
     assert "client certificate" in reply.why
 
 

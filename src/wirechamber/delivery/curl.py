@@ -138,11 +138,12 @@ def _http2(text: str) -> str:
 
 
 _ERRNO = {101: "ENETUNREACH", 110: "ETIMEDOUT", 111: "ECONNREFUSED", 113: "EHOSTUNREACH"}
+WANTS_CERTIFICATE = "certificate: the target wants a client certificate; integrations have none"
 _HTTP2_REASON = re.compile(r"(?:error 0x[0-9a-f]+ |error \d+: |cleanly: )([A-Z0-9_]+)")
 # What OpenSSL says of the target's alerts (RFC 8446, section 6.2), and what that means for people.
 _TLS_SIGNS = (
-    ("alert certificate required", "certificate: the target wants a client certificate; integrations have none"),
-    ("alert bad certificate", "certificate: the target wants a client certificate; integrations have none"),
+    ("alert certificate required", WANTS_CERTIFICATE),
+    ("alert bad certificate", WANTS_CERTIFICATE),
     (
         "alert handshake failure",
         "EPROTO: the target refused the TLS handshake: no cipher in common, or it wants a client certificate, which "

@@ -25,7 +25,8 @@ import structlog
 from msgspec import Struct
 
 from wirechamber.clock import Clock
-from wirechamber.delivery.curl import header_lines, problem_of, set_shape, unsendable
+from wirechamber.delivery.curl import WANTS_CERTIFICATE, header_lines, problem_of, set_shape, unsendable
+from wirechamber.delivery.frames import TEXT, Frames, traced
 from wirechamber.delivery.guard import Guard
 from wirechamber.delivery.proxied import Proxied, goes_direct, set_proxy
 from wirechamber.delivery.wire import bytes_read
@@ -89,9 +90,9 @@ class _Flight:
     """A handle of libcurl's and the request that it has under way. Reused: setting one up is dear."""
 
     __slots__ = (
-        "again", "body", "cut", "done", "forbidden", "handle", "head_ended", "header_bytes", "headers", "length",
-        "opened", "request", "set_direct", "set_headers", "set_lifetime", "set_shape", "set_url", "shared", "started",
-        "started_at",
+        "again", "asked_certificate", "body", "cut", "done", "forbidden", "handle", "head_ended", "header_bytes",
+        "headers", "length", "opened", "request", "set_direct", "set_headers", "set_lifetime", "set_shape",
+        "set_traced", "set_url", "shared", "started", "started_at", "stream",
     )  # fmt: skip
 
     def __init__(self, handle: pycurl.Curl) -> None:
@@ -102,6 +103,7 @@ class _Flight:
         self.set_shape: tuple[str, bool, bool] | None = None
         self.set_direct: bool | None = None
         self.set_lifetime = 0
+        self.set_traced = False
 
     def begin(self, request: Request, done: Done, started_at: int, started: float) -> None:
         self.request = request
@@ -110,6 +112,9 @@ class _Flight:
         self.started = started
         # It was sent a second time; a connection was opened for it; it is one of HTTP/2, which others may share.
         self.again = self.opened = self.shared = self.head_ended = False
+        # Of what is traced: the stream of HTTP/2, and that the target asked for a certificate.
+        self.stream = 0
+        self.asked_certificate = False
         self.headers: list[tuple[str, str]] = []
         self.header_bytes = 0
         self.body: list[bytes] = []
@@ -191,6 +196,9 @@ class Outbound:
         # By host and port: how long the slowest answers took lately, and since when connections that are kept are in
         # doubt, both in seconds of the monotonic clock.
         self._slow: dict[str, float] = {}
+        # Targets that answered an https request by HTTP/1: there is nothing to trace.
+        self._without_frames: dict[str, float] = {}
+        self._frames = Frames()
         self._doubted: dict[str, float] = {}
         self._vigil: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._poll.fileno(), self._act)
@@ -355,6 +363,7 @@ class Outbound:
         set_option(pycurl.FOLLOWLOCATION, 0)
         set_option(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         set_option(pycurl.OPENSOCKETFUNCTION, lambda purpose, address: self._open(flight, address))
+        set_option(pycurl.DEBUGFUNCTION, lambda kind, text: self._hear(flight, kind, text))
         if self._proxied is None:
             set_proxy(set_option, None)
             flight.set_direct = True
@@ -387,6 +396,10 @@ class Outbound:
             if direct != flight.set_direct:
                 set_proxy(set_option, None if direct else self._proxied.proxy)
                 flight.set_direct = direct
+        wanted = request.url[:6].lower() == "https:" and _authority(request.url) not in self._without_frames
+        if wanted != flight.set_traced:
+            set_option(pycurl.VERBOSE, int(wanted and traced()))
+            flight.set_traced = wanted
         if self._doubted or flight.set_lifetime:
             self._set_lifetime(flight)
 
@@ -404,7 +417,17 @@ class Outbound:
             return pycurl.SOCKET_BAD
         return _LentSocket(family, kind, protocol)
 
+    def _hear(self, flight: _Flight, kind: int, text: bytes) -> None:
+        if kind != TEXT:
+            return
+        stream = self._frames.hear(flight.handle, text)
+        if stream is not None:
+            flight.stream = stream
+        elif b"handshake, Request CERT" in text:
+            flight.asked_certificate = True
+
     def _collect(self) -> None:
+        self._frames.settle()
         while True:
             queued, succeeded, failed = self._multi.info_read()
             for handle in succeeded:
@@ -426,6 +449,8 @@ class Outbound:
             reply = Response(status, tuple(flight.headers), b"".join(flight.body), flight.length)
         else:
             reply = problem_of(flight.handle, flight.forbidden, *error)
+        if flight.set_traced:
+            reply = self._by_trace(flight, reply)
         if not flight.set_direct:
             reply = self._by_proxy(flight, reply, error)
         taken_ms = self._end(flight.request, flight.done, reply, flight, address)
@@ -435,6 +460,18 @@ class Outbound:
             self._idle.append(flight)
         else:
             handle.close()
+
+    def _by_trace(self, flight: _Flight, reply: Response | NoResponse) -> Response | NoResponse:
+        """The reply, or what the trace knows better."""
+        if isinstance(reply, Response):
+            if flight.shared:
+                if not flight.cut and self._frames.broke_off(flight.handle, flight.stream):
+                    return NoResponse("read ECONNRESET: the target broke its answer off (HTTP/2 RST_STREAM)")
+            else:
+                _remember(self._without_frames, _authority(flight.request.url), 0.0)
+        elif flight.asked_certificate and not flight.header_bytes and reply.why.startswith("read ECONNRESET"):
+            return NoResponse(WANTS_CERTIFICATE)
+        return reply
 
     def _by_proxy(
         self, flight: _Flight, reply: Response | NoResponse, error: tuple[int, str] | None
