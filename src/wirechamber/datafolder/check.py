@@ -21,6 +21,7 @@ from wirechamber.datafolder.files import (
     RSA_FILE,
     RUN_FILE,
     STATE,
+    UNFINISHED,
     FolderUnusable,
     facts_of,
     has_table,
@@ -35,7 +36,6 @@ from wirechamber.store.sqlite.database import connect
 
 _log = structlog.get_logger("wirechamber")
 
-UNFINISHED = "restore.unfinished"
 WAY_OUT = (
     "put the right file back, bring a backup back with `wirechamber restore`, or go on with what is there: "
     "`wirechamber server new-era`"

@@ -22,11 +22,14 @@ ERA = 1 << 36
 RECORDS = (1 << 24) + (1 << 15)
 
 
-def begin_era(folder: Path) -> int:
+def begin_era(folder: Path, beyond: int = 0) -> int:
     """Begins a new era in a data folder that no server runs on; returns how many sessions were ended.
 
     Missing databases are made, so that it goes on with what is there. The keys that are there are the right ones from
     now on, and what is missing of them is made anew.
+
+    Args:
+        beyond: A position that was given elsewhere.
 
     Raises:
         FolderUnusable: A file is damaged, or the key without which nothing can be read is missing.
@@ -45,7 +48,7 @@ def begin_era(folder: Path) -> int:
     with looking_into(state_file) as state:
         known = known_of(state)
         with transaction(writer) as db:
-            base = jump(db, ERA, lost=True, beyond=known)
+            base = jump(db, ERA, lost=True, beyond=max(known, beyond))
             db.execute("update state set clean = 1")
         writer.execute("pragma wal_checkpoint(truncate)")
         writer.close()

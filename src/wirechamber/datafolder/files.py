@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.sqlite import FILE as LOG
@@ -17,6 +18,8 @@ KEYS = (KEY_FILE, EC_FILE, RSA_FILE)
 FACTS = "fact"
 # What the last server left.
 RUN_FILE = "run.json"
+# There while files are moved into their places.
+UNFINISHED = "restore.unfinished"
 
 
 class FolderUnusable(CloudError):
@@ -24,14 +27,18 @@ class FolderUnusable(CloudError):
 
 
 @contextmanager
-def looking_into(file: Path) -> Iterator[sqlite3.Connection]:
+def looking_into(file: Path, *, immutable: bool = False) -> Iterator[sqlite3.Connection]:
     """A connection to a database that exists.
+
+    Args:
+        immutable: Nobody writes to it, and nothing is to be left beside it.
 
     Raises:
         FolderUnusable: It is damaged, or can't be read.
     """
+    how = "immutable=1" if immutable else "mode=rw"
     try:
-        db = sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=10, isolation_level=None)
+        db = sqlite3.connect(f"file:{quote(str(file))}?{how}", uri=True, timeout=10, isolation_level=None)
         try:
             yield db
         finally:
@@ -84,6 +91,6 @@ def facts_of(state: sqlite3.Connection) -> dict[str, str]:
 
 
 __all__ = [
-    "EC_FILE", "KEYS", "KEY_FILE", "LOG", "RSA_FILE", "RUN_FILE", "STATE", "FolderUnusable", "facts_of", "has_table",
-    "known_of", "looking_into", "newest_of", "unusable",
+    "EC_FILE", "KEYS", "KEY_FILE", "LOG", "RSA_FILE", "RUN_FILE", "STATE", "UNFINISHED", "FolderUnusable", "facts_of",
+    "has_table", "known_of", "looking_into", "newest_of", "unusable",
 ]  # fmt: skip

@@ -24,6 +24,10 @@ on conflict (owner) do update set bytes = bytes + excluded.bytes
 """
 
 
+# A hole that begins where another ends is told as one.
+EXTENDED = "update hole set last = ?, lost = max(lost, ?) where last = ?"
+
+
 class LogTooNew(CloudError):
     """The file was written by a newer version of Wirechamber; install that version."""
 
@@ -91,7 +95,7 @@ def jump(db: sqlite3.Connection, by: int, *, lost: bool, beyond: int = 0) -> int
     newest: int = max(counted, last or 0)
     lost = lost or beyond > newest
     upto = max(newest, beyond) + (by or (SKIP if beyond > newest else 0))
-    if upto > newest:
+    if upto > newest and not db.execute(EXTENDED, (upto, lost, newest)).rowcount:
         db.execute("insert into hole values (?, ?, ?)", (newest + 1, upto, lost))
     db.execute("update state set newest = ?", (upto,))
     return upto
