@@ -29,3 +29,14 @@ def test_what_a_setting_allows_is_permitted_in_every_form_and_nothing_beside_it(
     assert guard.permits("fd00::1")
     assert not guard.permits("10.0.0.1")
     assert not guard.permits("::1")
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "::ffff:169.254.169.254", "fd20:ce::254", "64:ff9b::a9fe:a9fe", "100.100.100.200"]
+)
+def test_a_metadata_service_is_for_who_asks_as_the_machine_only_whatever_is_allowed(address: str) -> None:
+    guard = Guard(["0.0.0.0/0", "::/0"])
+    assert guard.permits("169.254.1.1")
+    assert not guard.permits(address)
+    assert guard.permits(address, True)
+    assert not Guard([]).permits(address, True)

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from wirechamber.cli.folder import Folder, in_folder
 from wirechamber.cli.output import Exit, done, fail, show_json, show_table
+from wirechamber.model.accounts import PERMISSIONS, User
 from wirechamber.model.times import iso
 
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder [env: WIRECHAMBER_DATA]")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")]
 Name = Annotated[str, typer.Argument(help="Any text without blanks, such as an e-mail address.")]
+Permission = Annotated[str, typer.Argument(help="One of: " + "; ".join(f"{k}, {v}" for k, v in PERMISSIONS.items()))]
 
 
 def app() -> typer.Typer:
     """The group of commands."""
-    group = typer.Typer(help="Users: create, list, change the password, delete.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Users: create, list, change the password, grant what only you may, delete.", no_args_is_help=True
+    )
     group.command("create")(create)
     group.command("list")(listed)
     group.command("password")(password)
+    group.command("grant")(grant)
+    group.command("revoke")(revoke)
     group.command("delete")(delete)
     return group
 
@@ -48,10 +54,10 @@ def listed(data: Data = None, json: Json = False) -> None:
     async def work(folder: Folder) -> None:
         users = await folder.store.users.all()
         if json:
-            show_json([{"id": user.id, "name": user.name, "created_at": iso(user.created_at)} for user in users])
+            show_json([_shown(user) for user in users])
         else:
-            rows = [(user.name, user.id, iso(user.created_at)) for user in users]
-            show_table(("NAME", "ID", "CREATED"), rows, empty="there are no users yet")
+            rows = [(user.name, user.id, iso(user.created_at), " ".join(user.permissions)) for user in users]
+            show_table(("NAME", "ID", "CREATED", "GRANTED"), rows, empty="there are no users yet")
 
     in_folder(work, data=data)
 
@@ -63,6 +69,26 @@ def password(name: Name, password_stdin: FromStdin = False, data: Data = None, j
     async def work(folder: Folder) -> None:
         await folder.access.set_password(await folder.access.named(name), secret)
         done(f"the password of {name} was changed; its tokens have ended", json, name=name)
+
+    in_folder(work, data=data)
+
+
+def grant(name: Name, permission: Permission, data: Data = None, json: Json = False) -> None:
+    """Grant a user what nobody has by default, such as google-identity."""
+
+    async def work(folder: Folder) -> None:
+        await folder.access.grant(await folder.access.named(name), permission)
+        done(f"{name} has {permission}: {PERMISSIONS[permission]}", json, name=name, permission=permission)
+
+    in_folder(work, data=data)
+
+
+def revoke(name: Name, permission: Permission, data: Data = None, json: Json = False) -> None:
+    """Take back what was granted; integrations that need it pause at their next event."""
+
+    async def work(folder: Folder) -> None:
+        await folder.access.withdraw(await folder.access.named(name), permission)
+        done(f"{name} does not have {permission} any more", json, name=name, permission=permission)
 
     in_folder(work, data=data)
 
@@ -84,6 +110,11 @@ def delete(
         done(f"user {name} was deleted", json, id=user.id, name=user.name)
 
     in_folder(work, data=data)
+
+
+def _shown(user: User) -> dict[str, Any]:
+    shown = {"id": user.id, "name": user.name, "created_at": iso(user.created_at)}
+    return shown | {"permissions": list(user.permissions)}
 
 
 def _password(from_stdin: bool) -> str:

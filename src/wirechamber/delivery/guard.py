@@ -27,6 +27,17 @@ _SPECIAL = tuple(
     )
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+# Where clouds tell a machine who it is, and give whoever asks on it a token for that.
+_METADATA = frozenset(
+    ipaddress.ip_address(address)
+    for address in (
+        "169.254.169.254",  # Google, Microsoft, Amazon and others
+        "fd20:ce::254",  # Google
+        "fd00:ec2::254",  # Amazon
+        "169.254.170.2",  # Amazon, containers
+        "100.100.100.200",  # Alibaba
+    )
+)
 _CACHED = 4096
 
 
@@ -41,14 +52,21 @@ class Guard:
         self._allow = tuple(ipaddress.ip_network(network, strict=False) for network in allow)
         self.permits = lru_cache(_CACHED)(self._permits)
 
-    def _permits(self, address: str) -> bool:
-        """Whether a connection to this address may be opened; text that is no address is not permitted."""
+    def _permits(self, address: str, as_machine: bool = False) -> bool:
+        """Whether a connection to this address may be opened; text that is no address is not permitted.
+
+        Args:
+            as_machine: It is to ask for the identity of the machine. Nothing else gets to a metadata service: what is
+                allowed there for the operator's sake would be a token for whoever has a webhook.
+        """
         try:
             # A zone (fe80::1%eth0) does not change what the address is.
             seen = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
             return False
         real = _unwrapped(seen)
+        if real in _METADATA and not as_machine:
+            return False
         if any(each in network for each in (seen, real) for network in self._allow if network.version == each.version):
             return True
         return _is_public(real)

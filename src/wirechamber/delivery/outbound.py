@@ -91,8 +91,8 @@ class _Flight:
 
     __slots__ = (
         "again", "asked_certificate", "body", "cut", "done", "forbidden", "handle", "head_ended", "header_bytes",
-        "headers", "length", "opened", "request", "set_direct", "set_headers", "set_lifetime", "set_shape",
-        "set_traced", "set_url", "shared", "started", "started_at", "stream",
+        "headers", "length", "opened", "request", "set_alone", "set_direct", "set_headers", "set_lifetime",
+        "set_shape", "set_traced", "set_url", "shared", "started", "started_at", "stream",
     )  # fmt: skip
 
     def __init__(self, handle: pycurl.Curl) -> None:
@@ -102,6 +102,7 @@ class _Flight:
         self.set_headers: tuple[tuple[str, str], ...] | None = None
         self.set_shape: tuple[str, bool, bool] | None = None
         self.set_direct: bool | None = None
+        self.set_alone = False
         self.set_lifetime = 0
         self.set_traced = False
 
@@ -391,6 +392,10 @@ class Outbound:
             flight.set_shape = shape
         if request.body is not None:
             set_option(pycurl.POSTFIELDS, request.body)
+        if request.as_machine != flight.set_alone:
+            # The guard looks at connections as they are opened: nobody else's request may find this one open.
+            set_option(pycurl.FORBID_REUSE, int(request.as_machine))
+            flight.set_alone = request.as_machine
         if self._proxied is not None:
             direct = goes_direct(request.url)
             if direct != flight.set_direct:
@@ -412,7 +417,7 @@ class Outbound:
         host = target[0] if isinstance(target, tuple) else ""
         if isinstance(host, bytes):
             host = host.decode()
-        if family not in (socket.AF_INET, socket.AF_INET6) or not self._guard.permits(host):
+        if family not in (socket.AF_INET, socket.AF_INET6) or not self._guard.permits(host, flight.request.as_machine):
             flight.forbidden = host or "a local socket"
             return pycurl.SOCKET_BAD
         return _LentSocket(family, kind, protocol)

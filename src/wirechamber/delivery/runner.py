@@ -18,7 +18,9 @@ from wirechamber.integrations.base import (
     About,
     Allow,
     Call,
+    Compute,
     DeviceInfo,
+    Granted,
     Outcome,
     Plan,
     Recall,
@@ -29,6 +31,7 @@ from wirechamber.integrations.base import (
 )
 from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks
+from wirechamber.services.beside import computed
 from wirechamber.store.base import Store
 
 _log = structlog.get_logger("wirechamber.delivery")
@@ -93,6 +96,9 @@ class Runner:
         self._devices_of = -1
         self._devices_until = 0.0
         self._clock = clock
+        # What owners of integrations were granted, as of a revision of the store.
+        self._granted: dict[str, frozenset[str]] = {}
+        self._granted_of = -1
         self._values: dict[tuple[str, str], Any] = {}
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
@@ -170,9 +176,25 @@ class Runner:
             case About(device):
                 if self._store.revision() == self._devices_of and self._clock.monotonic() < self._devices_until:
                     return self._devices.get(device, _NOT_AT_HAND)
+            case Granted(permission):
+                if self._store.revision() == self._granted_of and run.integration in self._granted:
+                    return permission in self._granted[run.integration]
             case Allow(key):
                 return self._allow((run.integration, key), step)
         return _NOT_AT_HAND
+
+    async def _may(self, integration: str, permission: str) -> bool:
+        """Whether the operator granted this to the owner of an integration."""
+        revision = self._store.revision()
+        if revision != self._granted_of or len(self._granted) >= MAX_KEPT_VALUES:
+            self._granted.clear()
+            self._granted_of = revision
+        record = await self._store.integrations.get(integration)
+        user = None if record is None else await self._store.users.get(record.owner)
+        granted = frozenset(() if user is None else user.permissions)
+        if revision == self._granted_of:
+            self._granted[integration] = granted
+        return permission in granted
 
     async def _about(self, device_id: str) -> DeviceInfo | None:
         revision = self._store.revision()
@@ -254,6 +276,10 @@ class Runner:
                 reply = self._values[run.integration, step.key]
             elif isinstance(step, About):
                 reply = await self._about(step.device)
+            elif isinstance(step, Granted):
+                reply = await self._may(run.integration, step.permission)
+            elif isinstance(step, Compute):
+                reply = await computed(step.work)
             else:
                 reply = await self._token(run, step)
         except TokenRefused as refused:
@@ -330,8 +356,10 @@ class Runner:
                 reply = exchange.reply
             elif isinstance(step, Recall):
                 reply = await self._deliveries.recall(run.integration, step.key)
+            elif isinstance(step, Compute):
+                reply = await computed(step.work)
             else:
-                raise TokenRefused(Refused("a token's plan may only call and recall"))
+                raise TokenRefused(Refused("a token's plan may only call, recall and compute"))
         raise TokenRefused(Refused(f"the token's plan took more than {MAX_STEPS} steps"))
 
 

@@ -58,6 +58,8 @@ class Request(Struct, frozen=True):
             back, plain or encoded, if they have `MIN_ECHOED` characters.
         hidden: The places of the request where they stand: `headers.Authorization`, `query.key`. What stands there is
             never shown, however short it is.
+        as_machine: It asks a cloud's metadata service for the identity of the machine that the server runs on. No other
+            request gets there, whatever the operator allows.
         parts: Of a request for several events: what of the body is about each, in the order of the plan's events; the
             record of each event's attempt then shows its own part.
     """
@@ -70,6 +72,7 @@ class Request(Struct, frozen=True):
     secrets: tuple[str, ...] = ()
     parts: tuple[bytes, ...] = ()
     hidden: tuple[str, ...] = ()
+    as_machine: bool = False
 
 
 class Response(Struct, frozen=True):
@@ -116,8 +119,9 @@ class Call(Struct, frozen=True):
 class Token(Struct, frozen=True):
     """Give me a token: cached under `key`, made by `plan` when there is none, once for all who wait.
 
-    `plan` is a generator of steps that returns `(token, lifetime in seconds)`, or an outcome when there can be no
-    token: every plan that waits for it ends with that. The reply is the token's text.
+    `plan` is a generator of calls, recalls and computations (nothing of them is recorded but the hosts, and how calls
+    ended) that returns `(token, lifetime in seconds)`, or an outcome when there can be no token: every plan that waits
+    for it ends with that. The reply is the token's text.
 
     Attributes:
         instead_of: A token that the target has refused: it is not given again, a new one is made.
@@ -174,7 +178,26 @@ class Allow(Struct, frozen=True):
     burst: int
 
 
-Step = Call | Token | Recall | Remember | About | Allow
+class Granted(Struct, frozen=True):
+    """May the integration's owner do this, which only the operator can permit? The reply is a boolean.
+
+    Attributes:
+        permission: One of `model.accounts.PERMISSIONS`.
+    """
+
+    permission: str
+
+
+class Compute(Struct, frozen=True):
+    """Compute this beside the event loop, since it takes longer than others may wait: work with private keys.
+
+    The reply is what it returns.
+    """
+
+    work: Callable[[], Any]
+
+
+Step = Call | Token | Recall | Remember | About | Allow | Granted | Compute
 Reply = Any
 
 # --- outcomes ---
@@ -352,6 +375,20 @@ class Integration(ABC, Generic[Config, Prepared]):
             InvalidConfig: Names the field and what is allowed.
         """
         return self.declaration.read(settings, secrets)
+
+    def destination(self, config: Config) -> object:
+        """Where the secrets of a configuration go, to be compared: a mask keeps them while this stays the same.
+
+        By default: scheme, host and port of every field that is a URL, and the fields declared to be endpoints.
+        """
+        return self.declaration.destination(config)
+
+    def permission(self, config: Config) -> str | None:
+        """What the operator must have granted the owner of such an integration: one of `model.accounts.PERMISSIONS`.
+
+        Asked when it is saved. That may be long ago when an event comes, so its plan asks, too (`Granted`).
+        """
+        return None
 
     @abstractmethod
     def prepare(self, config: Config) -> Prepared:

@@ -43,6 +43,7 @@ def setting(
     parse: Callable[[Any], str] | None = None,
     least: int | None = None,
     most: int | None = None,
+    endpoint: bool = False,
 ) -> Meta:
     """What a field means and may hold.
 
@@ -54,8 +55,9 @@ def setting(
         allowed: What `pattern` or `parse` demands, in words that complete "must be …".
         parse: Makes the canonical text of whatever was sent, also of an object; raises ValueError with what is wrong.
         least, most: Bounds of a number.
+        endpoint: It says where requests go (a URL says so by itself): when it changes, secrets must be sent again.
     """
-    extra = {"spellings": spellings, "pattern": pattern, "allowed": allowed, "parse": parse}
+    extra = {"spellings": spellings, "pattern": pattern, "allowed": allowed, "parse": parse, "endpoint": endpoint}
     bounds: dict[str, Any] = {"ge": least, "le": most, "pattern": None if pattern is None else f"^(?:{pattern})$"}
     given = {name: value for name, value in bounds.items() if value is not None}
     return Meta(description=help, examples=None if example is None else [example], extra=extra, **given)
@@ -88,6 +90,7 @@ class Field(Struct, frozen=True, kw_only=True):
     parse: Callable[[Any], str] | None = None
     least: float | None = None
     most: float | None = None
+    endpoint: bool = False
 
     @property
     def flag(self) -> str:
@@ -250,6 +253,15 @@ class Declaration(Generic[Config]):
         warnings = tuple(f"{name}: is not known; it is stored and does nothing" for name in rest)
         return Reading(config, shown | rest, secrets, warnings)
 
+    def destination(self, config: Config) -> object:
+        """Where the secrets of a configuration go, by its endpoints and URLs."""
+        found = []
+        for each in self.fields:
+            value = getattr(config, each.attribute)
+            if not each.secret and isinstance(value, str) and (each.endpoint or "://" in value):
+                found.append((each.name, fields.origin(value) if "://" in value else value.lower()))
+        return found
+
     def schema(self) -> dict[str, Any]:
         """The JSON Schema (2020-12) of what `POST /v1/integrations` takes for this kind."""
         _, components = msgspec.json.schema_components([self.record], ref_template="#/$defs/{name}")
@@ -314,6 +326,7 @@ def _field(declared: Any, hint: Any) -> Field:
         pattern=extra.get("pattern"),
         allowed=extra.get("allowed"),
         parse=extra.get("parse"),
+        endpoint=bool(extra.get("endpoint")),
         least=last.ge,
         most=last.le,
     )

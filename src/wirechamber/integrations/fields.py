@@ -5,8 +5,10 @@ An empty text counts as absent everywhere: console exports are full of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +20,7 @@ from wirechamber.model.names import MAX_PREFIX
 MAX_LABEL = 256
 # Headers, parameters and form fields, each.
 MAX_FIELDS = 256
+_PORTS = {"http": 80, "https": 443}
 _TRUE = frozenset(("true", "1", "yes", "on"))
 _FALSE = frozenset(("false", "0", "no", "off"))
 
@@ -143,6 +146,19 @@ def texts(settings: dict[str, Any], name: str) -> dict[str, str] | None:
     if len(value) > MAX_FIELDS:
         raise InvalidConfig(name, f"may have at most {MAX_FIELDS} entries, not {len(value)}")
     return {key: _scalar(f"{name}.{key}", item) for key, item in value.items()}
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL. Of one whose host, or what goes before it, is a template: the whole text."""
+    authority = re.match(r"[^/?#]*//[^/?#]*", url)
+    if authority is None or "{{" in authority[0]:
+        return url
+    try:
+        parts = urlsplit(authority[0])
+        port = parts.port or _PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return url
+    return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
 def kind_of(value: Any) -> str:

@@ -8,6 +8,10 @@ from msgspec import Struct, field
 
 # The scope of a token that may do all that its user may.
 ALL_SCOPES = "*"
+# The right to let integrations act as the server does at Google: its key, or its machine's identity.
+GOOGLE_IDENTITY = "google-identity"
+# What only the operator grants, and nobody has unless it was.
+PERMISSIONS = {GOOGLE_IDENTITY: "integrations without credentials act with the server's own identity at Google"}
 
 
 class User(Struct, frozen=True, kw_only=True):
@@ -16,6 +20,7 @@ class User(Struct, frozen=True, kw_only=True):
     Attributes:
         name: What they log in with; any text without blanks, compared without regard to case.
         password: The argon2 hash.
+        permissions: What the operator granted, of `PERMISSIONS`.
     """
 
     id: str
@@ -23,6 +28,7 @@ class User(Struct, frozen=True, kw_only=True):
     password: str
     created_at: int
     account_info: dict[str, Any] = field(default_factory=dict)
+    permissions: tuple[str, ...] = ()
 
 
 class Token(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from wirechamber.clock import Clock
 from wirechamber.errors import BadInput, CloudError, Conflict, Forbidden, InvalidToken, NotFound
-from wirechamber.model.accounts import ALL_SCOPES, Token, User
+from wirechamber.model.accounts import ALL_SCOPES, PERMISSIONS, Token, User
 from wirechamber.model.ids import new_id
 from wirechamber.model.times import DAY_MS
 from wirechamber.services.logins import Logins
@@ -133,6 +133,19 @@ class Access:
         if found is None:
             raise NotFound(f"there is no user named {name}")
         return found
+
+    async def grant(self, user: User, permission: str) -> User:
+        """Grants what only the operator may. Raises BadInput for what there is not."""
+        return await self._permit(user, set(user.permissions) | {_permission(permission)})
+
+    async def withdraw(self, user: User, permission: str) -> User:
+        """Takes it back. Raises BadInput for what there is not."""
+        return await self._permit(user, set(user.permissions) - {_permission(permission)})
+
+    async def _permit(self, user: User, permissions: set[str]) -> User:
+        changed = structs.replace(user, permissions=tuple(sorted(permissions)))
+        await self._store.users.update(changed)
+        return changed
 
     @staticmethod
     def check_password(password: str) -> None:
@@ -297,6 +310,12 @@ def _object(scope: str) -> str:
 
 def _is_family(scope: str) -> bool:
     return scope.endswith(":*") and any(known.startswith(scope[:-1]) for known in SCOPES)
+
+
+def _permission(name: str) -> str:
+    if name not in PERMISSIONS:
+        raise BadInput(f"there is no permission {name[:40]!r}; there are: {', '.join(PERMISSIONS)}")
+    return name
 
 
 def _check_user_name(name: str) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import structs
 
 from wirechamber.clock import Clock
-from wirechamber.errors import BadInput, NotFound, TooMany
+from wirechamber.errors import BadInput, Forbidden, NotFound, TooMany
 from wirechamber.eventlog.base import EventLog
-from wirechamber.integrations.base import Integration, InvalidConfig
+from wirechamber.integrations.base import MASK, Integration, InvalidConfig, Reading
 from wirechamber.integrations.fields import Common, common
 from wirechamber.integrations.registry import Registry, missing_kind
+from wirechamber.model.accounts import PERMISSIONS
 from wirechamber.model.deliveries import Attempt, DayCount
 from wirechamber.model.events import BY_API, Event
 from wirechamber.model.ids import new_id
 from wirechamber.model.integrations import IntegrationRecord
 from wirechamber.model.names import DEFAULT_TTL, check_name
 from wirechamber.model.times import DAY_MS, day, iso
+from wirechamber.services.beside import computed
 from wirechamber.settings import Settings
 from wirechamber.store.base import AttemptFilter, Store
 
@@ -31,6 +35,8 @@ MAX_LOGS = 100
 COUNTER_DAYS = 30
 DEFAULT_KIND = "Webhook"
 MAX_DEPTH = 64
+# Texts, numbers, lists and objects of one configuration.
+MAX_VALUES = 20_000
 # Samples of one owner under way: they go around the lanes, so that somebody who looks does not wait behind a backlog.
 TESTS_AT_A_TIME = 4
 
@@ -58,6 +64,7 @@ class Integrations:
         self._settings = settings
         self._delivery = delivery
         self._testing: Counter[str] = Counter()
+        self._saving: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, owner: str, sent: Mapping[str, Any], kind: str | None = None) -> dict[str, Any]:
         """Makes an integration; returns it as shown, with `warnings`.
@@ -85,7 +92,7 @@ class Integrations:
             created_at=now,
             updated_at=now,
         )
-        record, warnings = self._configure(record, shared)
+        record, warnings = await self._configure(record, shared)
         record = structs.replace(record, since=await self._log.newest())
         await self._store.integrations.add(record)
         return self.view(record) | {"warnings": warnings}
@@ -99,7 +106,7 @@ class Integrations:
         shared = self._read_common(sent, self._registry.get(record.kind))
         if shared.kind is not None and self._registry.named(shared.kind).kind != record.kind:
             raise InvalidConfig("integration_type", f"can't be changed: it is {record.kind}")
-        changed, warnings = self._configure(record, shared)
+        changed, warnings = await self._configure(record, shared)
         # While it was active it keeps its place: events that are accepted and wait for dispatch go to what it is now.
         since = record.since if record.active else await self._log.newest()
         changed = structs.replace(changed, updated_at=self._clock.now(), since=since, paused=None)
@@ -228,19 +235,26 @@ class Integrations:
         }
 
     def _read_common(self, sent: Mapping[str, Any], kind: Integration[Any, Any] | None) -> Common:
-        if _depth(sent) > MAX_DEPTH:
-            raise BadInput(f"the configuration is nested more than {MAX_DEPTH} deep")
+        _check_shape(sent)
         if len(msgspec.json.encode(sent)) > MAX_SETTINGS_BYTES:
             raise BadInput(f"the configuration is larger than {MAX_SETTINGS_BYTES} bytes")
         return common(sent, None if kind is None else kind.declaration.event)
 
-    def _configure(self, record: IntegrationRecord, shared: Common) -> tuple[IntegrationRecord, list[str]]:
+    async def _configure(self, record: IntegrationRecord, shared: Common) -> tuple[IntegrationRecord, list[str]]:
         kind = self._registry.get(record.kind)
         if kind is None:
             raise BadInput(f"the kind {record.kind} is not known here any more: its package was removed")
-        reading = kind.read(shared.rest, record.secrets)
-        # Compiles every template: a malformed one is refused here, not at the first event.
-        kind.prepare(reading.config)
+        # Keys and templates take their time, and whoever saves much waits for himself.
+        async with self._saving.setdefault(record.owner, asyncio.Lock()):
+            reading = await computed(lambda: _read(kind, shared, record))
+        needed = kind.permission(reading.config)
+        if needed is not None:
+            user = await self._store.users.get(record.owner)
+            if user is None or needed not in user.permissions:
+                raise Forbidden(
+                    f"such an integration needs the permission {needed} ({PERMISSIONS.get(needed, 'unknown here')}), "
+                    f"which only the operator grants: `wirechamber user grant NAME {needed}`; or give credentials"
+                )
         configured = structs.replace(
             record,
             event=shared.event,
@@ -251,6 +265,35 @@ class Integrations:
             secrets=reading.secrets,
         )
         return configured, list(reading.warnings)
+
+
+def _read(kind: Integration[Any, Any], shared: Common, record: IntegrationRecord) -> Reading[Any]:
+    """What was sent, with the stored secrets where it has masks, if they may stay.
+
+    They may while everything goes where it went: else whoever may edit an integration, and not see its secrets, would
+    have them sent to himself.
+    """
+    reading = kind.read(shared.rest, record.secrets)
+    # Compiles every template: a malformed one is refused here, not at the first event.
+    kind.prepare(reading.config)
+    if record.secrets and kind.destination(reading.config) != _destination(kind, record):
+        try:
+            kind.read(shared.rest, {})
+        except InvalidConfig as problem:
+            raise InvalidConfig(
+                problem.field,
+                f"is {MASK}, which keeps the stored value only while scheme, host and port of the target stay the "
+                "same; send the value itself",
+            ) from None
+    return reading
+
+
+def _destination(kind: Integration[Any, Any], record: IntegrationRecord) -> object:
+    try:
+        return kind.destination(kind.read(record.settings, record.secrets).config)
+    except InvalidConfig:
+        # Saved when something else was allowed: nobody knows where it went.
+        return None
 
 
 def attempt_view(attempt: Attempt) -> dict[str, Any]:
@@ -292,11 +335,19 @@ def _counter(count: DayCount) -> dict[str, Any]:
     }
 
 
-def _depth(value: Any, deep: int = 0) -> int:
-    if deep > MAX_DEPTH:
-        return deep
-    if isinstance(value, Mapping):
-        return max((_depth(item, deep + 1) for item in value.values()), default=deep)
-    if isinstance(value, list):
-        return max((_depth(item, deep + 1) for item in value), default=deep)
-    return deep
+def _check_shape(sent: Mapping[str, Any]) -> None:
+    """Raises BadInput when it is nested too deeply or holds too much: all of it is walked through more than once."""
+    left = MAX_VALUES
+    level: list[Any] = [sent]
+    for _ in range(MAX_DEPTH + 1):
+        within: list[Any] = []
+        for each in level:
+            items = each.values() if isinstance(each, Mapping) else each
+            left -= len(each)
+            if left < 0:
+                raise BadInput(f"the configuration holds more than {MAX_VALUES} values")
+            within += [item for item in items if isinstance(item, Mapping | list)]
+        if not within:
+            return
+        level = within
+    raise BadInput(f"the configuration is nested more than {MAX_DEPTH} deep")

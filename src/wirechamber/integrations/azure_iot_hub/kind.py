@@ -81,6 +81,7 @@ class AzureIotHubConfig(Struct, frozen=True, kw_only=True):
             pattern=r"[A-Za-z0-9](?:[A-Za-z0-9-]{1,48}[A-Za-z0-9])(?:\.azure-devices\.(?:net|us|cn))?",
             allowed="the hub's name (3 to 50 letters, digits and hyphens) or its host name that ends in "
             ".azure-devices.net, .azure-devices.us or .azure-devices.cn",
+            endpoint=True,
         ),
     ]
     policy_name: Annotated[

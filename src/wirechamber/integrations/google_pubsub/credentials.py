@@ -6,6 +6,7 @@ Only what is needed of a key file is kept. Its `token_uri` is not: it is an addr
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -13,11 +14,21 @@ from urllib.parse import urlencode
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 from msgspec import Struct
 
 from wirechamber.integrations.answers import clock_apart, clock_words, retry_after
-from wirechamber.integrations.base import Call, Context, InvalidConfig, Misconfigured, NoResponse, Request, TryLater
+from wirechamber.integrations.base import (
+    Call,
+    Compute,
+    Context,
+    InvalidConfig,
+    Misconfigured,
+    NoResponse,
+    Request,
+    TryLater,
+)
+from wirechamber.model.keysize import TooLong, plain_der
 
 AUDIENCE = "https://pubsub.googleapis.com/"
 # What Google's own library puts there, whatever the key file says.
@@ -32,6 +43,10 @@ METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/service-
 MAX_WHY = 300
 # Google takes no statement from the future; a refusal while the clocks differ by so much is told as the clock's.
 CLOCK_APART_S = 60.0
+# A key's file has 2,400 characters; more is not even read as JSON.
+MAX_FILE = 16_384
+# Keys that were read: reading one of 4,096 bits takes a quarter of a second.
+KEYS_KEPT = 256
 
 Making = Generator[Any, Any, Any]
 
@@ -62,10 +77,39 @@ class Identity(Protocol):
 def key_text(value: Any) -> str:
     """The canonical text of a service account's key, from its file's text or the object in it.
 
+    Takes up to a quarter of a second: it reads the key, which proves that it is one.
+
     Raises:
         ValueError: It is none.
     """
+    account = _account(value)
+    private_key(account.private_key)
+    return msgspec.json.encode(account).decode()
+
+
+@lru_cache(KEYS_KEPT)
+def private_key(text: str) -> RSAPrivateKey:
+    """The key of a service account from its PEM; each is read once. Takes up to a quarter of a second.
+
+    Raises:
+        ValueError: It is none, or longer than 4,096 bits.
+    """
+    try:
+        key = load_der_private_key(plain_der(text.encode()), None)
+    except TooLong as problem:
+        raise ValueError(f"its private_key is too long: {problem}") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("its private_key can't be read; copy the file as it was downloaded") from None
+    if not isinstance(key, RSAPrivateKey):
+        raise ValueError("its private_key must be an RSA key")
+    return key
+
+
+def _account(value: Any) -> ServiceAccount:
+    """The account in a key's file, its key not looked at."""
     if isinstance(value, str):
+        if len(value) > MAX_FILE:
+            raise ValueError(f"may have at most {MAX_FILE} characters, not {len(value)}")
         try:
             value = msgspec.json.decode(value)
         except (msgspec.DecodeError, RecursionError):
@@ -73,16 +117,9 @@ def key_text(value: Any) -> str:
     if isinstance(value, dict) and value.get("type", "service_account") != "service_account":
         raise ValueError(f"must be a service account's key; the type of this one is {str(value['type'])[:40]!r}")
     try:
-        account = msgspec.convert(value, ServiceAccount)
+        return msgspec.convert(value, ServiceAccount)
     except msgspec.ValidationError as problem:
         raise ValueError(f"must be the whole JSON file of a service account's key: {problem}") from None
-    try:
-        key = load_pem_private_key(account.private_key.encode(), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("its private_key can't be read; copy the file as it was downloaded") from None
-    if not isinstance(key, RSAPrivateKey):
-        raise ValueError("its private_key must be an RSA key")
-    return msgspec.json.encode(account).decode()
 
 
 class KeyIdentity:
@@ -95,34 +132,38 @@ class KeyIdentity:
     """
 
     def __init__(self, text: str, token_url: str) -> None:
-        # A third of a second to import, and an extra that not every installation has.
-        from google.auth import crypt
-
-        account = msgspec.json.decode(text, type=ServiceAccount)
-        self.who = account.client_email
+        self._account = _account(text)
+        self.who = self._account.client_email
         self._token_url = token_url
-        # The library's types stop here.
-        from_string: Any = crypt.RSASigner.from_string
-        self._signer = from_string(account.private_key, account.private_key_id or None)
 
     def token(self, context: Context) -> Making:
         """Signs a statement; exchanges it, if there is a place for that."""
         now = context.now // 1000 - BACKDATED_S
         claims: dict[str, Any] = {"iss": self.who, "iat": now, "exp": now + LIFE_S}
         if not self._token_url:
-            yield from ()
-            return self._sign(claims | {"sub": self.who, "aud": AUDIENCE}), LIFE_S - BACKDATED_S
-        assertion = self._sign(claims | {"scope": SCOPE, "aud": TOKEN_AUDIENCE})
+            signed = yield Compute(lambda: self._signed(claims | {"sub": self.who, "aud": AUDIENCE}))
+            return signed if isinstance(signed, Misconfigured) else (signed, LIFE_S - BACKDATED_S)
+        assertion = yield Compute(lambda: self._signed(claims | {"scope": SCOPE, "aud": TOKEN_AUDIENCE}))
+        if isinstance(assertion, Misconfigured):
+            return assertion
         form = urlencode({"grant_type": GRANT, "assertion": assertion}).encode()
         headers = (("Content-Type", "application/x-www-form-urlencoded"), ("User-Agent", context.user_agent))
         reply = yield Call(Request("POST", self._token_url, headers, form, secrets=_secrets(assertion)))
         return _granted(reply, f"the service account {self.who}", context)
 
-    def _sign(self, claims: dict[str, Any]) -> str:
-        from google.auth import jwt
+    def _signed(self, claims: dict[str, Any]) -> str | Misconfigured:
+        # A third of a second to import, and an extra that not every installation has.
+        from google.auth import crypt, jwt
 
+        try:
+            key = private_key(self._account.private_key)
+        except ValueError as problem:
+            # One that was saved when longer ones were taken, or the operator's own.
+            return Misconfigured(f"credentials: {problem}")
+        # The library's types stop here.
+        signer: Any = crypt.RSASigner
         encode: Any = jwt.encode
-        return str(encode(self._signer, claims).decode())
+        return str(encode(signer(key, self._account.private_key_id or None), claims).decode())
 
 
 class MachineIdentity:
@@ -133,7 +174,7 @@ class MachineIdentity:
     def token(self, context: Context) -> Making:
         """Asks the metadata server."""
         headers = (("Metadata-Flavor", "Google"), ("User-Agent", context.user_agent))
-        reply = yield Call(Request("GET", METADATA, headers))
+        reply = yield Call(Request("GET", METADATA, headers, as_machine=True))
         if isinstance(reply, NoResponse):
             return Misconfigured(
                 "credentials: none are given and this machine has no identity at Google "
@@ -154,7 +195,7 @@ def ambient(file: str, token_url: str) -> Identity:
     if not file:
         return MachineIdentity()
     try:
-        return KeyIdentity(key_text(Path(file).read_text()), token_url)
+        return KeyIdentity(Path(file).read_text(), token_url)
     except (OSError, ValueError) as problem:
         raise InvalidConfig("credentials", f"none are given, and the server's own can't be used: {problem}") from None
 

@@ -17,6 +17,7 @@ from wirechamber.integrations.base import (
     Call,
     Context,
     Delivered,
+    Granted,
     Integration,
     Misconfigured,
     Needs,
@@ -32,6 +33,7 @@ from wirechamber.integrations.base import (
 from wirechamber.integrations.declaration import Declaration, Secret, setting
 from wirechamber.integrations.google import Problem, problem_in, wait_asked
 from wirechamber.integrations.google_pubsub.credentials import CLOCK_APART_S, Identity, KeyIdentity, ambient, key_text
+from wirechamber.model.accounts import GOOGLE_IDENTITY
 from wirechamber.model.events import Event
 from wirechamber.model.times import iso
 
@@ -45,6 +47,10 @@ BATCH = Batch(events=500, bytes=4_000_000, plans=4)
 # Calls that one plan may make to find the messages which spoil the others'; each may need two steps.
 MAX_CALLS = 20
 THROTTLED_S = 10.0
+NOT_GRANTED = (
+    "none are given, and the server's own identity at Google is not yours to use; give a service account's key, or ask "
+    "the operator for `wirechamber user grant NAME google-identity`"
+)
 PROJECT = r"[a-z][a-z0-9.:-]{2,100}[a-z0-9]"
 # 3 to 255 characters, a letter first, not "goog" (Pub/Sub, "Create a topic").
 TOPIC = r"(?!goog)[A-Za-z][A-Za-z0-9\-_.~+%]{2,254}"
@@ -68,7 +74,7 @@ class GoogleCloudPubSubConfig(Struct, frozen=True, kw_only=True):
         Secret | None,
         setting(
             "Key of a service account with the role Pub/Sub Publisher on the topic: the JSON file as text or object. "
-            "When absent, the server's own identity is used, if it has one.",
+            "When absent, the server's own identity is used, if it has one and its operator granted you that.",
             parse=key_text,
             allowed="the JSON of a service account's key",
         ),
@@ -84,12 +90,16 @@ class Publisher:
 
     Attributes:
         identity: Who publishes; None at an emulator, which asks nobody.
+        permission: What its owner must have been granted.
     """
 
-    __slots__ = ("config", "host", "identity", "target", "url")
+    __slots__ = ("config", "host", "identity", "permission", "target", "url")
 
-    def __init__(self, config: GoogleCloudPubSubConfig, base: str, identity: Identity | None) -> None:
+    def __init__(
+        self, config: GoogleCloudPubSubConfig, base: str, identity: Identity | None, permission: str | None
+    ) -> None:
         self.config = config
+        self.permission = permission
         self.identity = identity
         self.url = f"{base}/v1/{quote(config.topic)}:publish"
         self.host, self.target = host_and_port(base)
@@ -116,15 +126,19 @@ class GoogleCloudPubSub(Integration[GoogleCloudPubSubConfig, Publisher]):
         self._emulated = bool(emulator)
         self._ambient_key = ambient_key
 
+    def permission(self, config: GoogleCloudPubSubConfig) -> str | None:
+        """Without a key of its own it acts as the server does."""
+        return GOOGLE_IDENTITY if config.credentials is None and not self._emulated else None
+
     def prepare(self, config: GoogleCloudPubSubConfig) -> Publisher:
-        """Reads the key."""
+        """Whose identity it is."""
         identity: Identity | None = None
         if not self._emulated:
             if config.credentials is None:
                 identity = ambient(self._ambient_key, self._token_url)
             else:
                 identity = KeyIdentity(config.credentials, self._token_url)
-        return Publisher(config, self._url, identity)
+        return Publisher(config, self._url, identity, self.permission(config))
 
     def target(self, event: Event, prepared: Publisher, context: Context) -> str:
         """Google's host."""
@@ -140,6 +154,8 @@ class GoogleCloudPubSub(Integration[GoogleCloudPubSubConfig, Publisher]):
 
     def deliver(self, events: Sequence[Event], prepared: Publisher, context: Context) -> Plan:
         """Publishes all in one call; should Google refuse one of them, in fewer and fewer."""
+        if prepared.permission is not None and not (yield Granted(prepared.permission)):
+            return [Misconfigured(f"credentials: {NOT_GRANTED}")] * len(events)
         outcomes: list[Outcome | None] = [too_much(event) for event in events]
         messages = [message(event, ordering=prepared.config.ordering) for event in events]
         left = [[place for place, outcome in enumerate(outcomes) if outcome is None]]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,6 +21,8 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 SECRET_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie"))
 # Each is looked for in every answer.
 MAX_SECRET_HEADERS = 16
+# What may stand between a tag and a user in a URL.
+_SCHEME_BEHIND_TAG = re.compile(r"\}\}(?:https?)?:?//", re.IGNORECASE)
 _TCHAR = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -178,20 +181,61 @@ def _auth(rest: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _credentials(url: str, auth: tuple[str, str] | None) -> tuple[str, tuple[str, str] | None, list[str]]:
-    """Moves a password out of the URL: there it would be stored and shown readable."""
-    if "@" not in url or "{{" in url.partition("@")[0]:
-        return url, auth, []
-    try:
-        parts = urlsplit(url)
-        username, password, host = parts.username, parts.password, parts.netloc.rpartition("@")[2]
-    except ValueError:
-        raise InvalidConfig("url", "can't be read; check its host and port") from None
-    if username is None:
+    """Moves user and password out of the URL: there they would be stored and shown readable."""
+    found = _users_in(url)
+    if not found:
         return url, auth, []
     if auth is not None:
         raise InvalidConfig("url", "holds a user name although auth is given; give only one of them")
-    plain = urlunsplit((parts.scheme, host, parts.path, parts.query, parts.fragment))
-    return plain, (username, password or ""), ["url: its user name and password were moved to auth"]
+    if len(found) > 1 or any(mark in url for mark in ("{{#", "{{^", "{{=")):
+        # In one of several URLs, or in a part that is sometimes left out, they are not for every request.
+        raise InvalidConfig("url", "holds a password within a template, where it can't be hidden; give it in auth")
+    ((begin, end),) = found
+    username, _, password = url[begin:end].partition(":")
+    if not username:
+        raise InvalidConfig("url", "holds a password whose user name can't be told; give both in auth")
+    plain = url[:begin] + url[end + 1 :]
+    try:
+        urlsplit(plain)
+    except ValueError:
+        raise InvalidConfig("url", "can't be read; check its host and port") from None
+    return plain, (unquote(username), unquote(password)), ["url: its user name and password were moved to auth"]
+
+
+def _users_in(url: str) -> list[tuple[int, int]]:
+    """Where users stand in the URLs of a template, from the first character to the `@` (RFC 3986, section 3.2.1).
+
+    That is behind the scheme; in a URL that begins with tags, also behind those, which may print the scheme, and behind
+    each scheme that follows a tag.
+    """
+    begins = {url.find("//") + 2}
+    if url.startswith("{{"):
+        begins = {found.end() for found in _SCHEME_BEHIND_TAG.finditer(url)}
+        leading = 0
+        while url.startswith("{{", leading):
+            leading = _behind(url, leading)
+            begins.add(leading)
+    found: dict[int, int] = {}
+    at, begin = 0, None
+    while at < len(url):
+        if at in begins:
+            begin = at
+        if url.startswith("{{", at):
+            at = _behind(url, at)
+            continue
+        if url[at] in "/?#":
+            begin = None
+        elif url[at] == "@" and begin is not None:
+            found[begin] = at
+        at += 1
+    return list(found.items())
+
+
+def _behind(url: str, tag: int) -> int:
+    end = url.find("}}", tag)
+    if end < 0:
+        return len(url)
+    return end + 3 if url.startswith("}}}", end) else end + 2
 
 
 def _secret_headers(rest: dict[str, Any]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from wirechamber.integrations.base import (
     Topics,
 )
 from wirechamber.integrations.declaration import Declaration
+from wirechamber.integrations.fields import origin
 from wirechamber.integrations.templates import OutputTooLarge, Room, Template
 from wirechamber.integrations.webhook import config as configuration
 from wirechamber.integrations.webhook.answer import delivered
@@ -40,6 +41,10 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
     def read(self, settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Reading[WebhookConfig]:
         """Validates what the user sent."""
         return configuration.read(settings, secrets)
+
+    def destination(self, config: WebhookConfig) -> object:
+        """Scheme, host and port of the URL."""
+        return origin(config.url)
 
     def prepare(self, config: WebhookConfig) -> Prepared:
         """Compiles every template."""

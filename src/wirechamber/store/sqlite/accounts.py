@@ -22,7 +22,7 @@ class SqliteUsers:
 
     async def add(self, user: User) -> None:
         """Stores a new user."""
-        await self._put("insert into user values (?, ?, ?, ?, ?, ?)", user)
+        await self._put("insert into user values (?, ?, ?, ?, ?, ?, ?)", user)
 
     async def get(self, user_id: str) -> User | None:
         """The user of that id."""
@@ -40,7 +40,8 @@ class SqliteUsers:
     async def update(self, user: User) -> None:
         """Replaces the record."""
         changed = await self._put(
-            "update user set name = ?2, name_key = ?3, password = ?4, created_at = ?5, account_info = ?6 where id = ?1",
+            "update user set name = ?2, name_key = ?3, password = ?4, created_at = ?5, account_info = ?6, "
+            "permissions = ?7 where id = ?1",
             user,
         )
         if not changed:
@@ -60,6 +61,7 @@ class SqliteUsers:
             user.password,
             user.created_at,
             _json.encode(user.account_info).decode(),
+            _json.encode(user.permissions).decode(),
         )
         try:
             return await self._database.write(lambda db: db.execute(query, values).rowcount)
@@ -72,9 +74,14 @@ class SqliteUsers:
 
 
 def _user(row: tuple[Any, ...]) -> User:
-    user_id, name, _, password, created_at, account_info = row
+    user_id, name, _, password, created_at, account_info, permissions = row
     return User(
-        id=user_id, name=name, password=password, created_at=created_at, account_info=_json.decode(account_info)
+        id=user_id,
+        name=name,
+        password=password,
+        created_at=created_at,
+        account_info=_json.decode(account_info),
+        permissions=tuple(_json.decode(permissions)),
     )
 
 
