@@ -13,7 +13,6 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 import structlog
 import uvloop
@@ -24,7 +23,7 @@ from wirechamber.api.parts import Parts
 from wirechamber.api.server import Server, serving
 from wirechamber.api.streams import OPEN, look_after
 from wirechamber.clock import Clock, SystemClock, Timekeeper, boot_id
-from wirechamber.datafolder.check import check, note_closed, note_keys, note_open
+from wirechamber.datafolder.check import check, note_closed, note_keys, note_open, prepare
 from wirechamber.delivery.service import Delivering, delivering
 from wirechamber.descriptors import raise_limit
 from wirechamber.errors import CloudError
@@ -96,12 +95,6 @@ class Cloud:
         self.base_url = settings.base_url or server.base_url
 
 
-def make_folder(folder: Path) -> Path:
-    """The data folder, made with mode 0700 if it is not there yet."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
 @asynccontextmanager
 async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Cloud]:
     """A whole cloud, from its data folder to its open port; everything is stopped and written down on exit.
@@ -110,7 +103,8 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         clock: Instead of this machine's.
     """
     timekeeper = _timekeeper(settings, clock)
-    folder = make_folder(settings.data_folder)
+    folder = settings.data_folder
+    prepare(folder)
     metrics = Metrics()
     kinds = registry(settings)
     tasks = Tasks()

@@ -55,6 +55,20 @@ def _inode(file: Path) -> int | None:
         return None
 
 
+def what_is_wrong(file: Path, problem: sqlite3.Error) -> str:
+    """What is wrong with a database and what to do, in one line."""
+    code = getattr(problem, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return f"the disk is full: {file} can't be written; make room and start again"
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return f"{file} can't be written: {problem}; give the user that the server runs as the right to write to it"
+    if code == sqlite3.SQLITE_IOERR:
+        return f"{file} can't be read or written: {problem}; is the disk full, or failing?"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return f"{file} is damaged: {problem}; bring the folder back with `wirechamber restore`"
+    return f"{file} can't be used: {problem}"
+
+
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """A write transaction on a connection in autocommit mode, committed at the end or rolled back."""

@@ -27,10 +27,10 @@ from wirechamber.datafolder.files import (
     known_of,
     looking_into,
     newest_of,
-    unusable,
 )
 from wirechamber.eventlog.lock import LOCK_FILE
 from wirechamber.model.times import iso
+from wirechamber.sqlite import what_is_wrong
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -152,7 +152,7 @@ def _copy_database(source: sqlite3.Connection, to: Path, name: str, progress: Pr
             progress=lambda _, remaining, total: progress(f"copying {name}", 1 - remaining / max(1, total)),
         )
     except sqlite3.Error as problem:
-        raise FolderUnusable(unusable(to, problem)) from None
+        raise FolderUnusable(what_is_wrong(to, problem)) from None
     finally:
         target.close()
     _sync(to)

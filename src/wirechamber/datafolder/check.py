@@ -7,6 +7,8 @@ one line that says what is wrong and how to go on.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from pathlib import Path
 
 import msgspec
@@ -36,6 +38,8 @@ from wirechamber.store.sqlite.database import connect
 
 _log = structlog.get_logger("wirechamber")
 
+# What a start needs at least.
+PROBE_BYTES = 64 * 1024
 WAY_OUT = (
     "put the right file back, bring a backup back with `wirechamber restore`, or go on with what is there: "
     "`wirechamber server new-era`"
@@ -54,6 +58,29 @@ class _Run(Struct, frozen=True):
 
     files: dict[str, _Mark]
     known: int
+
+
+def prepare(folder: Path) -> None:
+    """Makes the folder, with mode 0700, if it is not there yet, and sees that it can be written to.
+
+    Raises:
+        FolderUnusable: It can't.
+    """
+    probe = folder / f"write-probe-{os.getpid()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            # More than an empty file, which a full disk takes.
+            probe.write_bytes(bytes(PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise FolderUnusable(f"the disk of the data folder {folder} is full; make room and start again") from None
+        raise FolderUnusable(
+            f"the data folder {folder} can't be written: {problem.strerror}; give the user that the server runs as the "
+            "right to write to it, or set WIRECHAMBER_DATA to another folder"
+        ) from None
 
 
 def check(folder: Path, *, may_lose_the_newest: bool) -> int:

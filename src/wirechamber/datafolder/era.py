@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wirechamber.datafolder.files import KEYS, LOG, RUN_FILE, STATE, FolderUnusable, known_of, looking_into
 from wirechamber.eventlog.sqlite.file import jump, open_file
-from wirechamber.sqlite import transaction
+from wirechamber.sqlite import transaction, what_is_wrong
 from wirechamber.store.sqlite.database import Database
 
 # Positions given in 80 days at 10,000 events a second; 131,000 eras fit into the whole numbers that JavaScript has.
@@ -44,7 +44,7 @@ def begin_era(folder: Path, beyond: int = 0) -> int:
     try:
         writer, _ = open_file(log_file, "full")
     except sqlite3.Error as problem:
-        raise FolderUnusable(f"{log_file} can't be used: {problem}") from None
+        raise FolderUnusable(what_is_wrong(log_file, problem)) from None
     with looking_into(state_file) as state:
         known = known_of(state)
         with transaction(writer) as db:

@@ -12,6 +12,7 @@ from wirechamber.errors import CloudError
 from wirechamber.eventlog.sqlite import FILE as LOG
 from wirechamber.secrets import KEY_FILE
 from wirechamber.services.serverkeys import EC_FILE, RSA_FILE
+from wirechamber.sqlite import what_is_wrong
 from wirechamber.store.sqlite.database import FILE as STATE
 
 KEYS = (KEY_FILE, EC_FILE, RSA_FILE)
@@ -44,21 +45,7 @@ def looking_into(file: Path, *, immutable: bool = False) -> Iterator[sqlite3.Con
         finally:
             db.close()
     except sqlite3.Error as problem:
-        raise FolderUnusable(unusable(file, problem)) from None
-
-
-def unusable(file: Path, problem: sqlite3.Error) -> str:
-    """What is wrong with a database and what to do, in one line."""
-    code = getattr(problem, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return f"the disk is full: {file} can't be written; make room and start again"
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return f"{file} can't be written: {problem}; give the user that the server runs as the right to write to it"
-    if code == sqlite3.SQLITE_IOERR:
-        return f"{file} can't be read or written: {problem}; is the disk full, or failing?"
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return f"{file} is damaged: {problem}; bring the folder back with `wirechamber restore`"
-    return f"{file} can't be used: {problem}"
+        raise FolderUnusable(what_is_wrong(file, problem)) from None
 
 
 def has_table(db: sqlite3.Connection, name: str) -> bool:
@@ -92,5 +79,5 @@ def facts_of(state: sqlite3.Connection) -> dict[str, str]:
 
 __all__ = [
     "EC_FILE", "KEYS", "KEY_FILE", "LOG", "RSA_FILE", "RUN_FILE", "STATE", "UNFINISHED", "FolderUnusable", "facts_of",
-    "has_table", "known_of", "looking_into", "newest_of", "unusable",
+    "has_table", "known_of", "looking_into", "newest_of",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ import msgspec
 import structlog
 
 from wirechamber.clock import SteadyClock
-from wirechamber.errors import Unavailable
+from wirechamber.errors import CloudError, Unavailable
 from wirechamber.eventlog.base import MAX_PAGE, Cursor, Entry, Gap, NotACursor, Page, Scope
 from wirechamber.eventlog.sqlite.file import FILE, Durability, Hole, connect, holes_of, open_file
 from wirechamber.eventlog.sqlite.indexing import REST, STEP, index_step, indexed_to
@@ -34,7 +34,7 @@ from wirechamber.eventlog.sqlite.trimming import AHEAD_MS, Front, front_of, over
 from wirechamber.eventlog.tail import Tail
 from wirechamber.model.events import Event
 from wirechamber.observe.logs import Seldom
-from wirechamber.sqlite import FileGone, Presence, snapshot, transaction
+from wirechamber.sqlite import FileGone, Presence, snapshot, transaction, what_is_wrong
 
 _log = structlog.get_logger("wirechamber.eventlog")
 _seldom = Seldom(_log)
@@ -66,6 +66,10 @@ COUNT_EVERY = 10_000
 # After an error, and between two lines of the log about an older file that is indexed.
 INDEX_RETRY_S = 10.0
 INDEX_TOLD_S = 10.0
+
+
+class NotClosed(CloudError):
+    """The log could not be closed in order; the next start repairs it."""
 
 
 class _Append:
@@ -113,6 +117,7 @@ class SqliteEventLog:
         self._wake = threading.Condition()
         self._stop = threading.Event()
         self._closing = False
+        self._unclosed: sqlite3.Error | None = None
         self._readers = ThreadPoolExecutor(READERS, "eventlog-reader")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
@@ -197,7 +202,11 @@ class SqliteEventLog:
         return removed
 
     async def close(self) -> None:
-        """Writes what waits, marks the file clean and closes it."""
+        """Writes what waits, marks the file clean and closes it.
+
+        Raises:
+            NotClosed: That could not be written, such as on a full disk.
+        """
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -206,6 +215,9 @@ class SqliteEventLog:
         self._readers.shutdown()
         for connection in self._connections:
             connection.close()
+        if self._unclosed is not None:
+            why = what_is_wrong(self._file, self._unclosed)
+            raise NotClosed(f"{why}; it was not closed in order, and no acknowledged event is lost")
 
     # --- reading ---
 
@@ -303,11 +315,14 @@ class SqliteEventLog:
                 self._perform(batch)
             else:
                 self._store(batch)
-        with transaction(self._writer) as db:
-            self._count(db)
-            self._indexed = index_step(db, self._newest)
-            db.execute("update state set clean = 1")
-        self._writer.execute("pragma wal_checkpoint(truncate)")
+        try:
+            with transaction(self._writer) as db:
+                self._count(db)
+                self._indexed = index_step(db, self._newest)
+                db.execute("update state set clean = 1")
+            self._writer.execute("pragma wal_checkpoint(truncate)")
+        except sqlite3.Error as problem:
+            self._unclosed = problem
         self._writer.close()
 
     def _index_wait(self) -> float | None:
@@ -451,7 +466,7 @@ async def open_sqlite_log(
     try:
         writer, newest = await asyncio.get_running_loop().run_in_executor(None, open_file, file, durability, known)
     except sqlite3.Error as problem:
-        raise Unavailable(f"{file} can't be used: {problem}; put it back from your backup if it is damaged") from None
+        raise Unavailable(what_is_wrong(file, problem)) from None
     log = SqliteEventLog(file, writer, newest, clock)
     try:
         yield log

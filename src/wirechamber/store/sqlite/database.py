@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from wirechamber.errors import CloudError, Unavailable
-from wirechamber.sqlite import FileGone, Presence, transaction
+from wirechamber.sqlite import FileGone, Presence, transaction, what_is_wrong
 
 FILE = "state.db"
 READERS = 2
@@ -54,9 +54,7 @@ class Database:
             writer = connect(file)
             migrate(writer, file)
         except sqlite3.Error as problem:
-            raise Unavailable(
-                f"{file} can't be used: {problem}; put it back from your backup if it is damaged"
-            ) from None
+            raise Unavailable(what_is_wrong(file, problem)) from None
         self._writer = writer
         self._durable: bool | None = None
         self._presence = Presence(file)
