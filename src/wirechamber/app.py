@@ -10,6 +10,7 @@ import gc
 import ipaddress
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -49,7 +50,7 @@ from wirechamber.services.publishing import Publishing
 from wirechamber.services.serverkeys import ServerKeys
 from wirechamber.services.usage import Usages
 from wirechamber.settings import Settings
-from wirechamber.store.base import Retention, Store
+from wirechamber.store.base import AttemptBounds, Retention, Store
 from wirechamber.store.sqlite import open_sqlite_store
 from wirechamber.streams.hub import Hub
 from wirechamber.switchboard.memory import MemorySwitchboard
@@ -59,6 +60,8 @@ _seldom = Seldom(_log)
 
 USER_AGENT = f"Wirechamber/{__version__} (webhooks)"
 TIDY_EVERY_S = 60.0
+SWEEP_EVERY_S = 1.0
+SWEEP_PAUSE_S = 0.005
 # The clocks are compared, and an operator's word about them looked for, this often.
 CLOCK_EVERY_S = 1.0
 # So long a client is told that its token has expired, and not that there is none.
@@ -173,6 +176,8 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         await stack.enter_async_context(within(keeping_time))
         janitor = tasks.restarting(partial(_tidy, settings, store, log, delivery, timekeeper), "janitor")
         await stack.enter_async_context(within(janitor))
+        sweeper = tasks.restarting(partial(_sweep, settings, store), "sweeper")
+        await stack.enter_async_context(within(sweeper))
         app = application(parts)
         keeping_alive = tasks.restarting(partial(look_after, app[OPEN], access, settings.keep_alive), "keep-alive")
         await stack.enter_async_context(within(keeping_alive))
@@ -267,6 +272,20 @@ async def _keep_time(clock: Timekeeper, store: Store, log: EventLog) -> None:
             except CloudError as problem:
                 _seldom.warning("log_position_not_noted", why=problem.description)
         await asyncio.sleep(CLOCK_EVERY_S)
+
+
+async def _sweep(settings: Settings, store: Store) -> None:
+    """Clears away what was removed and what is too much, in steps between which others have their turn."""
+    bounds = AttemptBounds(settings.owner_attempts_mb << 20, settings.attempt_bodies_mb << 20)
+    while True:
+        began = time.monotonic()
+        try:
+            more = await store.deliveries.sweep(bounds)
+        except CloudError as problem:
+            _seldom.warning("sweep_failed", why=problem.description)
+            more = False
+        # Never more than half of the writer's time.
+        await asyncio.sleep(max(SWEEP_PAUSE_S, time.monotonic() - began) if more else SWEEP_EVERY_S)
 
 
 async def _tidy(settings: Settings, store: Store, log: EventLog, delivery: Delivering, clock: Timekeeper) -> None:

@@ -99,6 +99,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=0), _help("Hours for which every successful attempt keeps its request and response.")
     ] = 24
     attempt_days: Annotated[Positive, _help("Days that attempts are kept in the log of an integration.")] = 30
+    owner_attempts_mb: Annotated[
+        Positive,
+        _help("Megabytes of attempts, with requests and answers, kept per owner; the oldest go first."),
+    ] = 64
+    attempt_bodies_mb: Annotated[
+        Positive, _help("Megabytes of requests and answers of attempts that are kept, all owners together.")
+    ] = 512
     streams_per_address: Annotated[Positive, _help("Event streams open at a time from one address.")] = 1000
     stream_buffer_kb: Annotated[
         Positive, _help("Kilobytes that may wait for a slow reader before its stream is ended.")
@@ -111,6 +118,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = 10
     login_block: Annotated[Seconds, _help("Seconds that it must wait, and that failures are remembered.")] = 1800.0
     integrations_per_owner: Annotated[Positive, _help("Integrations that one owner may have.")] = 20_000
+    owner_integrations_mb: Annotated[
+        Positive, _help("Megabytes that the configurations of one owner's integrations may take together.")
+    ] = 32
     pubsub_url: Annotated[str, _help("Where GoogleCloudPubSub integrations publish, such as a regional endpoint.")] = (
         "https://pubsub.googleapis.com"
     )

@@ -312,8 +312,8 @@ def test_a_settlement_is_stored_whole_and_once(opener: StoreOpener, tmp_path: Pa
             assert found == [first.attempts[1], first.attempts[0]]
             counts = await deliveries.counts(["hook-temp"], day(NOW))
             assert counts == {"hook-temp": [DayCount(day(NOW), success=1, error=0, retried=1)]}
-            ids = ["delivery-0", "delivery-1", "delivery-2"]
-            assert await deliveries.known(ids) == {"delivery-0", "delivery-1"}
+            ids = [(f"delivery-{number}", "hook-temp") for number in range(3)]
+            assert await deliveries.known(ids, NOW) == {"delivery-0", "delivery-1"}
             await deliveries.settle(
                 Settlement(remove=("delivery-1",), attempts=(an_attempt(2, delivery="delivery-1"),))
             )

@@ -39,7 +39,8 @@ def a_delivery(number: int = 0, **rest: Any) -> Delivery:
 
 def an_attempt(number: int = 0, **rest: Any) -> Attempt:
     fields: dict[str, Any] = {
-        "id": f"attempt-{number:06}", "delivery": f"delivery-{number}", "integration": "hook-temp", "owner": OWNER,
+        "id": f"{rest.get('started_at', NOW):012x}{number:020x}",
+        "delivery": f"delivery-{number}", "integration": "hook-temp", "owner": OWNER,
         "event_id": "0" * 32, "event_name": "temperature", "device": None, "coreid": "api", "number": 1,
         "started_at": NOW, "duration_ms": 5, "ok": True, "final": True, "status": 200, "detail": b'{"request":{}}',
     }  # fmt: skip

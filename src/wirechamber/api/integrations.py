@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from wirechamber.api.http import Call, answer, no_content
+from wirechamber.api.http import COMMON_HEADERS, Call, answer, no_content
 from wirechamber.api.routing import TOKEN, Parameter, Route
 from wirechamber.errors import BadInput
 from wirechamber.integrations.webhook import Webhook, WebhookConfig
 from wirechamber.services.integrations import MAX_LOGS
 from wirechamber.store.base import AttemptFilter
+
+# As lists of devices have it.
+PER_PAGE = 25
+MAX_PER_PAGE = 1_000
 
 
 class IntegrationBody(Struct, frozen=True, kw_only=True):
@@ -41,16 +46,45 @@ class Sample(Struct):
     data: str | None = None
 
 
-async def listed(call: Call) -> web.Response:
-    """All of the caller's, a bare array."""
-    shown = await call.parts.integrations.all_of(call.owner)
-    return answer(shown, headers={"X-Total-Count": str(len(shown))})
+async def listed(call: Call) -> web.StreamResponse:
+    """All of the caller's, a bare array; or a page of them."""
+    return await _list(call, None)
 
 
-async def listed_webhooks(call: Call) -> web.Response:
-    """The caller's webhooks, a bare array."""
-    shown = await call.parts.integrations.all_of(call.owner, Webhook.kind)
-    return answer(shown, headers={"X-Total-Count": str(len(shown))})
+async def listed_webhooks(call: Call) -> web.StreamResponse:
+    """The caller's webhooks, a bare array; or a page of them."""
+    return await _list(call, Webhook.kind)
+
+
+async def _list(call: Call, kind: str | None) -> web.StreamResponse:
+    """Answers page by page: what waits for a slow reader is one page, however much there is."""
+    integrations = call.parts.integrations
+    limit, number = call.number("per_page", "perPage"), call.number("page")
+    if limit is not None or number is not None:
+        limit = min(limit or PER_PAGE, MAX_PER_PAGE)
+    offset = ((number or 1) - 1) * (limit or 0)
+    pages = integrations.pages(call.owner, kind, after=call.query("after"), limit=limit, offset=offset)
+    first = await anext(pages)
+    headers = {"X-Total-Count": str(await integrations.count(call.owner, kind))}
+    second = await anext(pages, None)
+    if second is None:
+        return answer(first, headers=headers)
+    response = web.StreamResponse(headers={**COMMON_HEADERS, **headers})
+    response.content_type, response.charset = "application/json", "utf-8"
+    await response.prepare(call.request)
+    await response.write(b"[" + _inside(first))
+    page: list[dict[str, Any]] | None = second
+    while page:
+        await response.write(b"," + _inside(page))
+        page = await anext(pages, None)
+    await response.write(b"]")
+    await response.write_eof()
+    return response
+
+
+def _inside(page: list[dict[str, Any]]) -> bytes:
+    """The items of an array, without its brackets."""
+    return msgspec.json.encode(page)[1:-1]
 
 
 async def kinds(call: Call) -> web.Response:
@@ -114,8 +148,14 @@ async def logs(call: Call) -> web.Response:
         before=call.query("before"),
     )
     found = await call.parts.integrations.attempts(call.owner, call.path("id"), where, per_page)
-    last = found[-1]["id"] if len(found) == per_page else None
+    # Fewer than asked for are not always the last ones: large ones go in smaller pages.
+    last = found[-1]["id"] if found and (len(found) == per_page or await _more(call, where, found)) else None
     return answer({"logs": found, "meta": {"per_page": per_page, "before": last}})
+
+
+async def _more(call: Call, where: AttemptFilter, found: list[dict[str, Any]]) -> bool:
+    older = AttemptFilter(ok=where.ok, device=where.device, before=found[-1]["id"])
+    return bool(await call.parts.integrations.attempts(call.owner, call.path("id"), older, 1))
 
 
 def _made(call: Call, shown: dict[str, Any]) -> web.Response:
@@ -132,7 +172,12 @@ def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
     return (
         Route(
             method="GET", path=f"/v1/{area}", handler=handlers["listed"], requires="integrations:list",
-            summary=f"List your {area} with today's counts", answers=f"[{noun}]",
+            summary=f"List your {area} with today's counts, oldest first", answers=f"[{noun}]",
+            parameters=(
+                Parameter("page", "From 1; all in one answer if neither this nor `per_page` is said.", "integer"),
+                Parameter("per_page", "At most 1,000; 25 if only `page` is said.", "integer"),
+                Parameter("after", "The id of the last one of the page before; cheaper than `page`."),
+            ),
         ),
         Route(
             method="POST", path=f"/v1/{area}", handler=handlers["create"], requires="integrations:create",

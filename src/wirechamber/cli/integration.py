@@ -21,6 +21,7 @@ from wirechamber.kinds import registry
 Id = Annotated[str, typer.Argument(help="The integration's id.")]
 File = Annotated[str, typer.Argument(help="JSON file with the configuration, such as a console export; - for stdin.")]
 BASE = "v1/integrations"
+PAGE = 200
 
 
 def app() -> typer.Typer:
@@ -80,7 +81,17 @@ def _installed(kind: dict[str, Any]) -> str:
 
 def listed(url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:
     """List your integrations with today's counts."""
-    found = _call("GET", BASE, None, url, token_file)
+
+    async def work(remote: Remote) -> list[Any]:
+        found: list[Any] = []
+        while True:
+            after = f"&after={found[-1]['id']}" if found else ""
+            page = await remote.call("GET", f"{BASE}?per_page={PAGE}{after}")
+            found += page
+            if len(page) < PAGE:
+                return found
+
+    found = with_server(work, url=url, token_file=token_file)
     if json:
         show_json(found)
         return

@@ -103,7 +103,7 @@ def delete(
 
     async def work(folder: Folder) -> None:
         user = await folder.access.named(name)
-        count = len(await folder.store.integrations.of_owner(user.id))
+        count = (await folder.store.integrations.holding(user.id)).integrations
         if not yes and not typer.confirm(f"delete {name} with {count} integrations and what waits to be delivered?"):
             fail("nothing was deleted")
         await folder.store.users.remove(user.id)

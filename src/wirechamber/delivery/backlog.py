@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 from msgspec import structs
@@ -54,7 +55,7 @@ class Backlog:
     async def run(self) -> None:
         """Fetches due rows for ever."""
         while True:
-            since = self._courier.begin_fetch()
+            self._courier.begin_fetch()
             try:
                 nap = await self._fetch()
             except CloudError as problem:
@@ -63,9 +64,11 @@ class Backlog:
             if nap <= 0:
                 await asyncio.sleep(0)
                 continue
-            if await self._courier.progress(nap, since):
-                # Settling wakes us at every batch; a little pause gathers them.
-                await asyncio.sleep(SHORTEST_NAP_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(nap):
+                    await self._courier.rows_due.wait()
+            # Where rows come and go, every batch wakes us; a little pause gathers them.
+            await asyncio.sleep(SHORTEST_NAP_S)
 
     async def watch_deadlines(self) -> None:
         """Tells devices whose answer is overdue, and ages jobs that wait in memory, for ever."""
@@ -81,7 +84,8 @@ class Backlog:
         """Lines up what is due; returns seconds until there may be more."""
         now = self._clock.steady()
         courier = self._courier
-        if courier.claims >= MAX_CLAIMS:
+        courier.hungry = courier.claims >= MAX_CLAIMS
+        if courier.hungry:
             return LONGEST_NAP_S
         await self._integrations.refresh()
         for integration in tuple(courier.revived):
@@ -102,6 +106,7 @@ class Backlog:
             return LONGEST_NAP_S
         if due <= now:
             # Only rows that are in memory already, or whose lanes are full: settling wakes us.
+            courier.hungry = True
             return AGING_TICK_S
         return min(LONGEST_NAP_S, (due - now) / 1000)
 

@@ -123,8 +123,11 @@ class Courier:
         self._pump_due = False
         self._stopped = False
         self._waiters: list[asyncio.Future[None]] = []
+        # Rows were written, or places became free for some that are due: there is something to fetch.
+        self.rows_due = asyncio.Event()
+        # Rows are due that could not be fetched for want of room.
+        self.hungry = False
         self._just_settled: set[str] = set()
-        self._batches = 0
 
     # --- what comes in ---
 
@@ -159,22 +162,17 @@ class Courier:
         """How many rows are in memory."""
         return len(self._claimed)
 
-    def begin_fetch(self) -> int:
-        """Rows are about to be read: from now on it is noted which ones change under the reader.
-
-        Returns the number of batches settled so far, for `progress`.
-        """
+    def begin_fetch(self) -> None:
+        """Rows are about to be read: from now on it is noted which ones change under the reader."""
         self._just_settled.clear()
-        return self._batches
+        self.rows_due.clear()
 
     def may_resume(self, delivery: str) -> bool:
         """Whether a row that was read since `begin_fetch` is true still and not in memory."""
         return delivery not in self._claimed and delivery not in self._just_settled
 
-    async def progress(self, timeout_s: float, since: int | None = None) -> bool:
-        """Waits until a batch was settled, `since` a number of batches if given; false when the time ran out first."""
-        if since is not None and since != self._batches:
-            return True
+    async def progress(self, timeout_s: float) -> bool:
+        """Waits until a batch was settled; false when the time ran out first."""
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         done, _ = await asyncio.wait((waiter,), timeout=timeout_s)
@@ -198,8 +196,10 @@ class Courier:
         return [job for job in self._running if not job.stored and not job.error_told and job.deadline_at <= now]
 
     def wake(self) -> None:
-        """Ends every `progress`: there may be rows to fetch that were not due before."""
-        self._batches += 1
+        """There may be rows to fetch that were not due before."""
+        self.rows_due.set()
+
+    def _progressed(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -207,7 +207,11 @@ class Courier:
 
     def settled(self, batch: list[Settled]) -> None:
         """The settler has written a batch: there is room for more."""
+        if self.hungry:
+            self.rows_due.set()
         for item in batch:
+            if item.upsert is not None and item.upsert.state != "dead":
+                self.rows_due.set()
             if item.upsert is not None and item.upsert.state == "held":
                 trigger = self._index.get(item.upsert.integration)
                 if trigger is not None and trigger.ready:
@@ -223,7 +227,7 @@ class Courier:
             if settled is not None:
                 self._claimed.pop(settled, None)
                 self._just_settled.add(settled)
-        self.wake()
+        self._progressed()
         self._schedule_pump()
 
     # --- lanes ---

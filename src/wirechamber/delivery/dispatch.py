@@ -57,7 +57,10 @@ class Integrations:
         changes = await self._store.integrations.changes(self._revision)
         # What is new has left nothing behind that must be forgotten.
         known = [each.id for each in changes.changed if self._index.get(each.id) is not None] + list(changes.removed)
-        self._index.apply(changes.changed, changes.removed)
+        if changes.whole:
+            there = {record.id for record in changes.changed}
+            known += [each.record.id for each in self._index.all() if each.record.id not in there]
+        self._index.apply(changes.changed, [*changes.removed, *known] if changes.whole else changes.removed)
         self._revision = changes.revision
         self._seen = seen
         if known:
@@ -153,11 +156,12 @@ class Dispatch:
         if not entries or order(entries[0].cursor) > self._settled_before:
             return set()
         known: set[str] = set()
-        ids: list[str] = []
+        ids: list[tuple[str, str]] = []
+        since = min(entry.event.received_at for entry in entries)
         for entry in entries:
             triggers = self._index.match(entry.event, order(entry.cursor))
-            ids += [delivery_id(entry.event, trigger.record.id) for trigger in triggers]
+            ids += [(delivery_id(entry.event, each.record.id), each.record.id) for each in triggers]
             if len(ids) >= BATCH or (ids and entry is entries[-1]):
-                known |= await self._store.deliveries.known(ids)
+                known |= await self._store.deliveries.known(ids, since)
                 ids = []
         return known

@@ -83,6 +83,11 @@ class Delivering:
         """Deliveries that are being attempted."""
         return self._lanes.running
 
+    @property
+    def crowded_out(self) -> int:
+        """Attempts, and requests and answers of attempts, that were removed because there were too many."""
+        return self._deliveries.crowded_out
+
     async def saved(self, record: IntegrationRecord) -> None:
         """An integration's new configuration is stored: it counts from now on. What was held for it is due at once."""
         # In this order: what is written down as held after the index knows better is noticed by the courier.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from wirechamber.clock import SteadyClock
@@ -163,7 +163,10 @@ class Roster:
             link = self._links.get(device.id)
             if link is not None and link.device is not None:
                 self._faults.guard(link, "registry", partial(self._change, link, link.device, device))
-        for device_id in (*changes.removed, *changes.rekeyed):
+        gone: Iterable[str] = changes.removed
+        if changes.whole:
+            gone = self._links.keys() - {device.id for device in changes.changed}
+        for device_id in (*gone, *changes.rekeyed):
             link = self._links.get(device_id)
             if link is not None and not await self._still_good(device_id, link):
                 self._faults.guard(link, "registry", partial(self._discard, link))

@@ -40,6 +40,8 @@ class DeliveryCounts(Protocol):
     @property
     def lag(self) -> int: ...  # noqa: D102
     @property
+    def crowded_out(self) -> int: ...  # noqa: D102
+    @property
     def outbound(self) -> Mapping[str, int]: ...  # noqa: D102
 
 
@@ -211,6 +213,8 @@ class Metrics(Collector):
             yield _counter("device_input_refused", "Input from devices refused.", ("part", "reason"), refusals)
         if delivery is not None:
             yield _gauge("deliveries_waiting", "Deliveries waiting in memory.", lambda: delivery.waiting)
+            crowded_out = {(): delivery.crowded_out}
+            yield _counter("attempts_crowded_out", "Attempts, or their bodies, removed for a bound.", (), crowded_out)
             yield _gauge("deliveries_running", "Deliveries being attempted.", lambda: delivery.running)
             yield _gauge("dispatch_lag_positions", "Positions that dispatch is behind.", lambda: delivery.lag)
             befell = {(what,): n for what, n in delivery.outbound.items()}

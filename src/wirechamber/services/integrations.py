@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -20,18 +20,20 @@ from wirechamber.integrations.registry import Registry, missing_kind
 from wirechamber.model.accounts import PERMISSIONS
 from wirechamber.model.deliveries import Attempt, DayCount
 from wirechamber.model.events import BY_API, Event
-from wirechamber.model.ids import new_id
+from wirechamber.model.ids import TIME_DIGITS, new_id
 from wirechamber.model.integrations import IntegrationRecord
 from wirechamber.model.names import DEFAULT_TTL, check_name
 from wirechamber.model.times import DAY_MS, day, iso
 from wirechamber.services.beside import computed
 from wirechamber.settings import Settings
-from wirechamber.store.base import AttemptFilter, Store
+from wirechamber.store.base import AttemptFilter, Holding, HoldingFull, Store
 
 MAX_SETTINGS_BYTES = 512 * 1024
 # As many as Particle's console shows; the log endpoint pages through all.
 SHOWN_LOGS = 10
 MAX_LOGS = 100
+# Integrations that are shown in one go; large ones go in smaller pages.
+PAGE = 100
 COUNTER_DAYS = 30
 DEFAULT_KIND = "Webhook"
 MAX_DEPTH = 64
@@ -80,9 +82,6 @@ class Integrations:
         if chosen.unavailable is not None:
             raise InvalidConfig("integration_type", chosen.unavailable)
         shared = self._read_common(sent, chosen)
-        mine = await self._store.integrations.of_owner(owner)
-        if len(mine) >= self._settings.integrations_per_owner:
-            raise BadInput(f"you have {len(mine)} integrations, as many as are allowed here")
         now = self._clock.now()
         record = IntegrationRecord(
             id=new_id(now)[:24],
@@ -94,7 +93,10 @@ class Integrations:
         )
         record, warnings = await self._configure(record, shared)
         record = structs.replace(record, since=await self._log.newest())
-        await self._store.integrations.add(record)
+        try:
+            await self._store.integrations.add(record, self._most)
+        except HoldingFull as full:
+            raise self._too_much(full) from None
         return self.view(record) | {"warnings": warnings}
 
     async def replace(self, owner: str, integration_id: str, sent: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +112,10 @@ class Integrations:
         # While it was active it keeps its place: events that are accepted and wait for dispatch go to what it is now.
         since = record.since if record.active else await self._log.newest()
         changed = structs.replace(changed, updated_at=self._clock.now(), since=since, paused=None)
-        await self._store.integrations.update(changed)
+        try:
+            await self._store.integrations.update(changed, self._most)
+        except HoldingFull as full:
+            raise self._too_much(full) from None
         await self._delivery.saved(changed)
         return self.view(changed) | {"warnings": warnings}
 
@@ -130,12 +135,48 @@ class Integrations:
             raise NotFound("there is no integration of this id", error="Webhook not found")
         return record
 
-    async def all_of(self, owner: str, kind: str | None = None) -> list[dict[str, Any]]:
-        """All of the owner's, oldest first, each with the counts of today (UTC)."""
-        records = [record for record in await self._store.integrations.of_owner(owner) if kind in (None, record.kind)]
-        today = day(self._clock.now())
-        counts = await self._store.deliveries.counts([record.id for record in records], today)
-        return [self.view(record) | {"todayCounters": _today(counts.get(record.id))} for record in records]
+    async def pages(
+        self,
+        owner: str,
+        kind: str | None = None,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """The owner's, oldest first, each with the counts of today (UTC), in pages that are small enough to be shown at
+        once; at least one, which may be empty.
+
+        Args:
+            after: Begins behind the integration of this id, which need not be there any more.
+            offset: Leaves out so many.
+            limit: At most so many, all pages together.
+
+        Raises:
+            BadInput: `after` is no id.
+        """
+        place = None if after is None else _place(after)
+        first, left = True, limit
+        while left is None or left > 0:
+            wanted = PAGE if left is None else min(PAGE, left)
+            records = await self._store.integrations.page(owner, wanted, place, kind, offset)
+            offset = 0
+            if not records and not first:
+                return
+            first = False
+            today = day(self._clock.now())
+            counts = await self._store.deliveries.counts([record.id for record in records], today)
+            yield [self.view(record) | {"todayCounters": _today(counts.get(record.id))} for record in records]
+            if not records:
+                return
+            place = records[-1].created_at, records[-1].id
+            left = None if left is None else left - len(records)
+
+    async def count(self, owner: str, kind: str | None = None) -> int:
+        """How many the owner has."""
+        if kind is not None:
+            return await self._store.integrations.count(owner, kind)
+        return (await self._store.integrations.holding(owner)).integrations
 
     async def show(self, owner: str, integration_id: str) -> dict[str, Any]:
         """One, with its newest successes and errors and the counters of 30 days."""
@@ -154,7 +195,7 @@ class Integrations:
         }
 
     async def attempts(self, owner: str, integration_id: str, where: AttemptFilter, limit: int) -> list[dict[str, Any]]:
-        """The log of one, newest first."""
+        """The log of one, newest first; fewer than `limit` when they are large, and none only at the end."""
         record = await self.get(owner, integration_id)
         found = await self._store.deliveries.attempts(record.id, where, min(limit, MAX_LOGS))
         return [attempt_view(attempt) for attempt in found]
@@ -214,6 +255,16 @@ class Integrations:
             }
             for kind in self._registry
         ]
+
+    @property
+    def _most(self) -> Holding:
+        return Holding(self._settings.integrations_per_owner, self._settings.owner_integrations_mb * 1024 * 1024)
+
+    def _too_much(self, full: HoldingFull) -> BadInput:
+        if full.many:
+            return BadInput(f"you have {full.holding.integrations} integrations, as many as are allowed here")
+        most = self._settings.owner_integrations_mb
+        return BadInput(f"your integrations take {full.holding.bytes} bytes, and {most} MB are allowed here")
 
     def _sample(self, kind: str) -> str:
         found = self._registry.get(kind)
@@ -315,6 +366,14 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
     if attempt.detail is not None:
         shown |= {key: value for key, value in msgspec.json.decode(attempt.detail).items() if key not in shown}
     return shown
+
+
+def _place(integration_id: str) -> tuple[int, str]:
+    """Where in the list an id is: ids begin with the time at which they were made."""
+    try:
+        return int(integration_id[:TIME_DIGITS], 16), integration_id
+    except ValueError:
+        raise BadInput("after must be the id of an integration") from None
 
 
 def _common_of(record: IntegrationRecord) -> dict[str, Any]:

@@ -43,7 +43,9 @@ class Users(Protocol):
         """Stores the whole record. Raises NotFound, or Conflict when the new name is taken."""
 
     async def remove(self, user_id: str) -> bool:
-        """Removes the user with tokens, integrations and their deliveries; devices become free."""
+        """Removes the user with tokens, integrations and their deliveries; devices become free. At once nobody sees the
+        user any more; what there is of it is cleared away in short steps before this returns, or, if it is cut short,
+        by `Deliveries.sweep`."""
 
 
 class Tokens(Protocol):
@@ -83,12 +85,15 @@ class DeviceChanges(Struct, frozen=True):
         changed: Devices that are new, or have another owner, name, notes or product.
         removed: Ids of devices that are not known any more.
         rekeyed: Ids of devices whose keys changed; their sessions were removed with it.
+        whole: `changed` is all that there are: removals are not remembered for so long, and whatever else a reader
+            knows is gone.
     """
 
     revision: int
     changed: Sequence[Device]
     removed: Sequence[str]
     rekeyed: Sequence[str]
+    whole: bool = False
 
 
 class Devices(Protocol):
@@ -267,29 +272,87 @@ class Usages(Protocol):
 
 
 class IntegrationChanges(Struct, frozen=True):
-    """What happened to integrations since a revision."""
+    """What happened to integrations since a revision.
+
+    Attributes:
+        whole: `changed` is all that there are: removals are not remembered for so long, and whatever else a reader
+            knows is gone.
+    """
 
     revision: int
     changed: Sequence[IntegrationRecord]
     removed: Sequence[str]
+    whole: bool = False
+
+
+class Holding(Struct, frozen=True):
+    """What an owner's integrations are together: how many, and bytes of their configurations as stored."""
+
+    integrations: int = 0
+    bytes: int = 0
+
+
+class HoldingFull(Exception):
+    """An owner's integrations would be more (`many`), or larger, than they may be.
+
+    Attributes:
+        holding: What there is without the one in question.
+    """
+
+    def __init__(self, holding: Holding, *, many: bool) -> None:
+        super().__init__(str(holding))
+        self.holding = holding
+        self.many = many
 
 
 class Integrations(Protocol):
     """Configured integrations. `secrets` are encrypted at rest."""
 
-    async def add(self, record: IntegrationRecord) -> IntegrationRecord:
-        """Stores it and returns it with its revision."""
+    async def add(self, record: IntegrationRecord, most: Holding | None = None) -> IntegrationRecord:
+        """Stores it and returns it with its revision. Its cost does not grow with what the owner has.
+
+        Raises:
+            HoldingFull: The owner would have more than `most`.
+        """
 
     async def get(self, integration_id: str) -> IntegrationRecord | None: ...
 
     async def of_owner(self, owner: str) -> list[IntegrationRecord]:
         """Oldest first."""
 
-    async def update(self, record: IntegrationRecord) -> IntegrationRecord:
-        """Stores the whole record and returns it with its new revision. Raises NotFound."""
+    async def page(
+        self,
+        owner: str,
+        limit: int,
+        after: tuple[int, str] | None = None,
+        kind: str | None = None,
+        offset: int = 0,
+    ) -> list[IntegrationRecord]:
+        """Some of an owner's, oldest first; fewer than `limit` when they are large, none only when there are no more.
+
+        Args:
+            after: `created_at` and id of the last one of the page before.
+            kind: Only those of this kind.
+            offset: Leaves out so many; its cost grows with them.
+        """
+
+    async def count(self, owner: str, kind: str) -> int:
+        """How many of a kind an owner has; its cost grows with what the owner has."""
+
+    async def holding(self, owner: str) -> Holding:
+        """What an owner has, at hand."""
+
+    async def update(self, record: IntegrationRecord, most: Holding | None = None) -> IntegrationRecord:
+        """Stores the whole record and returns it with its new revision.
+
+        Raises:
+            NotFound: It is not there.
+            HoldingFull: It is larger than before, and the owner would have more than `most`.
+        """
 
     async def remove(self, integration_id: str) -> bool:
-        """Removes it with its deliveries, attempts, counters and memory."""
+        """Removes it with its deliveries, attempts, counters and memory: from now on it is not there. Its rows are
+        cleared away by `Deliveries.sweep`."""
 
     async def changes(self, since_revision: int) -> IntegrationChanges:
         """Everything that changed after a revision; 0 for all that exist."""
@@ -301,6 +364,18 @@ class AttemptFilter(Struct, frozen=True):
     ok: bool | None = None
     device: str | None = None
     before: str | None = None
+
+
+class AttemptBounds(Struct, frozen=True):
+    """How much is kept of attempts, in bytes.
+
+    Attributes:
+        owner: Of one owner's: rows, requests and answers.
+        bodies: Of everybody's requests and answers together.
+    """
+
+    owner: int
+    bodies: int
 
 
 class Retention(Struct, frozen=True):
@@ -359,11 +434,16 @@ class Deliveries(Protocol):
     async def open_of(self, integration_id: str) -> int:
         """How many deliveries of the integration are waiting or held."""
 
-    async def known(self, delivery_ids: Sequence[str]) -> set[str]:
-        """Which of these deliveries were attempted or kept before (asked once, after a restart)."""
+    async def known(self, deliveries: Sequence[tuple[str, str]], since: int) -> set[str]:
+        """Which of these deliveries were attempted or kept before (asked once, after a restart).
+
+        Args:
+            deliveries: Their ids, each with that of its integration.
+            since: When the first of their events came, milliseconds since 1970.
+        """
 
     async def attempts(self, integration_id: str, where: AttemptFilter, limit: int) -> list[Attempt]:
-        """Newest first."""
+        """Newest first: none only when there are no more, but fewer than `limit` when they are large."""
 
     async def counts(self, integration_ids: Sequence[str], since_day: int) -> dict[str, list[DayCount]]:
         """Daily counters, oldest first; days without any are left out."""
@@ -373,6 +453,14 @@ class Deliveries(Protocol):
 
     async def tidy(self, retention: Retention) -> int:
         """Removes what retention no longer covers; returns how many rows changed. Works in short transactions."""
+
+    async def sweep(self, bounds: AttemptBounds) -> bool:
+        """Clears away for some milliseconds: rows of removed integrations and users, the oldest attempts of whoever
+        has too many, and what an older version left. Returns whether there was anything to do."""
+
+    @property
+    def crowded_out(self) -> int:
+        """How many attempts, or requests and answers of attempts, went because there were too many."""
 
 
 class Store(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from typing import Any
 
@@ -10,8 +11,12 @@ import msgspec
 from wirechamber.errors import Conflict, NotFound
 from wirechamber.model.accounts import Token, User
 from wirechamber.store.sqlite.database import Database
+from wirechamber.store.sqlite.sweeping import going
 
 _json = msgspec.json
+_COLUMNS = "id, name, name_key, password, created_at, account_info, permissions"
+# Others write between the steps in which a user is cleared away.
+STEP_PAUSE_S = 0.002
 
 
 class SqliteUsers:
@@ -22,7 +27,7 @@ class SqliteUsers:
 
     async def add(self, user: User) -> None:
         """Stores a new user."""
-        await self._put("insert into user values (?, ?, ?, ?, ?, ?, ?)", user)
+        await self._put(f"insert into user ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)", user)
 
     async def get(self, user_id: str) -> User | None:
         """The user of that id."""
@@ -34,14 +39,15 @@ class SqliteUsers:
 
     async def all(self) -> list[User]:
         """Everyone, by name."""
-        rows = await self._database.read(lambda db: db.execute("select * from user order by name_key").fetchall())
+        query = f"select {_COLUMNS} from user where removed = 0 order by name_key"
+        rows = await self._database.read(lambda db: db.execute(query).fetchall())
         return [_user(row) for row in rows]
 
     async def update(self, user: User) -> None:
         """Replaces the record."""
         changed = await self._put(
             "update user set name = ?2, name_key = ?3, password = ?4, created_at = ?5, account_info = ?6, "
-            "permissions = ?7 where id = ?1",
+            "permissions = ?7 where id = ?1 and removed = 0",
             user,
         )
         if not changed:
@@ -49,9 +55,18 @@ class SqliteUsers:
 
     async def remove(self, user_id: str) -> bool:
         """Removes the user and what belongs to it."""
-        return await self._database.write(
-            lambda db: db.execute("delete from user where id = ?", (user_id,)).rowcount > 0
-        )
+
+        def mark(db: sqlite3.Connection) -> bool:
+            # The name is free again.
+            query = "update user set removed = 1, name_key = 'removed ' || id where id = ? and removed = 0"
+            return db.execute(query, (user_id,)).rowcount > 0
+
+        if not await self._database.write(mark):
+            return False
+        while True:
+            if not await self._database.write(going):
+                return True
+            await asyncio.sleep(STEP_PAUSE_S)
 
     async def _put(self, query: str, user: User) -> int:
         values = (
@@ -69,7 +84,8 @@ class SqliteUsers:
             raise Conflict(f"there is a user named {user.name} already") from None
 
     async def _one(self, where: str, value: str) -> User | None:
-        row = await self._database.read(lambda db: db.execute(f"select * from user where {where}", (value,)).fetchone())
+        query = f"select {_COLUMNS} from user where {where} and removed = 0"
+        row = await self._database.read(lambda db: db.execute(query, (value,)).fetchone())
         return None if row is None else _user(row)
 
 
@@ -107,7 +123,10 @@ class SqliteTokens:
     async def by_digest(self, digest: bytes) -> Token | None:
         """The token of that digest."""
         row = await self._database.read(
-            lambda db: db.execute("select * from token where digest = ?", (digest,)).fetchone()
+            lambda db: db.execute(
+                "select * from token where digest = ? and user not in (select id from user where removed = 1)",
+                (digest,),
+            ).fetchone()
         )
         return None if row is None else _token(row)
 

@@ -11,47 +11,35 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import structs
+import structlog
 
 from wirechamber.model.deliveries import Attempt, DayCount, Delivery, Settlement
 from wirechamber.model.events import Event
-from wirechamber.model.times import day
-from wirechamber.store.base import AttemptFilter, Retention
+from wirechamber.store.base import AttemptBounds, AttemptFilter, Retention
+from wirechamber.store.sqlite import attempts
 from wirechamber.store.sqlite.database import Database
+from wirechamber.store.sqlite.sweeping import Sweeper
+
+_log = structlog.get_logger("wirechamber.store")
 
 _encode = msgspec.json.encode
 _read_event = msgspec.json.Decoder(Event).decode
-_read_attempt = msgspec.json.Decoder(Attempt).decode
 
-# Rows that one step of tidying changes; settlements go in between.
-TIDY_ROWS = 2_000
+# What is said of a row that can't be read.
+UNREADABLE = "set aside: it can't be read as it is stored"
 
-ATTEMPTS = """
-insert or ignore into attempt (id, delivery, integration, started_at, ok, device, record, detail)
-select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
-from json_each(?) where value ->> 2 in (select id from integration)
-"""
-FRESH = """
-select value ->> 0 from json_each(?) where value ->> 1 in (select id from integration)
-and value ->> 0 not in (select id from attempt)
-"""
-COUNTERS = """
-insert into counter (integration, day, success, error, retried)
-select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 from json_each(?) where true
-on conflict (integration, day) do update set
-success = success + excluded.success, error = error + excluded.error, retried = retried + excluded.retried
-"""
 DELIVERIES = """
 insert or replace into delivery
 (id, integration, owner, state, due_at, deadline_at, error_told, attempts, created_at, cursor, why, event)
 select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
 value ->> 8, value ->> 9, value ->> 10, value ->> 11
-from json_each(?) where value ->> 1 in (select id from integration)
+from json_each(?) where value ->> 1 in (select id from integration where removed = 0)
 """
 REMOVED = "delete from delivery where id in (select value from json_each(?))"
 REMEMBER = """
 insert or replace into memory (integration, key, value)
-select value ->> 0, value ->> 1, value ->> 2 from json_each(?) where value ->> 0 in (select id from integration)
+select value ->> 0, value ->> 1, value ->> 2 from json_each(?)
+where value ->> 0 in (select id from integration where removed = 0)
 """
 MOVED = "insert or replace into reader values ('dispatch', ?)"
 DELIVERY_COLUMNS = (
@@ -75,10 +63,13 @@ class SqliteDeliveries:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._sweeper = Sweeper(database)
 
     async def settle(self, settlement: Settlement) -> None:
         """Stores one batch, all or none."""
         await self._database.write(_writes_of(settlement), durable=False)
+        if settlement.attempts:
+            self._sweeper.wanted = True
 
     async def cursor(self, reader: str) -> str | None:
         """How far a durable reader has come."""
@@ -103,7 +94,7 @@ class SqliteDeliveries:
                 )
             return rows
 
-        return [_delivery(row) for row in await self._database.read(read)]
+        return await self._readable(await self._database.read(read))
 
     async def next_due(self) -> int | None:
         """When the next waiting delivery is due."""
@@ -113,11 +104,12 @@ class SqliteDeliveries:
         """Deliveries whose device waits for longer than it should and was told nothing."""
         rows = await self._all(
             f"select {DELIVERY_COLUMNS} from delivery where error_told = 0 and state in ('waiting', 'held')"
-            " and deadline_at <= ? order by deadline_at limit ?",
+            " and deadline_at <= ? and integration not in (select id from integration where removed = 1)"
+            " order by deadline_at limit ?",
             now,
             limit,
         )
-        return [_delivery(row) for row in rows]
+        return await self._readable(rows)
 
     async def next_deadline(self) -> int | None:
         """When the next such deadline passes."""
@@ -148,7 +140,8 @@ class SqliteDeliveries:
         """Makes what is held for active integrations wait again."""
         return await self._change(
             "update delivery set state = 'waiting', due_at = ? where state = 'held' and integration in"
-            " (select id from integration where record ->> 'disabled' = 0 and record ->> 'paused' is null)",
+            " (select id from integration where removed = 0 and json_valid(record) and record ->> 'disabled' = 0"
+            " and record ->> 'paused' is null)",
             due_at,
         )
 
@@ -166,33 +159,21 @@ class SqliteDeliveries:
         row = await self._one(query, integration_id)
         return int(row[0])
 
-    async def known(self, delivery_ids: Sequence[str]) -> set[str]:
+    async def known(self, deliveries: Sequence[tuple[str, str]], since: int) -> set[str]:
         """Which of these were attempted or kept before."""
-        rows = await self._all(
-            "select value from json_each(?) where value in (select delivery from attempt)"
-            " or value in (select id from delivery)",
-            _text(list(delivery_ids)),
-        )
-        return {row[0] for row in rows}
+
+        def read(db: sqlite3.Connection) -> set[str]:
+            kept = db.execute(
+                "select value from json_each(?) where value in (select id from delivery)",
+                (_text([delivery for delivery, _ in deliveries]),),
+            )
+            return {row[0] for row in kept} | attempts.known(db, deliveries, since)
+
+        return await self._database.read(read)
 
     async def attempts(self, integration_id: str, where: AttemptFilter, limit: int) -> list[Attempt]:
         """The log of an integration, newest first."""
-        conditions, values = ["integration = ?"], [integration_id]
-        if where.ok is not None:
-            conditions.append("ok = ?")
-            values.append(where.ok)  # type: ignore[arg-type]
-        if where.device is not None:
-            conditions.append("device = ?")
-            values.append(where.device)
-        if where.before is not None:
-            conditions.append("id < ?")
-            values.append(where.before)
-        rows = await self._all(
-            f"select record, detail from attempt where {' and '.join(conditions)} order by id desc limit ?",
-            *values,
-            limit,
-        )
-        return [_attempt(row) for row in rows]
+        return await self._database.read(lambda db: attempts.listed(db, integration_id, where, limit))
 
     async def counts(self, integration_ids: Sequence[str], since_day: int) -> dict[str, list[DayCount]]:
         """Daily counters, oldest first."""
@@ -214,27 +195,38 @@ class SqliteDeliveries:
 
     async def tidy(self, retention: Retention) -> int:
         """Removes what retention no longer covers, in short transactions."""
-        changed = 0
-        for query, value in (
-            ("delete from attempt where id in (select id from attempt where started_at < ? limit {n})",
-             retention.attempts_after),
-            ("delete from delivery where id in"
-             " (select id from delivery where state = 'dead' and due_at < ? limit {n})", retention.attempts_after),
-            ("delete from counter where (integration, day) in"
-             " (select integration, day from counter where day < ? limit {n})", retention.counters_after),
-        ):  # fmt: skip
-            while step := await self._change(query.format(n=TIDY_ROWS), value):
-                changed += step
-        for integration, oldest_kept in await self._all(_BODIES, retention.bodies_of_newest):
-            while step := await self._change(
-                "update attempt set detail = null where id in (select id from attempt where integration = ?"
-                f" and detail is not null and ok = 1 and id < ? and started_at < ? limit {TIDY_ROWS})",
-                integration,
-                oldest_kept,
-                retention.bodies_after,
-            ):
-                changed += step
-        return changed
+        return await self._sweeper.tidy(retention)
+
+    async def sweep(self, bounds: AttemptBounds) -> bool:
+        """One short step of clearing away."""
+        return await self._sweeper.step(bounds)
+
+    def removed(self) -> None:
+        """An integration or a user was marked as removed: there is something to clear away."""
+        self._sweeper.wanted = True
+
+    @property
+    def crowded_out(self) -> int:
+        """Attempts, and requests and answers of attempts, that were removed because there were too many."""
+        return self._sweeper.removed
+
+    async def _readable(self, rows: Sequence[Any]) -> list[Delivery]:
+        """Those that can be read; the others are set aside, so that they are not met again."""
+        made: list[Delivery] = []
+        lost: list[str] = []
+        for row in rows:
+            try:
+                made.append(_delivery(row))
+            except (msgspec.MsgspecError, ValueError, TypeError):
+                lost.append(row[0])
+        if lost:
+            _log.error("deliveries_unreadable", deliveries=lost)
+            await self._change(
+                "update delivery set state = 'dead', why = ? where id in (select value from json_each(?))",
+                UNREADABLE,
+                _text(lost),
+            )
+        return made
 
     async def _one(self, query: str, *values: Any) -> Any:
         return await self._database.read(lambda db: db.execute(query, values).fetchone())
@@ -250,27 +242,15 @@ class SqliteDeliveries:
         return await self._database.write(lambda db: db.execute(query, values).rowcount, durable=False)
 
 
-# For each integration with more bodies than are kept by number, the oldest attempt that keeps its own.
-_BODIES = """
-select id, (
-    select attempt.id from attempt where attempt.integration = integration.id and detail is not null and ok = 1
-    order by attempt.id desc limit 1 offset max(?1 - 1, 0)
-) as oldest from integration where oldest is not null
-"""
-
-
 def _writes_of(settlement: Settlement) -> Any:
     """The work of a settlement, its rows encoded already, so that the writer's thread only executes."""
-    attempts = [_attempt_row(attempt) for attempt in settlement.attempts]
-    parameters = _text(attempts)
-    ids = _text([(attempt.id, attempt.integration) for attempt in settlement.attempts])
     upserts = _text([_delivery_row(delivery) for delivery in settlement.upsert])
     removed = _text(settlement.remove)
     remember = _text([(integration, key, _text(value)) for integration, key, value in settlement.remember])
 
     def work(db: sqlite3.Connection) -> None:
-        if attempts:
-            _store_attempts(db, settlement.attempts, parameters, ids)
+        if settlement.attempts:
+            attempts.store(db, settlement.attempts)
         if settlement.upsert:
             db.execute(DELIVERIES, (upserts,))
         if settlement.remove:
@@ -281,45 +261,6 @@ def _writes_of(settlement: Settlement) -> Any:
             db.execute(MOVED, (settlement.cursor,))
 
     return work
-
-
-def _store_attempts(db: sqlite3.Connection, attempts: Sequence[Attempt], parameters: str, ids: str) -> None:
-    fresh: set[str] | None = None
-    if db.execute(ATTEMPTS, (parameters,)).rowcount != len(attempts):
-        # Some were settled before a crash, or their integration is gone: only new ones are counted. This is the first
-        # statement of the transaction, so beginning again loses nothing.
-        db.execute("rollback")
-        db.execute("begin immediate")
-        fresh = {row[0] for row in db.execute(FRESH, (ids,))}
-        db.execute(ATTEMPTS, (parameters,))
-    counts: dict[tuple[str, int], list[int]] = {}
-    for attempt in attempts:
-        if fresh is None or attempt.id in fresh:
-            numbers = counts.setdefault((attempt.integration, day(attempt.started_at)), [0, 0, 0])
-            numbers[0 if attempt.ok else 1 if attempt.final else 2] += 1
-    if counts:
-        db.execute(COUNTERS, (_text([(*key, *numbers) for key, numbers in counts.items()]),))
-
-
-def _attempt_row(attempt: Attempt) -> tuple[Any, ...]:
-    detail = None if attempt.detail is None else attempt.detail.decode()
-    record = _text(structs.replace(attempt, detail=None))
-    return (
-        attempt.id,
-        attempt.delivery,
-        attempt.integration,
-        attempt.started_at,
-        int(attempt.ok),
-        attempt.device,
-        record,
-        detail,
-    )
-
-
-def _attempt(row: tuple[Any, ...]) -> Attempt:
-    record, detail = row
-    attempt = _read_attempt(record)
-    return attempt if detail is None else structs.replace(attempt, detail=detail.encode())
 
 
 def _delivery_row(delivery: Delivery) -> tuple[Any, ...]:

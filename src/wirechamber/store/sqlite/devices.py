@@ -159,17 +159,21 @@ class SqliteDevices:
         def work(db: sqlite3.Connection) -> DeviceChanges:
             # The revision first: what changes after it is reported again next time, which does no harm.
             (revision,) = db.execute("select value from revision").fetchone()
-            changed = db.execute(f"{SELECT} where device.changed > ?", (since_revision,)).fetchall()
+            forgotten = db.execute("select revision from forgotten where what = 'device'").fetchone()
+            whole = forgotten is not None and since_revision < forgotten[0]
+            since = 0 if whole else since_revision
+            changed = db.execute(f"{SELECT} where device.changed > ?", (since,)).fetchall()
             # Who begins has nothing that could have been removed.
             removed = (
                 db.execute("select id from device_removed where changed > ?", (since_revision,)).fetchall()
-                if since_revision
+                if since
                 else []
             )
             rekeyed = db.execute("select device from device_key where changed > ?", (since_revision,)).fetchall()
             return DeviceChanges(
-                revision, [_device(row) for row in changed], [row[0] for row in removed], [row[0] for row in rekeyed]
-            )
+                revision, [_device(row) for row in changed], [row[0] for row in removed], [row[0] for row in rekeyed],
+                whole,
+            )  # fmt: skip
 
         return await self._database.read(work)
 

@@ -35,8 +35,8 @@ class SqliteStore:
         self.sessions = SqliteSessions(database, vault)
         self.links = SqliteLinks(database, vault)
         self.usage = SqliteUsages(database)
-        self.integrations = SqliteIntegrations(database, vault)
         self.deliveries = SqliteDeliveries(database)
+        self.integrations = SqliteIntegrations(database, vault, self.deliveries.removed)
         self.revision = database.revision
         self.accounts_changed = database.accounts_changed
         self._database = database
