@@ -107,6 +107,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Positive, _help("Megabytes of requests and answers of attempts that are kept, all owners together.")
     ] = 512
     streams_per_address: Annotated[Positive, _help("Event streams open at a time from one address.")] = 1000
+    streams_per_owner: Annotated[Positive, _help("Event streams that one user may have open at a time.")] = 20_000
     stream_buffer_kb: Annotated[
         Positive, _help("Kilobytes that may wait for a slow reader before its stream is ended.")
     ] = 1024

@@ -79,7 +79,7 @@ async def serving(
         yield Server(f"{'http' if certificate is None else 'https'}://{_host(settings.http_host)}:{port}", port)
     finally:
         await ended(*watchers)
-        app[streams.OPEN].closing = True
+        app[streams.OPEN].stop()
         await listener.close()
         before_stop()
         await runner.cleanup()
