@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 import types
 import typing
@@ -28,6 +29,7 @@ OTHER_NAMES = {
     "PUBSUB_EMULATOR_HOST": "pubsub_emulator_host",
     "GOOGLE_APPLICATION_CREDENTIALS": "google_credentials",
 }
+_URL = re.compile(r"https?://[^\s/?#@\\]+(?:[/?#][^\s]*)?", re.IGNORECASE)
 Source = Literal["default", "file", "environment", "flag"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -179,6 +181,13 @@ class Settings(Struct, frozen=True, kw_only=True):
                     raise ValueError(
                         f"`{network}` is no network; write 10.0.0.0/8 or ::1/128 - at `$.{name}`"
                     ) from None
+        for name in ("pubsub_url", "google_token_url", "geolocation_url", "iothub_url"):
+            url = getattr(self, name)
+            if url and _URL.fullmatch(url) is None:
+                # Not repeated: it may hold a password, and users see in the log of attempts where requests went.
+                raise ValueError(
+                    f"write an address such as https://host/path, without user and password - at `$.{name}`"
+                )
         if self.outbound_proxy:
             try:
                 proxy.read(self.outbound_proxy)
