@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.outbox import Sent
 from wirechamber.model.events import Event
@@ -27,7 +27,7 @@ class Notices:
         endpoint: Gives a link's exchanges.
     """
 
-    def __init__(self, clock: Clock, endpoint: Callable[[Link], Endpoint]) -> None:
+    def __init__(self, clock: SteadyClock, endpoint: Callable[[Link], Endpoint]) -> None:
         self._clock = clock
         self._endpoint = endpoint
 
@@ -72,7 +72,7 @@ class Notices:
 
     def _order(self) -> int:
         # RFC 7641, section 4.4, allows a clock: 16 ms wrap around in 12 days, and never goes back over a restart.
-        return (self._clock.now() >> 4) & _OBSERVE_MASK
+        return (self._clock.steady() >> 4) & _OBSERVE_MASK
 
 
 def _event(link: Link, name: str, form: Form) -> Message:
