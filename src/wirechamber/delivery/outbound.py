@@ -397,7 +397,7 @@ class Outbound:
             set_option(pycurl.FORBID_REUSE, int(request.as_machine))
             flight.set_alone = request.as_machine
         if self._proxied is not None:
-            direct = goes_direct(request.url)
+            direct = request.as_machine or goes_direct(request.url)
             if direct != flight.set_direct:
                 set_proxy(set_option, None if direct else self._proxied.proxy)
                 flight.set_direct = direct

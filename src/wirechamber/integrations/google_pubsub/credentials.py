@@ -175,6 +175,8 @@ class MachineIdentity:
         """Asks the metadata server."""
         headers = (("Metadata-Flavor", "Google"), ("User-Agent", context.user_agent))
         reply = yield Call(Request("GET", METADATA, headers, as_machine=True))
+        if isinstance(reply, NoResponse) and not reply.final and reply.why != "ENOTFOUND":
+            return TryLater(f"no token for {self.who}: its metadata server does not answer ({reply.why})")
         if isinstance(reply, NoResponse):
             return Misconfigured(
                 "credentials: none are given and this machine has no identity at Google "
