@@ -121,6 +121,10 @@ def test_a_token_that_is_refused_while_the_clocks_differ_is_the_clock_s() -> Non
     assert isinstance(found, TryLater), found
     assert "the clock of this server is 8 minutes behind the service's" in found.why
     assert "new key" not in found.why
+    expired = saying(401, {"@type": "x", "reason": "ACCESS_TOKEN_EXPIRED"}, Date=DATE)
+    found = published(expired, expired)
+    assert isinstance(found, TryLater)
+    assert "the clock of this server differs" in found.why
     prompt = Response(401, (("Date", DATE),), b"{}")
     found = published(prompt, prompt)
     assert isinstance(found, Misconfigured)
