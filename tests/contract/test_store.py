@@ -239,6 +239,26 @@ def test_secrets_are_unreadable_in_the_files(opener: StoreOpener, tmp_path: Path
         assert b"pink elephants" not in file.read_bytes(), file
 
 
+def test_the_tokens_of_a_user_are_bounded(opener: StoreOpener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wirechamber.store.sqlite.accounts.MAX_TOKENS", 3)
+
+    async def work() -> None:
+        async with opener(tmp_path) as store:
+            for name in ("ann", "bob"):
+                await store.users.add(a_user(name))
+            await store.tokens.add(a_token(9, user="id-bob"))
+            lasting = a_token(0)
+            for token in (lasting, *(a_token(number, expires_at=NOW + number) for number in range(1, 6))):
+                await store.tokens.add(token)
+            # Those that would end first have gone; what nobody counts on to end, and others', stay.
+            assert [token.digest[0] for token in await store.tokens.of_user("id-ann")] == [5, 4, 0]
+            assert len(await store.tokens.of_user("id-bob")) == 1
+            assert await store.tokens.remove_all("id-ann", keep=lasting.digest) == 2
+            assert [token.digest[0] for token in await store.tokens.of_user("id-ann")] == [0]
+
+    run(work())
+
+
 def test_whose_account_changed_is_told(opener: StoreOpener, tmp_path: Path) -> None:
     async def work() -> None:
         async with opener(tmp_path) as store:

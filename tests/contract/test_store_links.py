@@ -506,3 +506,21 @@ def test_many_devices_are_added_at_once_or_not_at_all(opener: StoreOpener, tmp_p
             assert await store.devices.add_new([]) == []
 
     run(work())
+
+
+def test_the_claim_codes_of_an_owner_are_bounded(
+    opener: StoreOpener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wirechamber.store.sqlite.keys.MAX_CLAIM_CODES", 2)
+
+    async def work() -> None:
+        async with two_devices(opener, tmp_path) as store:
+            for number in range(4):
+                at = NOW + number
+                await store.claims.add(
+                    ClaimCode(digest=bytes([number]), owner="id-ann", created_at=at, expires_at=at + 9)
+                )
+            good = [await store.claims.redeem(bytes([number]), ONE, NOW) is not None for number in range(4)]
+            assert good == [False, False, True, True]
+
+    run(work())

@@ -160,9 +160,7 @@ class Access:
         """
         changed = structs.replace(user, password=await self._passwords.hash(password, network_of(address)))
         await self._store.users.update(changed)
-        for token in await self._store.tokens.of_user(user.id):
-            if token.digest != keep:
-                await self._store.tokens.remove(token.digest)
+        await self._store.tokens.remove_all(user.id, keep=keep)
         return changed
 
     async def rename(self, user: User, name: str) -> User:

@@ -28,6 +28,10 @@ from wirechamber.model.links import (
 )
 from wirechamber.model.usage import Usage
 
+# Each log-in makes a token, and each set-up of a device a code: of one user there are so many.
+MAX_TOKENS = 10_000
+MAX_CLAIM_CODES = 1_000
+
 
 class Users(Protocol):
     """Who may log in. Names are compared without regard to case."""
@@ -51,14 +55,18 @@ class Users(Protocol):
 class Tokens(Protocol):
     """What was handed out, by digest."""
 
-    async def add(self, token: Token) -> None: ...
+    async def add(self, token: Token) -> None:
+        """Stores it. Of a user's `MAX_TOKENS` the one goes that would end first."""
+
     async def by_digest(self, digest: bytes) -> Token | None: ...
 
     async def of_user(self, user_id: str) -> list[Token]:
         """Newest first."""
 
     async def remove(self, digest: bytes) -> bool: ...
-    async def remove_all(self, user_id: str) -> int: ...
+
+    async def remove_all(self, user_id: str, *, keep: bytes | None = None) -> int:
+        """Removes all of a user's but the one of digest `keep`."""
 
     async def remove_expired(self, now: int) -> int: ...
 
@@ -177,7 +185,8 @@ class Keys(Protocol):
 class Claims(Protocol):
     """Claim codes, by digest."""
 
-    async def add(self, code: ClaimCode) -> None: ...
+    async def add(self, code: ClaimCode) -> None:
+        """Stores it. Of an owner's `MAX_CLAIM_CODES` the oldest goes."""
 
     async def redeem(self, digest: bytes, device_id: str, now: int) -> ClaimCode | None:
         """Marks the code as used by the device, atomically; None when there is no such code, its time is over, or

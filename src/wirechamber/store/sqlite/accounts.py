@@ -10,6 +10,7 @@ import msgspec
 
 from wirechamber.errors import Conflict, NotFound
 from wirechamber.model.accounts import Token, User
+from wirechamber.store.base import MAX_TOKENS
 from wirechamber.store.sqlite.database import Database
 from wirechamber.store.sqlite.sweeping import going
 
@@ -17,6 +18,13 @@ _json = msgspec.json
 _COLUMNS = "id, name, name_key, password, created_at, account_info, permissions"
 # Others write between the steps in which a user is cleared away.
 STEP_PAUSE_S = 0.002
+
+
+SPARE_TOKENS = """
+delete from token where digest in (
+    select digest from token where user = ? order by coalesce(expires_at, 9e18) desc, created_at desc limit -1 offset ?
+)
+"""
 
 
 class SqliteUsers:
@@ -108,7 +116,7 @@ class SqliteTokens:
         self._database = database
 
     async def add(self, token: Token) -> None:
-        """Stores a new token."""
+        """Stores a new token; where its user has too many, those go that would end first."""
         values = (
             token.digest,
             token.user,
@@ -118,7 +126,14 @@ class SqliteTokens:
             token.created_at,
             token.expires_at,
         )
-        await self._database.write(lambda db: db.execute("insert into token values (?, ?, ?, ?, ?, ?, ?)", values))
+
+        def work(db: sqlite3.Connection) -> None:
+            (count,) = db.execute("select count(*) from token where user = ?", (token.user,)).fetchone()
+            if count >= MAX_TOKENS:
+                db.execute(SPARE_TOKENS, (token.user, MAX_TOKENS - 1))
+            db.execute("insert into token values (?, ?, ?, ?, ?, ?, ?)", values)
+
+        await self._database.write(work)
 
     async def by_digest(self, digest: bytes) -> Token | None:
         """The token of that digest."""
@@ -145,10 +160,10 @@ class SqliteTokens:
             lambda db: db.execute("delete from token where digest = ?", (digest,)).rowcount > 0
         )
 
-    async def remove_all(self, user_id: str) -> int:
-        """Revokes all of a user's."""
+    async def remove_all(self, user_id: str, *, keep: bytes | None = None) -> int:
+        """Revokes all of a user's but one."""
         return await self._database.write(
-            lambda db: db.execute("delete from token where user = ?", (user_id,)).rowcount
+            lambda db: db.execute("delete from token where user = ? and digest is not ?", (user_id, keep)).rowcount
         )
 
     async def remove_expired(self, now: int) -> int:

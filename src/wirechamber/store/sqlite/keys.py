@@ -10,6 +10,7 @@ from typing import TypeVar
 from wirechamber.errors import NotFound
 from wirechamber.model.keys import ClaimCode, DeviceKeys
 from wirechamber.secrets import Vault
+from wirechamber.store.base import MAX_CLAIM_CODES
 from wirechamber.store.sqlite.database import Database
 
 Result = TypeVar("Result")
@@ -103,6 +104,13 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else base64.b64encode(value).decode()
 
 
+SPARE_CODES = """
+delete from claim_code where digest in (
+    select digest from claim_code where owner = ? order by created_at desc, digest limit -1 offset ?
+)
+"""
+
+
 class SqliteClaims:
     """`Claims` of the store's interface."""
 
@@ -110,9 +118,14 @@ class SqliteClaims:
         self._database = database
 
     async def add(self, code: ClaimCode) -> None:
-        """Stores a new code."""
+        """Stores a new code; where its owner has too many, the oldest goes."""
         values = (code.digest, code.owner, code.created_at, code.expires_at, code.device)
-        await self._database.write(lambda db: db.execute("insert into claim_code values (?, ?, ?, ?, ?)", values))
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(SPARE_CODES, (code.owner, MAX_CLAIM_CODES - 1))
+            db.execute("insert into claim_code values (?, ?, ?, ?, ?)", values)
+
+        await self._database.write(work)
 
     async def redeem(self, digest: bytes, device_id: str, now: int) -> ClaimCode | None:
         """Marks a code as used by a device."""
