@@ -14,6 +14,7 @@ import pytest
 
 from tests.cloud import Cloud, eventually, running
 from tests.sse import stream, take
+from wirechamber.services.serverkeys import ServerKeys
 
 
 @pytest.fixture
@@ -139,6 +140,9 @@ def test_a_state_that_is_missing_beside_a_log_is_refused(made: Cloud) -> None:
     made.stop()
     (made.folder / "state.db").unlink()
     assert "state.db is missing" in refusal(made)
+    # A command that makes an empty one does not hide that.
+    made.user("bob")
+    assert "knows nothing" in refusal(made)
     gone_on(made)
     publish(made, made.user("ann"), 1)
 
@@ -175,7 +179,14 @@ def test_another_key_is_refused_until_an_operator_goes_on_with_it(made: Cloud) -
     made.user("ann")
     made.stop()
     (made.folder / "server-ec.key").unlink()
-    made.command("server", "key")
+    # No command makes another one in silence.
+    told = subprocess.run(
+        [sys.executable, "-m", "wirechamber", "server", "key"],
+        env=made.environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "server-ec.key is missing" in told.stderr
+    ServerKeys(made.folder).ec()
     assert "another key" in refusal(made)
     gone_on(made)
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from wirechamber.cli.output import Exit, exit_code, fail
 from wirechamber.clock import SystemClock
+from wirechamber.datafolder.check import server_keys
 from wirechamber.errors import CloudError
 from wirechamber.secrets import Vault
 from wirechamber.services.access import Access
@@ -34,7 +35,15 @@ class Folder:
         self.devices = Devices(store, clock)
         self.identity = Identity(store, clock, settings)
         self.usage = Usages(store, self.devices, clock)
-        self.keys = ServerKeys(settings.data_folder)
+
+    @property
+    def keys(self) -> ServerKeys:
+        """The keys by which devices know this cloud.
+
+        Raises:
+            FolderUnusable: They are lost.
+        """
+        return server_keys(self.settings.data_folder)
 
 
 def opened(data: Path | None, *, create: bool = False) -> Settings:

@@ -13,11 +13,11 @@ from wirechamber.cli.folder import Folder, in_folder, opened
 from wirechamber.cli.output import Exit, done, exit_code, fail, show_json
 from wirechamber.cli.user import Data, Json
 from wirechamber.clock import confirm_time
+from wirechamber.datafolder.check import server_keys
 from wirechamber.datafolder.era import begin_era
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.lock import hold_folder
 from wirechamber.services.identity import as_pem, fingerprint
-from wirechamber.services.serverkeys import ServerKeys
 
 
 def app() -> typer.Typer:
@@ -54,7 +54,7 @@ def key(
     does."""
     try:
         settings = opened(data, create=True)
-        keys = ServerKeys(settings.data_folder)
+        keys = server_keys(settings.data_folder)
         public = keys.public(tcp=tcp)
         if out is not None:
             _write(out, public)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sqlite3
 from pathlib import Path
 
 import msgspec
@@ -105,10 +106,17 @@ def check(folder: Path, *, may_lose_the_newest: bool) -> int:
         return 0
     last = _last_run(folder)
     with looking_into(state_file) as state:
-        known, facts = known_of(state), facts_of(state)
-        linked = has_table(state, "session") and state.execute("select 1 from session limit 1").fetchone() is not None
-    _check_keys(folder, facts, linked=linked)
-    _check_log(folder, known, may_lose_the_newest=may_lose_the_newest)
+        known, facts, linked = known_of(state), facts_of(state), _has_sessions(state)
+    if not (folder / KEY_FILE).exists():
+        raise FolderUnusable(
+            f"{folder / KEY_FILE} is missing beside {STATE}: put it back, or bring a backup of the folder back with "
+            f"`wirechamber restore`; without it the secrets in {folder} are lost"
+        )
+    _check_server_keys(folder, facts, linked=linked)
+    newest = _check_log(folder, known, may_lose_the_newest=may_lose_the_newest)
+    if newest and not known and not facts:
+        # Made by a command after the right one was lost: no server ran on it.
+        raise FolderUnusable(f"{state_file} knows nothing of the events in {LOG}: {WAY_OUT}")
     if last is not None and known < last.known:
         raise FolderUnusable(
             f"{state_file} is an older copy than the one that the last server left: deliveries that were made would be "
@@ -120,12 +128,24 @@ def check(folder: Path, *, may_lose_the_newest: bool) -> int:
     return known
 
 
-def _check_keys(folder: Path, facts: dict[str, str], *, linked: bool) -> None:
-    if not (folder / KEY_FILE).exists():
-        raise FolderUnusable(
-            f"{folder / KEY_FILE} is missing beside {STATE}: put it back, or bring a backup of the folder back with "
-            f"`wirechamber restore`; without it the secrets in {folder} are lost"
-        )
+def server_keys(folder: Path) -> ServerKeys:
+    """The keys by which devices know this cloud, to be made if they were never used.
+
+    Raises:
+        FolderUnusable: They were used, and are lost.
+    """
+    if (folder / STATE).exists():
+        with looking_into(folder / STATE) as state:
+            facts, linked = facts_of(state), _has_sessions(state)
+        _check_server_keys(folder, facts, linked=linked)
+    return ServerKeys(folder)
+
+
+def _has_sessions(state: sqlite3.Connection) -> bool:
+    return has_table(state, "session") and state.execute("select 1 from session limit 1").fetchone() is not None
+
+
+def _check_server_keys(folder: Path, facts: dict[str, str], *, linked: bool) -> None:
     for name, tcp in ((EC_FILE, False), (RSA_FILE, True)):
         file, known = folder / name, facts.get(name)
         if not file.exists():
@@ -135,22 +155,23 @@ def _check_keys(folder: Path, facts: dict[str, str], *, linked: bool) -> None:
             raise FolderUnusable(f"{file} is another key than the one by which devices know this cloud: {WAY_OUT}")
 
 
-def _check_log(folder: Path, known: int, *, may_lose_the_newest: bool) -> None:
+def _check_log(folder: Path, known: int, *, may_lose_the_newest: bool) -> int:
     file = folder / LOG
     if not file.exists():
         if known:
             raise FolderUnusable(f"{file} is missing beside {STATE}, which knows of its events: {WAY_OUT}")
-        return
+        return 0
     with looking_into(file) as log:
         newest = newest_of(log)
     if newest >= known:
-        return
+        return newest
     if not may_lose_the_newest:
         raise FolderUnusable(
             f"{file} ends at position {newest}, and {STATE} knows of {known}: it is an older copy, or lost its end; "
             f"{WAY_OUT}"
         )
     _log.error("events_lost", after=newest, upto=known, why="a loss of power with durability normal, or an older copy")
+    return newest
 
 
 def _last_run(folder: Path) -> _Run | None:
@@ -206,8 +227,7 @@ def note_keys(folder: Path, *, tcp: bool) -> None:
     facts = [(name, fingerprint(keys.public(tcp=of_tcp))) for name, of_tcp in names.items()]
     db = connect(folder / STATE)
     try:
-        if all(item in facts_of(db).items() for item in facts):
-            return
+        # Each time: synced, it takes along what was not when the last server was killed, before that is relied upon.
         with transaction(db):
             db.executemany("insert or replace into fact values (?, ?)", facts)
     finally:
