@@ -11,7 +11,7 @@ help:
 	@echo "make demo    a running cloud with a first webhook, every step shown (DEMO_EXIT=1 ends after the steps)"
 	@echo "make test    lint, types and every test"
 	@echo "make lint    ruff, mypy, import rules"
-	@echo "make bench   the measurements of docs/performance.md, written to bench/results.json"
+	@echo "make bench   the measurements of docs/performance.md, written to bench/results.json (BENCH=scale: how cost grows)"
 
 $(VENV)/.run: requirements/run.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -67,7 +67,7 @@ test: lint tests/interop/node_modules/.installed $(VENV)/azure/.installed $(VENV
 	$(BIN)/pytest -q -n $(WORKERS)
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH)
 
 clean:
 	rm -rf $(VENV) tests/interop/node_modules .mypy_cache .ruff_cache .pytest_cache

@@ -3,11 +3,19 @@
 python -m bench                     all of them
 python -m bench fanout webhooks     some of them
 python -m bench --quick             each in its smallest form: whether it runs, not how fast it is
+
+python -m bench scale               how cost grows with devices, streams, integrations and events
+python -m bench soak                minutes under load: what grows, and what does not
+python -m bench chaos               kill -9 at random moments under load: what gets lost
+python -m bench compare             two checkouts, in turn
+
+Each of these says more with --help.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +29,13 @@ from bench.runner import PROGRAMS, run_program, write_whole
 RESULTS = Path(__file__).parent / "results.json"
 
 
+# Each is a module with a `main` of its own.
+COMMANDS = {"scale": "bench.scale.table", "soak": "bench.soak", "chaos": "bench.chaos", "compare": "bench.compare"}
+
+
 def main(arguments: list[str]) -> int:
+    if arguments and arguments[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:]))
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=_Format)
     parser.add_argument("programs", nargs="*", metavar="PROGRAM", help=", ".join(PROGRAMS))
     parser.add_argument("--quick", action="store_true", help="each in its smallest form")

@@ -79,5 +79,5 @@ def nchan_requests(port: int) -> tuple[str, str]:
 def subscribed(port: int, get: str, post: str, count: int) -> Iterator[Load]:
     """So many open streams."""
     with load("streams") as started:
-        started.ask(f"{count} streams", port=port, get=get, post=post, subscribers=count)
+        started.ask(f"{count} streams", port=port, gets=[get] * count, post=post)
         yield started

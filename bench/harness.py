@@ -6,12 +6,15 @@ Whatever is waited for has a deadline, and an error that says what did not come.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import random
 import re
 import select
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -33,6 +36,8 @@ STOP_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 120.0
 # linux/posix-timers.h: the clock of a process's CPU time, all threads, also those that have ended, in nanoseconds.
 CPUCLOCK_SCHED = 2
+# Below the range of ports that systems give to whoever asks for any (Linux: from 32768 on; RFC 6335: from 49152 on).
+OUR_PORTS = (20_000, 32_000)
 # What the server says once it listens.
 SERVING = re.compile(r'^\{.*"event": "serving".*\}$', re.M)
 SERVE = ("-m", "wirechamber", "serve")
@@ -138,8 +143,9 @@ class Wirechamber:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("WIRECHAMBER_")}
         self.environment = clean | {
             "WIRECHAMBER_DATA": str(folder),
-            "WIRECHAMBER_HTTP_PORT": "0",
-            "WIRECHAMBER_UDP_PORT": "0",
+            # The ports stay the same over restarts, as behind a real address.
+            "WIRECHAMBER_HTTP_PORT": str(_free_port(socket.SOCK_STREAM)),
+            "WIRECHAMBER_UDP_PORT": str(_free_port(socket.SOCK_DGRAM)),
             "WIRECHAMBER_UDP_HOST": "127.0.0.1",
             "WIRECHAMBER_OUTBOUND_ALLOW": "127.0.0.0/8",
             "WIRECHAMBER_STREAMS_PER_ADDRESS": "100000",
@@ -165,8 +171,6 @@ class Wirechamber:
         said = json.loads(announced[0])
         self.url, self.udp_port = str(said["url"]), int(said["udp"])
         self.port = int(self.url.rpartition(":")[2])
-        # The ports stay the same over restarts, as behind a real address.
-        self.environment |= {"WIRECHAMBER_HTTP_PORT": str(self.port), "WIRECHAMBER_UDP_PORT": str(self.udp_port)}
 
     def stop(self) -> None:
         """As an operator does."""
@@ -185,6 +189,17 @@ class Wirechamber:
             self.process.kill()
             self.process.wait()
             raise NoAnswer(f"the server did not end within {STOP_TIMEOUT_S:.0f} s") from None
+
+    @contextmanager
+    def stopped(self) -> Iterator[Path]:
+        """Stops it, for something to be done to its data folder, and starts it again."""
+        self.stop()
+        yield self.folder
+        self.restart()
+
+    def spent(self) -> float:
+        """CPU seconds so far."""
+        return cpu_seconds(self.pid)
 
     def restart(self) -> float:
         """Starts it again; returns the seconds until it was ready."""
@@ -214,6 +229,15 @@ class Wirechamber:
         return 0.0 if found is None else float(found[1])
 
 
+def _free_port(kind: int) -> int:
+    """Of those that the system gives nobody by itself, so that it is still free when a server starts again."""
+    while True:
+        port = random.randrange(*OUR_PORTS)
+        with socket.socket(socket.AF_INET, kind) as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+
+
 async def _user(folder: Folder) -> tuple[str, str]:
     """Makes a user who is called as we are, if there is none; returns the user's id and a token."""
     user = await folder.access.ensure_user("bench", "bench password")
@@ -238,6 +262,36 @@ def folder() -> Iterator[Path]:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+class Client:
+    """A connection that is kept, with a token."""
+
+    def __init__(self, server: Wirechamber, token: str | None = None) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=ANSWER_TIMEOUT_S)
+        self._connection.connect()
+        self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._headers = {"Authorization": f"Bearer {token or server.token}", "Content-Type": "application/json"}
+
+    def request(self, method: str, path: str, body: Any = None) -> bytes:
+        """The answer's body. Raises NoAnswer when it is not a good one."""
+        try:
+            data = None if body is None else json.dumps(body)
+            self._connection.request(method, path, data, self._headers)
+            with self._connection.getresponse() as answer:
+                read = answer.read()
+        except OSError as problem:
+            raise NoAnswer(f"{method} {path} got no answer: {problem!r}") from None
+        if answer.status >= 300:
+            raise NoAnswer(f"{method} {path} was answered {answer.status} {read[:300]!r}")
+        return read
+
+    def publish(self, name: str, data: str = "x" * 100) -> None:
+        """Publishes an event and waits for the answer."""
+        self.request("POST", "/v1/devices/events", {"name": name, "data": data, "private": True})
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 class Load:

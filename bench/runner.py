@@ -53,7 +53,7 @@ def run_program(
     """Runs a program until its end or the deadline.
 
     Args:
-        module: Where its `run` is.
+        module: Where its `run` is; or another function, after a colon.
         came: Called with each result, as it comes.
         source: The checkout whose product is measured.
     """
@@ -124,11 +124,12 @@ def _lines(process: subprocess.Popen[bytes], deadline: float) -> Any:
 
 def main() -> int:
     """One program, in a process that was started for it: a line of JSON for each result."""
-    module, size = sys.argv[1:]
+    module, _, function = sys.argv[1].partition(":")
+    size = sys.argv[2]
     # What a library prints is no result.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for result in importlib.import_module(module).run(size):
+    for result in getattr(importlib.import_module(module), function or "run")(size):
         print(json.dumps(result.row()), file=out, flush=True)
     return 0
 

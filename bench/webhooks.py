@@ -92,18 +92,20 @@ def _many_integrations(counts: Counts) -> Result:
     )  # fmt: skip
 
 
-def hook(server: Wirechamber, sink: int, event: str = "temperature") -> None:
+def hook(server: Wirechamber, sink: int, event: str = "temperature") -> str:
+    """Makes a webhook; returns its id."""
     settings = {
         "integration_type": "Webhook", "event": event, "url": f"http://127.0.0.1:{sink}/in", "body": BODY,
         "headers": {"Content-Type": "application/json"},
     }  # fmt: skip
-    server.request("POST", "/v1/integrations", json.dumps(settings).encode())
+    return str(json.loads(server.request("POST", "/v1/integrations", json.dumps(settings).encode()))["id"])
 
 
-def ready(loaded: Load, server: Wirechamber) -> None:
+def ready(loaded: Load, server: Wirechamber, token: str | None = None) -> None:
+    """Has the load program connect, to publish with a token."""
     head = (
         f"POST /v1/devices/events HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
-        f"Authorization: Bearer {server.token}\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {token or server.token}\r\nContent-Type: application/json\r\n"
     )
     body = json.dumps({"name": "temperature", "data": DATA, "private": True})
     start(loaded, server.port, head, body)

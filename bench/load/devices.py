@@ -34,6 +34,8 @@ REPEAT_S = 2.0
 SILENCE_S = 20.0
 # Types of messages (RFC 7252, section 3).
 CON, ACK, RST = 0, 2, 3
+# The code of an event to a device; the cloud also asks, by GET.
+POST = 2
 
 
 class Fleet:
@@ -98,10 +100,10 @@ class Fleet:
             self.ask(numbers, lambda number, id: write_message(write_hello(a_hello(number), id)), "its Hello")
         return taken
 
-    def subscribe(self, prefix: str) -> None:
-        """Every device subscribes."""
+    def subscribe(self, prefix: str, numbers: Iterable[int]) -> None:
+        """These devices subscribe."""
         message = Subscribe(prefix)
-        self.ask(self.sessions, lambda _, id: write_message(write_subscribe(message, id)), "its subscription")
+        self.ask(numbers, lambda _, id: write_message(write_subscribe(message, id)), "its subscription")
 
     def speak(self, at_once: int = AT_ONCE) -> float:
         """Every device publishes once; returns the seconds until the last was acknowledged."""
@@ -261,7 +263,7 @@ class Fleet:
                     continue
                 kind, id = received.data[0] >> 4 & 3, int.from_bytes(received.data[2:4], "big")
                 if kind == CON:
-                    self.came[number] += 1
+                    self.came[number] += received.data[1] == POST
                     self._send(index, number, ack(id))
                 yield index, number, kind, id
 

@@ -20,7 +20,7 @@ DEADLINE_S = 60.0
 class Streams:
     """Subscribers of one path on one port."""
 
-    def __init__(self, port: int, get: bytes, post: bytes, subscribers: int) -> None:
+    def __init__(self, port: int, gets: list[bytes], post: bytes) -> None:
         self._poll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
         self._port = port
@@ -28,7 +28,8 @@ class Streams:
         self.received = 0
         self._tails: dict[int, bytes] = {}
         self._open: set[int] = set()
-        for _ in range(subscribers):
+        subscribers = len(gets)
+        for get in gets:
             connection = socket.create_connection(("127.0.0.1", port))
             connection.sendall(get)
             connection.setblocking(False)
@@ -97,7 +98,8 @@ class Streams:
 
 def main() -> None:
     setup = json.loads(sys.stdin.readline())
-    streams = Streams(setup["port"], setup["get"].encode(), setup["post"].encode(), setup["subscribers"])
+    gets = [get.encode() for get in setup["gets"]]
+    streams = Streams(setup["port"], gets, setup["post"].encode())
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)

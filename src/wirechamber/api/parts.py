@@ -18,7 +18,6 @@ from wirechamber.services.publishing import Publishing
 from wirechamber.services.usage import Usages
 from wirechamber.settings import Settings
 from wirechamber.streams.hub import Hub
-from wirechamber.streams.past import Past
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,6 @@ class Parts:
     publishing: Publishing
     log: EventLog
     hub: Hub
-    past: Past
     ready: Callable[[], Awaitable[None]]
     trusted_proxies: tuple[Network, ...] = field(default=())
 

@@ -19,7 +19,6 @@ from wirechamber.settings import Settings
 from wirechamber.shares import network_of
 
 KEEP_ALIVE_S = 75.0
-LINGER_S = 2.0
 
 
 class Server:
@@ -58,8 +57,6 @@ async def serving(
         keepalive_timeout=KEEP_ALIVE_S,
         shutdown_timeout=settings.shutdown_grace,
         handler_cancellation=True,
-        # What nobody has asked for is read for so long at most, so that the answer to it is not lost.
-        lingering_time=LINGER_S,
         # Nothing is unpacked: such bodies are refused.
         auto_decompress=False,
     )
@@ -82,7 +79,7 @@ async def serving(
         yield Server(f"{'http' if certificate is None else 'https'}://{_host(settings.http_host)}:{port}", port)
     finally:
         await ended(*watchers)
-        app[streams.OPEN].stop()
+        app[streams.OPEN].closing = True
         await listener.close()
         before_stop()
         await runner.cleanup()
