@@ -58,3 +58,16 @@ def test_what_can_not_be_used_stops_the_start_and_shows_no_password(text: str, s
     assert told.startswith("setting outbound_proxy (from environment): ")
     assert "s3cr" not in told
     assert "garbage" not in told
+
+
+@pytest.mark.parametrize("name", ["pubsub_url", "google_token_url", "geolocation_url", "iothub_url"])
+@pytest.mark.parametrize(
+    "url", ["https://me:s3cret@host/", "https://s3cret@host", "ftp://host/s3cret", "s3cret", "https://"]
+)
+def test_other_addresses_hold_no_password_either(name: str, url: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        load(environment={f"WIRECHAMBER_{name.upper()}": url})
+    assert "without user and password" in refused.value.description
+    assert "s3cret" not in refused.value.description
+    for good in ("http://127.0.0.1:8085", "https://[::1]:1/a@b?c=d@e"):
+        load(environment={f"WIRECHAMBER_{name.upper()}": good})

@@ -22,7 +22,7 @@ from wirechamber import __version__
 from wirechamber.api.application import application
 from wirechamber.api.parts import Parts
 from wirechamber.api.server import Server, serving
-from wirechamber.api.streams import OPEN, look_after
+from wirechamber.api.streams import OPEN, Counts, check_tokens, keep_alive
 from wirechamber.clock import Clock, SystemClock, Timekeeper, boot_id
 from wirechamber.datafolder.check import check, note_closed, note_keys, note_open, prepare
 from wirechamber.delivery.service import Delivering, delivering
@@ -53,6 +53,7 @@ from wirechamber.settings import Settings
 from wirechamber.store.base import AttemptBounds, Retention, Store
 from wirechamber.store.sqlite import open_sqlite_store
 from wirechamber.streams.hub import Hub
+from wirechamber.streams.past import Past
 from wirechamber.switchboard.memory import MemorySwitchboard
 
 _log = structlog.get_logger("wirechamber")
@@ -165,10 +166,10 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             publishing=publishing,
             log=log,
             hub=hub,
+            past=Past(log),
             ready=lambda: _ready(store, log, publishing),
             trusted_proxies=tuple(ipaddress.ip_network(each, strict=False) for each in settings.trusted_proxies),
         )
-        metrics.watch_streams(hub)
         metrics.watch_delivery(delivery)
         metrics.watch_links(gateway)
         await stack.enter_async_context(listening(gateway, settings, tasks))
@@ -179,8 +180,11 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         sweeper = tasks.restarting(partial(_sweep, settings, store), "sweeper")
         await stack.enter_async_context(within(sweeper))
         app = application(parts)
-        keeping_alive = tasks.restarting(partial(look_after, app[OPEN], access, settings.keep_alive), "keep-alive")
+        metrics.watch_streams(Counts(app[OPEN], hub))
+        keeping_alive = tasks.restarting(partial(keep_alive, app[OPEN], settings.keep_alive), "keep-alive")
         await stack.enter_async_context(within(keeping_alive))
+        checking = tasks.restarting(partial(check_tokens, app[OPEN], access, settings.keep_alive), "token-check")
+        await stack.enter_async_context(within(checking))
         server = await stack.enter_async_context(
             serving(
                 app, settings, tasks, before_stop=hub.close, refused=metrics.refused,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 import types
 import typing
@@ -28,6 +29,7 @@ OTHER_NAMES = {
     "PUBSUB_EMULATOR_HOST": "pubsub_emulator_host",
     "GOOGLE_APPLICATION_CREDENTIALS": "google_credentials",
 }
+_URL = re.compile(r"https?://[^\s/?#@\\]+(?:[/?#][^\s]*)?", re.IGNORECASE)
 Source = Literal["default", "file", "environment", "flag"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -107,6 +109,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Positive, _help("Megabytes of requests and answers of attempts that are kept, all owners together.")
     ] = 512
     streams_per_address: Annotated[Positive, _help("Event streams open at a time from one address.")] = 1000
+    streams_per_owner: Annotated[Positive, _help("Event streams that one user may have open at a time.")] = 20_000
     stream_buffer_kb: Annotated[
         Positive, _help("Kilobytes that may wait for a slow reader before its stream is ended.")
     ] = 1024
@@ -178,6 +181,13 @@ class Settings(Struct, frozen=True, kw_only=True):
                     raise ValueError(
                         f"`{network}` is no network; write 10.0.0.0/8 or ::1/128 - at `$.{name}`"
                     ) from None
+        for name in ("pubsub_url", "google_token_url", "geolocation_url", "iothub_url"):
+            url = getattr(self, name)
+            if url and _URL.fullmatch(url) is None:
+                # Not repeated: it may hold a password, and users see in the log of attempts where requests went.
+                raise ValueError(
+                    f"write an address such as https://host/path, without user and password - at `$.{name}`"
+                )
         if self.outbound_proxy:
             try:
                 proxy.read(self.outbound_proxy)

@@ -379,6 +379,26 @@ def test_broken_bodies_are_no_fault_of_ours(ann: Ann) -> None:
     assert [line for line in lines if line["level"] in ("error", "critical")] == []
 
 
+def test_a_body_in_many_small_pieces_comes_whole_and_holds_nobody_up(ann: Ann) -> None:
+    head = (
+        b"POST /v1/devices/events HTTP/1.1\r\nHost: x\r\nAuthorization: " + ann.client.headers["Authorization"].encode()
+    )
+    body = json.dumps({"name": "pieces", "data": "x" * 16_000}).encode()
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    with (
+        stream(ann.client, EVENTS) as source,
+        connect(ann.live, head + b"\r\nTransfer-Encoding: chunked\r\n\r\n") as made,
+    ):
+        # Another request behind it is answered in its turn.
+        made.sendall(chunks + b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        got = b""
+        while part := made.recv(65536):
+            got += part
+        assert got.count(b"HTTP/1.1 200 OK") == 2, got
+        (event,) = take(source, 1)
+        assert (event.name, event.data) == ("pieces", "x" * 16_000)
+
+
 def flood(connection: socket.socket, piece: bytes, most: int) -> tuple[int, dict[str, Any]] | None:
     """Sends until an answer comes, and returns it.
 

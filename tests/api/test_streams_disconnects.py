@@ -153,7 +153,7 @@ def _churn(
     assert '"level": "error"' not in live.log_file.read_text()
     with _connect(live, tokens[1], "events", tls) as late:
         # Comments still come, so the task that writes them is alive, and newcomers are taken in.
-        eventually(lambda: b"\r\n:\n" in late.recv(4_096), what="a keep-alive")
+        eventually(lambda: b"\r\n:\n\r\n" in late.recv(4_096), what="a keep-alive")
 
 
 @contextmanager

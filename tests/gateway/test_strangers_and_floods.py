@@ -9,15 +9,19 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cloud import cloud, eventually
 from tests.gateway.inside import Inside, inside
-from tests.gateway.peer import HandshakeFailed, Peer, device_key
+from tests.gateway.peer import HandshakeFailed, Peer, a_publish, device_key
 from tests.gateway.town import PSK, Town, new_device_id, until
 from wirechamber.gateway import service, udp
+from wirechamber.gateway.link import Link
+from wirechamber.gateway.publications import Publication, Publications
 from wirechamber.protocols.coap.message import Code, ping
+from wirechamber.protocols.deviceos.messages import Publish
 from wirechamber.protocols.dtls import HANDSHAKE, ClientHandshake, PreSharedKey, PublicKeys
 from wirechamber.services.serverkeys import ServerKeys
 
@@ -345,6 +349,34 @@ def test_many_devices_after_each_other_need_no_room(within: Inside) -> None:
         peer.start()
         peer.close()
     assert within.look(lambda cloud: cloud.gateway.udp.refused["handshakes"]) == 0
+
+
+def test_an_error_with_one_device_harms_no_other(within: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ServerKeys(within.folder).ec().public_key()
+    good, bad = (Peer(within.udp_port, key, new_device_id()).start() for _ in range(2))
+    take, reply = Publications.take, Publications.stored
+
+    def broken(self: Publications, link: Link, publish: Publish, *more: Any) -> None:
+        if publish.name == "bad":
+            raise RuntimeError("as it comes in")
+        take(self, link, publish, *more)
+
+    def also_broken(self: Publications, publication: Publication) -> None:
+        if publication.publish.name == "worse":
+            raise RuntimeError("once it is stored")
+        reply(self, publication)
+
+    monkeypatch.setattr(Publications, "take", broken)
+    monkeypatch.setattr(Publications, "stored", also_broken)
+    for name in ("bad", "worse"):
+        bad.send(a_publish(name, b"", bad.next_id()))
+    assert good.publish("good").code == Code.EMPTY
+    until(lambda: within.look(lambda cloud: cloud.gateway.faults.counted["event"]) == 1, "the second fault")
+    assert within.look(lambda cloud: cloud.gateway.faults.counted["datagram"]) == 1
+    # The socket and all parts are as they were, and so is the device.
+    for peer in (good, bad, Peer(within.udp_port, key, new_device_id()).start()):
+        assert peer.publish("on").code == Code.EMPTY
+        peer.close()
 
 
 def test_a_client_that_gives_up_leaves_nothing(within: Inside) -> None:

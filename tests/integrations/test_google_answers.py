@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.standins.pubsub import TOPIC, Account
 from wirechamber.integrations.answers import clock_apart, clock_words
 from wirechamber.integrations.base import (
     Call,
+    Compute,
     Context,
     Integration,
     Misconfigured,
@@ -72,17 +74,24 @@ def outcome(kind: Integration[Any, Any], settings: dict[str, Any], data: str, *r
             case Call():
                 reply = next(said)
             case Token():
-                making = step.plan()
-                try:
-                    next(making)
-                    found = making.send(next(said))
-                except StopIteration as ended:
-                    found = ended.value
+                found = _made(step, said)
                 if not isinstance(found, tuple):
                     return found  # type: ignore[no-any-return]
                 reply = found[0]
             case Recall():
                 reply = None
+
+
+def _made(step: Token, said: Iterator[Response]) -> Any:
+    """The token of a plan, or its outcome."""
+    making = step.plan()
+    reply: Any = None
+    while True:
+        try:
+            inner = making.send(reply)
+        except StopIteration as ended:
+            return ended.value
+        reply = inner.work() if isinstance(inner, Compute) else next(said)
 
 
 def published(*replies: Response, token_url: str = "") -> Outcome:
@@ -112,6 +121,10 @@ def test_a_token_that_is_refused_while_the_clocks_differ_is_the_clock_s() -> Non
     assert isinstance(found, TryLater), found
     assert "the clock of this server is 8 minutes behind the service's" in found.why
     assert "new key" not in found.why
+    expired = saying(401, {"@type": "x", "reason": "ACCESS_TOKEN_EXPIRED"}, Date=DATE)
+    found = published(expired, expired)
+    assert isinstance(found, TryLater)
+    assert "the clock of this server differs" in found.why
     prompt = Response(401, (("Date", DATE),), b"{}")
     found = published(prompt, prompt)
     assert isinstance(found, Misconfigured)

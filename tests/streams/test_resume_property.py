@@ -16,6 +16,7 @@ from wirechamber.eventlog.base import Cursor, EventLog, Scope
 from wirechamber.eventlog.sqlite import open_sqlite_log
 from wirechamber.model.events import Event
 from wirechamber.streams.hub import Hub, Reader
+from wirechamber.streams.past import Past
 from wirechamber.streams.resume import Start, history, recent
 
 NAMES = st.sampled_from(["temp/a", "temp/b", "Temp/a", "hum"])
@@ -53,7 +54,7 @@ def test_whoever_resumes_gets_each_later_event_once(
         position = stored[min(seen, len(stored) - 1)][0]
         scope = Scope(owner="owner-1", prefix=prefix)
         start = Start(log, str(position))
-        frames = [frame async for frame in history(log, scope, start)]
+        frames = [frame async for frame in history(Past(log), scope, start)]
         # Events go on arriving between the last page of history and the moment the reader joins its group.
         for names in meanwhile:
             stored.extend(zip(await log.append(_events(names, len(stored))), names, strict=True))
@@ -79,13 +80,13 @@ def test_ids_only_grow_however_many_resume_while_events_come_in(
             stored = list(await log.append(_events(["temp"] * 300, 0)))
             if not ring:
                 log.tail._forget_half()
-            hub = Hub(log.tail, 1 << 30)
+            hub, past = Hub(log.tail, 1 << 30), Past(log)
             scope = Scope(owner="owner-1")
 
             async def resume(position: Cursor) -> list[int]:
                 wire = Wire()
                 start = Start(log, str(position))
-                async for frame in history(log, scope, start):
+                async for frame in history(past, scope, start):
                     wire.write(frame)
                 for frame in recent(log, scope, start.position):
                     wire.write(frame)
@@ -104,7 +105,9 @@ def test_ids_only_grow_however_many_resume_while_events_come_in(
             hub.close()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wirechamber.streams.resume.PAGE", page)
+        patch.setattr("wirechamber.streams.past.PAGE", page)
+        patch.setattr("wirechamber.streams.past.TAIL_PAGE", page)
+        patch.setattr("wirechamber.streams.past.LEFT_BYTES", page * 10)
         asyncio.run(work())
 
 

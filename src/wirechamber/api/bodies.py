@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from wirechamber.errors import BadInput, CloudError, TooLarge
+from wirechamber.jsontext import trouble
 
 # The largest body that any route takes: an integration's configuration with its templates.
 MAX_BODY_BYTES = 1024 * 1024
@@ -117,7 +118,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
     try:
         value = _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise BadInput(f"the body is no valid JSON: {problem}") from None
+        raise BadInput(f"the body is no valid JSON: {trouble(raw, problem)}") from None
     except RecursionError:
         raise BadInput("the body is nested too deeply") from None
     if not isinstance(value, dict):

@@ -18,6 +18,7 @@ from wirechamber.services.publishing import Publishing
 from wirechamber.services.usage import Usages
 from wirechamber.settings import Settings
 from wirechamber.streams.hub import Hub
+from wirechamber.streams.past import Past
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Parts:
     publishing: Publishing
     log: EventLog
     hub: Hub
+    past: Past
     ready: Callable[[], Awaitable[None]]
     trusted_proxies: tuple[Network, ...] = field(default=())
 

@@ -19,6 +19,7 @@ from wirechamber.settings import Settings
 from wirechamber.shares import network_of
 
 KEEP_ALIVE_S = 75.0
+LINGER_S = 2.0
 
 
 class Server:
@@ -57,6 +58,8 @@ async def serving(
         keepalive_timeout=KEEP_ALIVE_S,
         shutdown_timeout=settings.shutdown_grace,
         handler_cancellation=True,
+        # What nobody has asked for is read for so long at most, so that the answer to it is not lost.
+        lingering_time=LINGER_S,
         # Nothing is unpacked: such bodies are refused.
         auto_decompress=False,
     )
@@ -79,7 +82,7 @@ async def serving(
         yield Server(f"{'http' if certificate is None else 'https'}://{_host(settings.http_host)}:{port}", port)
     finally:
         await ended(*watchers)
-        app[streams.OPEN].closing = True
+        app[streams.OPEN].stop()
         await listener.close()
         before_stop()
         await runner.cleanup()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import socket
 from collections import Counter
 from typing import Any
 
@@ -18,8 +20,11 @@ from wirechamber.model.names import check_prefix
 from wirechamber.observe.logs import Seldom
 from wirechamber.protocols import sse
 from wirechamber.services.access import Access
-from wirechamber.streams.hub import CLOSED, FAILED, SLOW, Reader
+from wirechamber.settings import Settings
+from wirechamber.shares import network_of
+from wirechamber.streams.hub import CLOSED, FAILED, SHUTDOWN, SLOW, TOKEN, Hub, Reader
 from wirechamber.streams.resume import Start, history, recent
+from wirechamber.streams.turns import PAGES_PER_S
 
 HEADERS = {
     **COMMON_HEADERS,
@@ -33,41 +38,152 @@ _seldom = Seldom(structlog.get_logger("wirechamber.api"))
 KEEP_ALIVE = sse.chunk(sse.KEEP_ALIVE)
 # Streams that are looked after before others have their turn.
 SLICE = 200
+# A reader that catches up must have taken what was written to it, some tens of kilobytes, within this.
+WRITE_TIMEOUT_S = 30.0
+# What the kernel may keep of a stream for a reader that does not read; it would take megabytes. Linux doubles it for
+# its own needs. Enough for a megabyte a second over 50 ms.
+SEND_BUFFER_BYTES = 64 * 1024
+# The part of all streams that one owner may have.
+OWNERS_SHARE = 0.75
+# Clients come back this long after a stream has ended, each after another while: thousands that end in one moment do
+# not return in one. With many streams it is spread over the time that it takes to admit them.
+RETRY_FIRST_S = 1.0
+RETRY_SPREAD_S = 4.0
+RETRY_LONGEST_SPREAD_S = 15.0
+# What who is refused is told to wait.
+REFUSED_RETRY_S = 5
 
 
-class Live:
-    """A stream that has caught up and follows.
+class Stream:
+    """An open stream.
+
+    Args:
+        transport: Its connection's.
+        secret: The token that it was opened with.
 
     Attributes:
         gone: Done with the reason when it ends.
+        patience: While it catches up: runs out when it must wait no longer.
     """
 
-    __slots__ = ("gone", "secret", "transport")
+    __slots__ = ("gone", "patience", "secret", "transport")
 
     def __init__(self, transport: asyncio.Transport, secret: str) -> None:
         self.transport = transport
         self.secret = secret
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.patience: asyncio.Timeout | None = None
 
     def end(self, why: str) -> None:
         """Ends it. Ending twice is allowed."""
         if not self.gone.done():
             self.gone.set_result(why)
+            if self.patience is not None and not self.patience.expired():
+                self.patience.reschedule(0)
+
+    def breathe(self) -> None:
+        """Breaks its silence, if nothing waits for its reader anyway."""
+        # Asked right before the write, with nothing to wait for in between: a closed transport raises.
+        if self.transport.is_closing():
+            self.end(CLOSED)
+        elif not self.gone.done() and self.transport.get_write_buffer_size() == 0:
+            self.transport.write(KEEP_ALIVE)
 
 
 class Open:
-    """The streams that are open.
+    """The streams that are open, whether they catch up or follow.
 
     Args:
         room: How many there may be, whoever has them.
+
+    Attributes:
+        count: How many there are.
+        let_go: How many were ended because they did not read while they caught up.
     """
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.count = 0
+        self.each = int(room * OWNERS_SHARE)
         self.by_address: Counter[str] = Counter()
-        self.live: dict[Live, None] = {}
+        self.by_owner: Counter[str] = Counter()
+        self.streams: dict[Stream, None] = {}
         self.closing = False
+        self.count = 0
+        self.let_go = 0
+
+    def check(self, address: str, owner: str, settings: Settings) -> None:
+        """Whether there may be one more.
+
+        Raises:
+            TooMany: The address or the owner has as many as it may.
+            Unavailable: There is no room, or this cloud is stopping.
+        """
+        if self.closing:
+            raise Unavailable("this cloud is stopping; connect again in a moment", retry_after=REFUSED_RETRY_S)
+        if self.by_address[address] >= settings.streams_per_address:
+            text = "too many streams are open from this address; close some, or use one with a common prefix"
+            raise TooMany(text, retry_after=REFUSED_RETRY_S)
+        if self.by_owner[owner] >= min(settings.streams_per_owner, self.each):
+            text = "you have as many streams open as one user may; close some, or use one with a common prefix"
+            raise TooMany(text, retry_after=REFUSED_RETRY_S)
+        if self.count >= self.room:
+            text = "this cloud has as many streams open as it can; try again in a moment"
+            raise Unavailable(text, retry_after=REFUSED_RETRY_S)
+
+    def enter(self, address: str, owner: str) -> None:
+        """Counts one more."""
+        self.count += 1
+        self.by_address[address] += 1
+        self.by_owner[owner] += 1
+
+    def leave(self, address: str, owner: str) -> None:
+        """Counts one less."""
+        self.count -= 1
+        for counter, holder in ((self.by_address, address), (self.by_owner, owner)):
+            counter[holder] -= 1
+            if not counter[holder]:
+                del counter[holder]
+
+    def retry(self) -> bytes:
+        """When the next stream comes back, should it end."""
+        spread = min(max(RETRY_SPREAD_S, self.count / PAGES_PER_S), RETRY_LONGEST_SPREAD_S)
+        # Not a secret: it spreads clients.
+        return sse.retry(int(1000 * (RETRY_FIRST_S + spread * random.random())))  # noqa: S311
+
+    def stop(self) -> None:
+        """Takes no more, and ends those that catch up; the hub ends the others."""
+        self.closing = True
+        for stream in list(self.streams):
+            if stream.patience is not None:
+                stream.end(SHUTDOWN)
+
+
+class Counts:
+    """What is counted of streams, whether they catch up or follow."""
+
+    def __init__(self, opened: Open, hub: Hub) -> None:
+        self._opened = opened
+        self._hub = hub
+
+    @property
+    def open(self) -> int:
+        """Streams now."""
+        return self._opened.count
+
+    @property
+    def catching_up(self) -> int:
+        """Streams now that have not come to the newest event yet."""
+        return self._opened.count - self._hub.open
+
+    @property
+    def sent(self) -> int:
+        """Events written to streams that follow, once for each."""
+        return self._hub.sent
+
+    @property
+    def let_go(self) -> int:
+        """Streams that were ended because they did not read."""
+        return self._hub.let_go + self._opened.let_go
 
 
 OPEN = web.AppKey("streams_open", Open)
@@ -89,91 +205,126 @@ async def _stream(call: Call, coreid: str | None) -> web.StreamResponse:
     scope = Scope(owner=call.owner, coreid=coreid, prefix=prefix)
     log, request = call.parts.log, call.request
     start = Start(log, request.headers.get("Last-Event-ID") or call.query("last_event_id"))
-    streams, address = request.app[OPEN], call.address()
-    if streams.closing:
-        raise Unavailable("this cloud is stopping; connect again in a moment")
-    if streams.by_address[address] >= call.parts.settings.streams_per_address:
-        raise TooMany("too many streams are open from this address; close some, or use one with a common prefix")
-    if streams.count >= streams.room:
-        raise Unavailable("this cloud has as many streams open as it can; try again in a moment")
+    opened, address = request.app[OPEN], network_of(call.address())
+    opened.check(address, call.owner, call.parts.settings)
     response = web.StreamResponse(headers={**HEADERS, "Wirechamber-Stream-Start": log.next(start.position)})
     response.enable_chunked_encoding()
-    streams.count += 1
-    streams.by_address[address] += 1
+    opened.enter(address, call.owner)
     try:
         # A reader may go away at any moment: that is no fault of anybody's.
         with contextlib.suppress(ConnectionError):
             await response.prepare(request)
             await response.write(sse.GREETING)
-            await _follow(call, response, scope, start)
+            await response.write(opened.retry())
+            if request.transport is not None:
+                await _follow(call, Stream(request.transport, call.secret), scope, start)
     finally:
-        streams.count -= 1
-        streams.by_address[address] -= 1
-        if not streams.by_address[address]:
-            del streams.by_address[address]
+        opened.leave(address, call.owner)
     return response
 
 
-async def _follow(call: Call, response: web.StreamResponse, scope: Scope, start: Start) -> None:
-    log, hub, transport = call.parts.log, call.parts.hub, call.request.transport
-    async for event in history(log, scope, start):
-        await response.write(event)
-    if transport is None or transport.is_closing():
-        return
-    live = Live(transport, call.secret)
-    reader = Reader(transport, live.end)
-    # From here to `join` nothing waits: no event can come in between.
-    for frame in recent(log, scope, start.position):
-        transport.write(frame)
-    hub.join(scope, reader)
-    opened = call.request.app[OPEN]
-    opened.live[live] = None
+async def _follow(call: Call, stream: Stream, scope: Scope, start: Start) -> None:
+    hub, transport, opened = call.parts.hub, stream.transport, call.request.app[OPEN]
+    _bound_send_buffer(transport)
+    reader = Reader(transport, stream.end)
+    opened.streams[stream] = None
     try:
-        if await live.gone in (SLOW, FAILED):
-            transport.abort()
+        await _catch_up(call, stream, scope, start)
+        if stream.gone.done():
+            # What waits for a reader who is behind is as good from the log, when it comes back.
+            if transport.get_write_buffer_size() > 0:
+                transport.abort()
+        elif not transport.is_closing():
+            # From here to `join` nothing waits: no event can come in between.
+            if frames := recent(call.parts.log, scope, start.position):
+                transport.write(b"".join(frames))
+            hub.join(scope, reader)
+            why = await stream.gone
+            # Those do not read, so they would see no proper end; and what waits is not for a bad token's bearer.
+            if why in (SLOW, FAILED) or (why == TOKEN and transport.get_write_buffer_size() > 0):
+                transport.abort()
     finally:
-        del opened.live[live]
+        del opened.streams[stream]
         hub.leave(scope, reader)
 
 
-async def look_after(opened: Open, access: Access, every_s: float) -> None:
-    """Writes keep-alives for ever, and ends the streams whose token is no longer good.
+async def _catch_up(call: Call, stream: Stream, scope: Scope, start: Start) -> None:
+    """Writes what the reader missed, as fast as it reads and no longer than it may."""
+    transport, loop = stream.transport, asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as stream.patience:
+            async for piece in history(call.parts.past, scope, start):
+                # Between pages anything may have happened.
+                if transport.is_closing() or not await _may_go_on(stream, call.parts.access):
+                    return
+                transport.write(piece)
+                stream.patience.reschedule(loop.time() + WRITE_TIMEOUT_S)
+                await call.request.writer.drain()
+                if stream.gone.done():
+                    return
+                stream.patience.reschedule(None)
+    except TimeoutError:
+        if not stream.gone.done():
+            call.request.app[OPEN].let_go += 1
+            stream.end(SLOW)
+    except CloudError as problem:
+        _seldom.warning("history_unreadable", why=problem.description)
+        stream.end(FAILED)
+    finally:
+        stream.patience = None
+
+
+def _bound_send_buffer(transport: asyncio.Transport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+
+
+async def keep_alive(opened: Open, every_s: float) -> None:
+    """Writes comments to streams for ever.
 
     One task for all: a timer for each stream would be a third of what an idle one costs. What goes wrong with one
-    stream ends that one.
+    stream ends that one. It waits for nothing but the time, so nothing that is slow makes streams silent.
     """
     while True:
         await asyncio.sleep(every_s)
-        for number, live in enumerate(list(opened.live)):
+        for number, stream in enumerate(list(opened.streams)):
             if number % SLICE == 0:
                 await asyncio.sleep(0)
             try:
-                await _look_at(live, access)
+                stream.breathe()
             except Exception as problem:
-                _seldom.warning("stream_not_looked_after", why=repr(problem))
-                live.end(FAILED)
+                _seldom.warning("stream_not_kept_alive", why=repr(problem))
+                stream.end(FAILED)
 
 
-async def _look_at(live: Live, access: Access) -> None:
-    if await _may_go_on(live, access) and not live.gone.done():
-        # Asked right before the write, with nothing to wait for in between: a closed transport raises.
-        if live.transport.is_closing():
-            live.end(CLOSED)
-        else:
-            live.transport.write(KEEP_ALIVE)
+async def check_tokens(opened: Open, access: Access, every_s: float) -> None:
+    """Ends the streams whose token is no longer good, for ever."""
+    while True:
+        await asyncio.sleep(every_s)
+        for number, stream in enumerate(list(opened.streams)):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+            try:
+                await _may_go_on(stream, access)
+            except Exception as problem:
+                _seldom.warning("token_not_checked", why=repr(problem))
 
 
-async def _may_go_on(live: Live, access: Access) -> bool:
-    if access.cached(live.secret) is None:
+async def _may_go_on(stream: Stream, access: Access) -> bool:
+    if stream.gone.done():
+        return False
+    if access.cached(stream.secret) is None:
         try:
-            await access.authorise(live.secret)
+            await access.authorise(stream.secret)
         except InvalidToken:
-            live.end("token")
+            stream.end(TOKEN)
             return False
         except CloudError:
             # The store is away for a moment: not the reader's fault.
             return True
-    return True
+    return not stream.gone.done()
 
 
 RESUMES = (

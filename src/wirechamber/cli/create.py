@@ -111,7 +111,7 @@ def _value(each: Field, given: Any) -> Any:
         if each.form in ("json", "texts") and given.lstrip()[:1] in ("{", "["):
             try:
                 return msgspec.json.decode(given)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError, UnicodeError):
                 # It may be a template of JSON; the server decides.
                 return given
     return given

@@ -16,6 +16,7 @@ from wirechamber.cli.remote import DEFAULT_URL, Remote, TokenFile, Url, with_ser
 from wirechamber.cli.user import Json
 from wirechamber.errors import CloudError
 from wirechamber.integrations.declaration import table
+from wirechamber.jsontext import trouble
 from wirechamber.kinds import registry
 
 Id = Annotated[str, typer.Argument(help="The integration's id.")]
@@ -237,8 +238,8 @@ def _read(file: str) -> dict[str, Any]:
         value = msgspec.json.decode(raw)
     except OSError as problem:
         fail(f"{file} can't be read: {problem.strerror}", Exit.USAGE)
-    except msgspec.DecodeError as problem:
-        fail(f"{file} is no JSON: {problem}", Exit.USAGE)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as problem:
+        fail(f"{file} is no JSON: {trouble(raw, problem)}", Exit.USAGE)
     if not isinstance(value, dict):
         fail(f"{file} must hold a JSON object", Exit.USAGE)
     return value

@@ -11,6 +11,7 @@ import typer
 from wirechamber.cli.output import Exit, fail
 from wirechamber.errors import CloudError
 from wirechamber.integrations.templates import Template, TemplateError, compile
+from wirechamber.jsontext import trouble
 
 
 def app() -> typer.Typer:
@@ -52,10 +53,11 @@ def _compiled(file: str) -> Template:
 def _data(file: str | None) -> Any:
     if file is None:
         return {}
+    raw = _read(file)
     try:
-        return msgspec.json.decode(_read(file))
-    except msgspec.DecodeError as problem:
-        fail(f"{file} is no JSON: {problem}", Exit.USAGE)
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as problem:
+        fail(f"{file} is no JSON: {trouble(raw, problem)}", Exit.USAGE)
 
 
 def _read(file: str) -> bytes:

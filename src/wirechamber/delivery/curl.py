@@ -89,6 +89,8 @@ def problem_of(handle: pycurl.Curl, forbidden: str | None, code: int, text: str)
     """
     if forbidden is not None:
         return NoResponse(f"EFORBIDDEN: the address {forbidden} is not allowed; see outbound_allow", final=True)
+    # It may quote the target, whose bytes need not be text.
+    text = text.encode("utf-8", "replace").decode()
     # On a connection that was kept open, connecting took no time.
     connected = handle.getinfo(pycurl.CONNECT_TIME) > 0 or handle.getinfo(pycurl.REQUEST_SIZE) > 0
     match code:

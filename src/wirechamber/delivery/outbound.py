@@ -397,7 +397,7 @@ class Outbound:
             set_option(pycurl.FORBID_REUSE, int(request.as_machine))
             flight.set_alone = request.as_machine
         if self._proxied is not None:
-            direct = goes_direct(request.url)
+            direct = request.as_machine or goes_direct(request.url)
             if direct != flight.set_direct:
                 set_proxy(set_option, None if direct else self._proxied.proxy)
                 flight.set_direct = direct
@@ -447,17 +447,14 @@ class Outbound:
         if flight.shared:
             self._credit(handle.getinfo(pycurl.ACTIVESOCKET))
         self._multi.remove_handle(handle)
-        address = handle.getinfo(pycurl.PRIMARY_IP) or None
-        reply: Response | NoResponse
-        if error is None or (flight.cut and error[0] == pycurl.E_WRITE_ERROR):
-            status = handle.getinfo(pycurl.RESPONSE_CODE)
-            reply = Response(status, tuple(flight.headers), b"".join(flight.body), flight.length)
-        else:
-            reply = problem_of(flight.handle, flight.forbidden, *error)
-        if flight.set_traced:
-            reply = self._by_trace(flight, reply)
-        if not flight.set_direct:
-            reply = self._by_proxy(flight, reply, error)
+        # A proxy's address is the operator's affair.
+        address = (handle.getinfo(pycurl.PRIMARY_IP) or None) if flight.set_direct else None
+        try:
+            reply = self._reply(flight, error)
+        except Exception as fault:
+            # Whatever is wrong with an answer, whoever waits for it is told.
+            _log.exception("reply_not_understood")
+            reply = NoResponse(f"EPROTO: internal error: {type(fault).__name__}")
         taken_ms = self._end(flight.request, flight.done, reply, flight, address)
         if taken_ms > self._slow_ms:
             self._was_slow(flight, taken_ms / 1000)
@@ -465,6 +462,18 @@ class Outbound:
             self._idle.append(flight)
         else:
             handle.close()
+
+    def _reply(self, flight: _Flight, error: tuple[int, str] | None) -> Response | NoResponse:
+        """What a request that has ended came to."""
+        reply: Response | NoResponse
+        if error is None or (flight.cut and error[0] == pycurl.E_WRITE_ERROR):
+            status = flight.handle.getinfo(pycurl.RESPONSE_CODE)
+            reply = Response(status, tuple(flight.headers), b"".join(flight.body), flight.length)
+        else:
+            reply = problem_of(flight.handle, flight.forbidden, *error)
+        if flight.set_traced:
+            reply = self._by_trace(flight, reply)
+        return reply if flight.set_direct else self._by_proxy(flight, reply, error)
 
     def _by_trace(self, flight: _Flight, reply: Response | NoResponse) -> Response | NoResponse:
         """The reply, or what the trace knows better."""

@@ -104,7 +104,8 @@ class Proxied:
 
     def _connecting_only(self, handle: pycurl.Curl, code: int, words: str) -> NoResponse | None:
         if code == _E_PROXY:
-            reply = handle.getinfo(getattr(pycurl, "PROXY_ERROR", 2097211))
+            # Older pycurl does not know it.
+            reply = handle.getinfo(pycurl.PROXY_ERROR) if hasattr(pycurl, "PROXY_ERROR") else 0
             return _trouble(_REPLIES.get(reply, "it made no connection to the target"))
         if code == pycurl.E_COULDNT_CONNECT:
             return _trouble(f"it can't be reached, or made no connection to the target ({words})")

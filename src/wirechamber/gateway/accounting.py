@@ -34,6 +34,8 @@ LOW = 256
 # Sessions whose only news are stored events are written down this often: so much of the log is read after a crash.
 EVERY_S = 1.0
 RETRY_S = 0.5
+# Sessions that are written in one transaction.
+MAX_BATCH = 4_000
 # What follows from messages that are accounted for, in one turn of the loop.
 SLICE = 128
 # As long as for events: after it the device gets no answer and repeats.
@@ -114,6 +116,9 @@ class Accounting:
             checkpoints += [link.checkpoint() for link in links if link.alive]
         reservations = [Reservation(link.checkpoint().session, limit) for link, limit in low.items() if link.alive]
         try:
+            while len(checkpoints) > MAX_BATCH:
+                await self._sessions.account(checkpoints[:MAX_BATCH], [], None)
+                del checkpoints[:MAX_BATCH]
             await self._sessions.account(checkpoints, reservations, cursor)
         except CloudError as problem:
             _seldom.warning("session_state_held", why=problem.description, sessions=len(dirty))

@@ -19,6 +19,7 @@ from msgspec import structs
 from wirechamber.clock import Clock
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor
+from wirechamber.gateway.blocks import Blocks
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import Purpose
@@ -97,6 +98,7 @@ class Conversation:
         welcome: Called with a link of which it is known, and stored, whose it is.
 
     Attributes:
+        blocks: Bodies that are not complete yet.
         refused: What was not taken, by reason.
     """
 
@@ -129,6 +131,7 @@ class Conversation:
         self._greeting: dict[Link, asyncio.Task[None]] = {}
         # Those that may come in, as soon as that is stored.
         self._admitted: set[Link] = set()
+        self.blocks = Blocks()
         self.refused: Counter[str] = Counter()
 
     # --- exchanges ---
@@ -369,10 +372,13 @@ class Conversation:
         parts = link.parts
         if parts is None:
             parts = link.parts = Receiver()
-        match parts.take(key, block1, payload, self._now):
+        taken = parts.take(key, block1, payload, self._now)
+        if not parts:
+            link.parts = None
+        device = link.device
+        self.blocks.holds(link, link.id if device is None else device.owner or device.id, parts.held)
+        match taken:
             case Whole(body):
-                if not parts:
-                    link.parts = None
                 return body
             case More(option):
                 # Device OS sends the next block after any acknowledgement (device-protocol.md, section 7.2).

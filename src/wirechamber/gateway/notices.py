@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.outbox import Sent
 from wirechamber.model.events import Event
@@ -27,19 +27,16 @@ class Notices:
         endpoint: Gives a link's exchanges.
     """
 
-    def __init__(self, clock: Clock, endpoint: Callable[[Link], Endpoint]) -> None:
+    def __init__(self, clock: SteadyClock, endpoint: Callable[[Link], Endpoint]) -> None:
         self._clock = clock
         self._endpoint = endpoint
+        # What was made of the last event, for others who want it in the same way.
+        self._made_of: Event | None = None
+        self._made: dict[tuple[frozenset[tuple[bool, bool]], bool], tuple[Form, ...]] = {}
 
     def send(self, link: Link, event: Event, wanted: Sequence[Subscription], sent: Sent) -> bool:
         """Lines an event up for a device; False if no message to it can hold the event, or none of its handlers."""
-        forms = to_device(
-            event.data,
-            event.content_type,
-            [(each.binary, each.cbor) for each in wanted],
-            accepts_types=link.formats,
-        )
-        forms = tuple(form for form in forms if len(form.payload) <= MAX_DATA)
+        forms = self._forms(event, frozenset((each.binary, each.cbor) for each in wanted), link.formats)
         if not forms:
             return False
         if link.deviceos:
@@ -70,9 +67,20 @@ class Notices:
             # It asks again.
             return
 
+    def _forms(self, event: Event, kinds: frozenset[tuple[bool, bool]], accepts_types: bool) -> tuple[Form, ...]:
+        if event is not self._made_of:
+            self._made_of = event
+            self._made.clear()
+        forms = self._made.get((kinds, accepts_types))
+        if forms is None:
+            made = to_device(event.data, event.content_type, kinds, accepts_types=accepts_types)
+            forms = tuple(form for form in made if len(form.payload) <= MAX_DATA)
+            self._made[kinds, accepts_types] = forms
+        return forms
+
     def _order(self) -> int:
         # RFC 7641, section 4.4, allows a clock: 16 ms wrap around in 12 days, and never goes back over a restart.
-        return (self._clock.now() >> 4) & _OBSERVE_MASK
+        return (self._clock.steady() >> 4) & _OBSERVE_MASK
 
 
 def _event(link: Link, name: str, form: Form) -> Message:

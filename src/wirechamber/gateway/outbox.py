@@ -46,9 +46,9 @@ OUTSTANDING = 4
 RETRY_S = 0.5
 # Device OS tells its subscriptions in one burst (device-protocol.md, section 7.4).
 SETTLE_S = 1.0
-# What is done in one turn of the loop, in messages to devices: each takes some 50 us. Looking at a device that wants
-# nothing of an event takes a small part of that.
-SLICE = 128
+# What is done in one turn of the loop, in messages to devices: no more than datagrams are read in one, or the devices'
+# acknowledgements find the socket's buffer full. Looking at a device that wants nothing takes a small part of that.
+SLICE = 32
 GLANCES = 16
 # Events that were not handed out yet. Beyond this they are handed out at once, whatever it takes: the loop is far
 # behind anyway, and memory is bounded.

@@ -13,6 +13,7 @@ from wirechamber.gateway.intake import Arrival
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.outbox import Outboxes
+from wirechamber.gateway.slices import slices
 from wirechamber.model.devices import Device
 from wirechamber.model.events import Event
 from wirechamber.model.links import CameOnline, WentOffline
@@ -159,10 +160,11 @@ class Roster:
         if seen == self._seen:
             return
         changes = await self._store.devices.changes(self._revision)
-        for device in changes.changed:
-            link = self._links.get(device.id)
-            if link is not None and link.device is not None:
-                self._faults.guard(link, "registry", partial(self._change, link, link.device, device))
+        async for changed in slices(changes.changed):
+            for device in changed:
+                link = self._links.get(device.id)
+                if link is not None and link.device is not None:
+                    self._faults.guard(link, "registry", partial(self._change, link, link.device, device))
         gone: Iterable[str] = changes.removed
         if changes.whole:
             gone = self._links.keys() - {device.id for device in changes.changed}

@@ -374,6 +374,7 @@ class Gateway:
             self.roster.remove(device.id, link)
         self._named(link)
         self._held.pop(link, None)
+        self.conversation.blocks.forget(link)
         link.close()
 
     def _named(self, link: Link) -> None:
@@ -492,9 +493,10 @@ class Gateway:
                     heard[link.device.id] = at - int((now - link.heard) * 1000)
         gone, self._gone = self._gone, []
         try:
-            if used:
-                await self._store.usage.add(rows(used, at))
-            used = {}
+            async for some in slices(list(used.items())):
+                await self._store.usage.add(rows(dict(some), at))
+                for key, _ in some:
+                    del used[key]
             if heard:
                 await self._store.links.heard(heard)
             if gone:
@@ -563,7 +565,9 @@ class Gateway:
         parts = {
             "udp": self.udp.refused,
             "tcp": Counter() if self.tcp is None else self.tcp.refused,
-            "messages": self.refused + self.conversation.refused,
+            "messages": self.refused
+            + self.conversation.refused
+            + Counter(blocks_forgotten=self.conversation.blocks.forgotten),
             "events": self.publications.refused,
             "to_devices": Counter(expired=self.outboxes.expired, too_large=self.outboxes.too_large),
             "store": Counter(waiting=waiting),

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from wirechamber.integrations.base import InvalidConfig
+from wirechamber.jsontext import trouble
 from wirechamber.model.ids import is_device_id
 from wirechamber.model.names import MAX_PREFIX
 
@@ -125,8 +126,9 @@ def mapping(settings: dict[str, Any], name: str) -> dict[str, Any] | None:
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            raise InvalidConfig(name, "must be an object of names and values") from None
+        except (msgspec.DecodeError, RecursionError, UnicodeError) as problem:
+            why = trouble(value, problem)
+            raise InvalidConfig(name, f"must be an object of names and values; it is no JSON: {why}") from None
     if value is None or value == {}:
         return None
     if not isinstance(value, dict):

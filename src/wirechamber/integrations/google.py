@@ -51,6 +51,11 @@ def problem_in(response: Response) -> Problem:
     )
 
 
+def about_time(words: str) -> bool:
+    """Whether a refusal is about when a statement was signed: its `iat` and `exp` are what our clock says."""
+    return "timeframe" in words or "iat and exp" in words or "clock" in words.lower()
+
+
 def wait_asked(response: Response, problem: Problem, now: int) -> float | None:
     """The seconds that an answer asks to wait, in its body or its header; the longer where they differ."""
     asked = [each for each in (problem.after, retry_after(response.header("Retry-After"), now)) if each is not None]

@@ -23,11 +23,16 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10
 
 
 class StreamCounts(Protocol):
-    """What the hub of the streams counts."""
+    """What is counted of event streams."""
 
-    open: int
-    sent: int
-    let_go: int
+    @property
+    def open(self) -> int: ...  # noqa: D102
+    @property
+    def catching_up(self) -> int: ...  # noqa: D102
+    @property
+    def sent(self) -> int: ...  # noqa: D102
+    @property
+    def let_go(self) -> int: ...  # noqa: D102
 
 
 class DeliveryCounts(Protocol):
@@ -201,6 +206,8 @@ class Metrics(Collector):
             yield _gauge("clock_doubt_seconds", text, lambda: clock.doubt_s)
         if streams is not None:
             yield _gauge("streams_open", "Event streams open.", lambda: streams.open)
+            text = "Event streams that have not come to the newest event yet."
+            yield _gauge("streams_catching_up", text, lambda: streams.catching_up)
             yield _counter("stream_events", "Events written to streams.", (), {(): streams.sent})
             yield _counter("streams_let_go", "Streams ended because their reader was slow.", (), {(): streams.let_go})
         if links is not None:

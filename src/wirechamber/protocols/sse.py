@@ -10,8 +10,9 @@ from json.encoder import encode_basestring_ascii as _quote
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 GREETING = b":ok\n\n"
-# Any byte ends the silence after which a client gives up; a comment is skipped by all of them.
-KEEP_ALIVE = b":\n\n"
+# Any byte ends the silence after which a client gives up; a comment is skipped by all of them. No blank line follows:
+# httpx-sse would make an event without data of it.
+KEEP_ALIVE = b":\n"
 GAP_EVENT = "wirechamber/gap"
 
 
@@ -39,6 +40,14 @@ def gap(first: str, last: str, cursor: str) -> bytes:
     """
     lost = f'{{"first":{_quote(first)},"last":{_quote(last)}}}'
     return f"id: {cursor}\nevent: {GAP_EVENT}\ndata: {lost}\n\n".encode()
+
+
+def retry(milliseconds: int) -> bytes:
+    """When to connect again once the stream has ended; takes effect at once, without a blank line, as in the standard.
+
+    Some clients would take a blank line for the end of an event without data.
+    """
+    return b"retry: %d\n" % milliseconds
 
 
 def chunk(payload: bytes) -> bytes:

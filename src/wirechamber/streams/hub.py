@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from wirechamber.eventlog.base import Cursor, Entry, Scope
+from wirechamber.eventlog.base import Entry, Scope
 from wirechamber.eventlog.tail import Tail
 from wirechamber.model.events import Event
 from wirechamber.model.prefixes import Prefixes
@@ -33,6 +33,7 @@ SLOW = "slow"
 FAILED = "failed"
 CLOSED = "closed"
 SHUTDOWN = "shutdown"
+TOKEN = "token"  # noqa: S105
 
 
 class Sink(Protocol):
@@ -139,10 +140,8 @@ class Hub:
             groups = self._concerned(event)
             if not groups:
                 continue
-            try:
-                frame = framed(entry)
-            except Exception as problem:
-                _seldom.warning("event_not_streamed", why=repr(problem), position=entry.cursor)
+            frame = framed(entry)
+            if not frame:
                 continue
             for group in groups:
                 if not group.pending:
@@ -202,11 +201,12 @@ class Hub:
             _seldom.warning("stream_not_ended", why=repr(problem))
 
 
-def formatted(cursor: Cursor, event: Event) -> bytes:
-    """An event as a stream shows it."""
-    return sse.event(event.name, event.data, event.ttl, iso(event.published_at), event.coreid, cursor)
-
-
 def framed(entry: Entry) -> bytes:
-    """An entry as an HTTP chunk of its own."""
-    return sse.chunk(formatted(entry.cursor, entry.event))
+    """An entry as streams show it, as an HTTP chunk of its own; empty, and logged, where it can't be shown."""
+    event = entry.event
+    try:
+        shown = sse.event(event.name, event.data, event.ttl, iso(event.published_at), event.coreid, entry.cursor)
+    except Exception as problem:
+        _seldom.warning("event_not_streamed", why=repr(problem), position=entry.cursor)
+        return b""
+    return sse.chunk(shown)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 from wirechamber.eventlog.base import Cursor, EventLog, Gap, Scope
 from wirechamber.protocols import sse
-from wirechamber.streams.hub import formatted
-
-PAGE = 500
-# So much of the past may be left for the turn in which a reader joins. More would look like a reader that is slow.
-LEFT_BYTES = 64 * 1024
+from wirechamber.streams.hub import framed
+from wirechamber.streams.past import Past
 
 
 class Start:
@@ -40,38 +36,25 @@ class Start:
             self.position = cursor
 
 
-async def history(log: EventLog, scope: Scope, start: Start) -> AsyncIterator[bytes]:
-    """The events that a reader missed, one each, until little is left, all of it in the tail in memory.
+async def history(past: Past, scope: Scope, start: Start) -> AsyncIterator[bytes]:
+    """What a reader missed, as whole chunks in pieces, until little is left, all of it in the tail in memory.
 
-    `start.position` moves on with each of them, so the caller can join the live stream there. The caller waits for the
+    `start.position` moves on with each page, so the caller can join the live stream there. The caller waits for the
     reader in between, so one that reads slowly stays here, however much comes meanwhile.
+
+    Raises:
+        Unavailable: The log can't be read.
     """
     if start.gap is not None:
-        yield sse.gap(start.gap.first, start.gap.last, start.position)
-    while True:
-        entries = log.tail.since(start.position, PAGE)
-        if entries is None:
-            page = await log.read(scope, start.position, PAGE)
-            if page.gap is not None:
-                yield sse.gap(page.gap.first, page.gap.last, page.gap.last)
-            for entry in page.entries:
-                start.position = entry.cursor
-                yield formatted(entry.cursor, entry.event)
-            start.position = page.after
-            continue
-        frames = [formatted(entry.cursor, entry.event) if scope.holds(entry.event) else b"" for entry in entries]
-        if len(entries) < PAGE and sum(map(len, frames)) <= LEFT_BYTES:
-            return
-        for entry, frame in zip(entries, frames, strict=True):
-            start.position = entry.cursor
-            if frame:
-                yield frame
-        # Where nothing of this page was for the reader, nobody has waited yet.
-        await asyncio.sleep(0)
+        yield sse.chunk(sse.gap(start.gap.first, start.gap.last, start.position))
+    while (part := await past.after(scope, start.position)) is not None:
+        for piece in part.pieces:
+            yield piece
+        start.position = part.upto
 
 
 def recent(log: EventLog, scope: Scope, position: Cursor) -> list[bytes]:
     """What is left of the past, from the tail in memory: to be written in the turn in which the reader joins."""
     entries = log.tail.since(position)
     assert entries is not None
-    return [sse.chunk(formatted(entry.cursor, entry.event)) for entry in entries if scope.holds(entry.event)]
+    return [framed(entry) for entry in entries if scope.holds(entry.event)]

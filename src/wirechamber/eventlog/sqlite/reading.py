@@ -12,6 +12,8 @@ from wirechamber.eventlog.sqlite.rows import event_of
 # Rows that one page may look at, a few milliseconds' work: a rare prefix must not turn a read into a scan of the whole
 # log.
 MAX_SCAN = 4_000
+# And so much of a page's records: whoever is slow to take it keeps it in memory.
+MAX_PAGE_BYTES = 256 * 1024
 
 
 class Found(NamedTuple):
@@ -49,10 +51,15 @@ def find(db: sqlite3.Connection, scope: Scope, after: int, newest: int, limit: i
         f"select event.position, event.id, event.received_at, event.record from {joined}"
         f" where {source}.position > ? and {source}.position <= ?{where}{test} order by {source}.position limit ?",
         (after, upto, *values, *wanted, limit),
-    ).fetchall()
-    entries = [Entry(Cursor(str(position)), event_of(*rest)) for position, *rest in rows]
-    if len(rows) == limit:
-        upto = rows[-1][0]
+    )
+    entries: list[Entry] = []
+    size = 0
+    for position, event_id, age_from, record in rows:
+        entries.append(Entry(Cursor(str(position)), event_of(event_id, age_from, record)))
+        size += len(record)
+        if len(entries) == limit or size >= MAX_PAGE_BYTES:
+            upto = position
+            break
     return Found(entries, upto, upto < newest)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from wirechamber.jsontext import trouble
+
 # The library's buffer of 256 bytes holds some 6 networks; other senders may have more, Google reads the strongest.
 MAX_ENTRIES = 64
 # Ids of GSM cells have 16 bits (Geolocation API, "Calculating cellId"); Google takes a tower of no said type for GSM.
@@ -77,9 +79,11 @@ def read(data: str | None) -> Scan:
     try:
         scan = _decode((data or "").encode("utf-8", "replace"))
     except msgspec.ValidationError as problem:
-        raise BadScan(f"the event's data is no scan of the device locator library: {problem}") from None
-    except (msgspec.DecodeError, RecursionError):
-        raise BadScan("the event's data is no scan of the device locator library: it is no JSON") from None
+        why = trouble(data or "", problem)
+        raise BadScan(f"the event's data is no scan of the device locator library: {why}") from None
+    except (msgspec.DecodeError, RecursionError) as problem:
+        why = f": {trouble(data, problem)}" if data else ""
+        raise BadScan(f"the event's data is no scan of the device locator library: it is no JSON{why}") from None
     networks = _usable(scan.w.a) if scan.w is not None else []
     towers = [tower for tower in scan.c.a if _is_known(tower)] if scan.c is not None else []
     if not networks and not towers:

@@ -28,6 +28,7 @@ from wirechamber.integrations.base import (
     Request,
     TryLater,
 )
+from wirechamber.integrations.google import about_time
 from wirechamber.model.keysize import TooLong, plain_der
 
 AUDIENCE = "https://pubsub.googleapis.com/"
@@ -43,6 +44,7 @@ METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/service-
 MAX_WHY = 300
 # Google takes no statement from the future; a refusal while the clocks differ by so much is told as the clock's.
 CLOCK_APART_S = 60.0
+CLOCK_DIFFERS = "the clock of this server differs from Google's; set it right, best by NTP"
 # A key's file has 2,400 characters; more is not even read as JSON.
 MAX_FILE = 16_384
 # Keys that were read: reading one of 4,096 bits takes a quarter of a second.
@@ -175,6 +177,8 @@ class MachineIdentity:
         """Asks the metadata server."""
         headers = (("Metadata-Flavor", "Google"), ("User-Agent", context.user_agent))
         reply = yield Call(Request("GET", METADATA, headers, as_machine=True))
+        if isinstance(reply, NoResponse) and not reply.final and reply.why != "ENOTFOUND":
+            return TryLater(f"no token for {self.who}: its metadata server does not answer ({reply.why})")
         if isinstance(reply, NoResponse):
             return Misconfigured(
                 "credentials: none are given and this machine has no identity at Google "
@@ -219,14 +223,9 @@ def _granted(reply: Any, who: str, context: Context) -> Any:
     apart = clock_apart(reply, context.now)
     if abs(apart) > CLOCK_APART_S:
         return TryLater(f"{why}; {clock_words(apart)}", rest=True)
-    if _about_time(words):
-        return TryLater(f"{why}; the clock of this server differs from Google's; set it right, best by NTP", rest=True)
+    if about_time(words):
+        return TryLater(f"{why}; {CLOCK_DIFFERS}", rest=True)
     return Misconfigured(f"{why}; the key was revoked, or its account disabled or deleted; make a new key")
-
-
-def _about_time(words: str) -> bool:
-    """Whether a refusal is about when the statement was signed: its `iat` and `exp` are what the clock says."""
-    return "timeframe" in words or "iat and exp" in words or "clock" in words.lower()
 
 
 def _secrets(jwt: str) -> tuple[str, ...]:

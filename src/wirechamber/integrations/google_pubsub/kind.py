@@ -31,8 +31,15 @@ from wirechamber.integrations.base import (
     TryLater,
 )
 from wirechamber.integrations.declaration import Declaration, Secret, setting
-from wirechamber.integrations.google import Problem, problem_in, wait_asked
-from wirechamber.integrations.google_pubsub.credentials import CLOCK_APART_S, Identity, KeyIdentity, ambient, key_text
+from wirechamber.integrations.google import Problem, about_time, problem_in, wait_asked
+from wirechamber.integrations.google_pubsub.credentials import (
+    CLOCK_APART_S,
+    CLOCK_DIFFERS,
+    Identity,
+    KeyIdentity,
+    ambient,
+    key_text,
+)
 from wirechamber.model.accounts import GOOGLE_IDENTITY
 from wirechamber.model.events import Event
 from wirechamber.model.times import iso
@@ -272,12 +279,18 @@ def _outcome(reply: Response | NoResponse, index: int, count: int, prepared: Pub
     if reply.status in (408, 409, 499) or reply.status >= 500:
         return TryLater(why, after)
     apart = clock_apart(reply, context.now)
-    if reply.status == 401 and abs(apart) > CLOCK_APART_S:
+    if reply.status == 401 and (abs(apart) > CLOCK_APART_S or _ended_at_once(problem)):
         # Heals when the clock is set: nothing is asked of the user.
-        return TryLater(f"error status 401 from {prepared.host}: {clock_words(apart)}{said}", rest=True)
+        words = clock_words(apart) if abs(apart) > CLOCK_APART_S else CLOCK_DIFFERS
+        return TryLater(f"error status 401 from {prepared.host}: {words}{said}", rest=True)
     if reply.status in (401, 403, 404) or problem.status == "FAILED_PRECONDITION":
         return Misconfigured(why)
     return Refused(why)
+
+
+def _ended_at_once(problem: Problem) -> bool:
+    """Whether a token that was made a moment ago is refused for its time."""
+    return "ACCESS_TOKEN_EXPIRED" in problem.reasons or about_time(problem.message)
 
 
 def _sentence(status: int, problem: Problem, prepared: Publisher) -> str:

@@ -14,6 +14,7 @@ from wirechamber.integrations.base import MIN_ECHOED, Context, Request
 from wirechamber.integrations.templates import OutputTooLarge, Room
 from wirechamber.integrations.webhook.encoding import FORM, QUERY, URL, Encoding
 from wirechamber.integrations.webhook.prepared import Pairs, Prepared, Scene, basic
+from wirechamber.jsontext import trouble
 from wirechamber.model.events import Event
 from wirechamber.model.times import iso
 
@@ -142,7 +143,7 @@ def _json_body(prepared: Prepared, scene: Scene, defaults: dict[str, str]) -> by
         try:
             value = msgspec.json.decode(text.encode("utf-8", "replace"))
         except (msgspec.DecodeError, RecursionError) as problem:
-            raise Unsendable(f"the json template does not render to JSON: {problem}") from None
+            raise Unsendable(f"the json template does not render to JSON: {trouble(text, problem)}") from None
         if not isinstance(value, dict) or not defaults:
             # As it was written: parsing was only to make sure.
             return text.encode("utf-8", "replace")

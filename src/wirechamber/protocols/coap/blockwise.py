@@ -129,6 +129,11 @@ class Receiver:
     def __bool__(self) -> bool:
         return bool(self._transfers)
 
+    @property
+    def held(self) -> int:
+        """Bytes of bodies that are not complete."""
+        return sum(len(transfer.body) for transfer in self._transfers.values())
+
     def take(self, key: Hashable, option: bytes, payload: bytes, now: float) -> More | Whole | Refused:
         """Takes a block.
 

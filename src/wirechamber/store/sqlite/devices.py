@@ -38,6 +38,7 @@ left join device_key on device_key.device = device.id
 """
 SOME = f"{SELECT} where device.id in (select value from json_each(?))"
 ORDER = "order by handshake_at desc, created_at desc, id"
+BACKWARDS = "order by handshake_at, created_at, id desc"
 COUNT = "select number from device_count where owner = ?"
 COUNT_CELLULAR = "select count(*) from device where owner = ? and platform in (select value from json_each(?))"
 # What a record in the registry leaves to the link, as if it had told nothing.
@@ -81,27 +82,28 @@ class SqliteDevices:
 
     async def find(self, where: DeviceFilter, *, limit: int | None = None, offset: int = 0) -> tuple[list[Device], int]:
         """One page, and the number of all that match."""
-        test, values = _conditions(where)
+        found, values = _found(where)
 
         def read(db: sqlite3.Connection) -> tuple[list[Device], int]:
             if where == DeviceFilter(owner=where.owner) and where.owner is not None:
-                counted = db.execute(COUNT, (where.owner,)).fetchone() or (0,)
+                (count,) = db.execute(COUNT, (where.owner,)).fetchone() or (0,)
             else:
-                counted = db.execute(f"select count(*) from device where {test}", values).fetchone()
+                (count,) = db.execute(f"select count(*) {found}", values).fetchone()
+            size = max(0, count - offset if limit is None else min(limit, count - offset))
+            # From the nearer end.
+            order, skip = (ORDER, offset) if offset <= count // 2 else (BACKWARDS, max(0, count - offset - size))
             # First the ids alone, from an index: what is passed over is not read.
-            ids = db.execute(
-                f"select id from device where {test} {ORDER} limit ? offset ?",
-                [*values, -1 if limit is None else limit, offset],
-            ).fetchall()
-            return _some(db, [device_id for (device_id,) in ids]), counted[0]
+            rows = db.execute(f"select id {found} {order} limit ? offset ?", [*values, size, skip]).fetchall()
+            ids = [device_id for (device_id,) in rows]
+            return _some(db, ids if order is ORDER else ids[::-1]), count
 
         return await self._database.read(read)
 
     async def ids(self, where: DeviceFilter) -> list[str]:
         """The ids of all that match."""
-        test, values = _conditions(where)
+        found, values = _found(where)
         # As one text: a row of Python's for each would hold the interpreter up.
-        query = f"select json_group_array(id) from (select id from device where {test} {ORDER})"
+        query = f"select json_group_array(id) from (select id {found} {ORDER})"
         (text,) = await self._database.read(lambda db: db.execute(query, values).fetchone())
         return _read_ids(text)
 
@@ -192,7 +194,8 @@ class SqliteDevices:
         return None if row is None else _device(row)
 
 
-def _conditions(where: DeviceFilter) -> tuple[str, list[Any]]:
+def _found(where: DeviceFilter) -> tuple[str, list[Any]]:
+    """What is looked through and for, and the values in it."""
     conditions, values = ["1"], list[Any]()
     if where.owner is not None:
         conditions.append("owner = ?")
@@ -202,7 +205,9 @@ def _conditions(where: DeviceFilter) -> tuple[str, list[Any]]:
         values.append(where.name.casefold())
     if where.online is not None:
         conditions.append("online = 1" if where.online else "online = 0")
-    return " and ".join(conditions), values
+    # Few are online, perhaps, and the planner does not know.
+    table = "device indexed by device_online" if where.online and where.owner is not None else "device"
+    return f"from {table} where {' and '.join(conditions)}", values
 
 
 def _some(db: sqlite3.Connection, device_ids: Sequence[str]) -> list[Device]:
