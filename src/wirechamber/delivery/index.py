@@ -1,8 +1,4 @@
-"""Which integrations an event triggers: a cost that does not grow with the integrations that do not match.
-
-Per owner, prefixes are kept in one table for each length that occurs, so a look-up asks one table per length: at most
-64 dictionary look-ups, however many integrations there are.
-"""
+"""Which integrations an event triggers: a cost that does not grow with the integrations that do not match."""
 
 from __future__ import annotations
 
@@ -17,6 +13,7 @@ from wirechamber.integrations.base import Integration, Misconfigured
 from wirechamber.integrations.registry import Registry, missing_kind
 from wirechamber.model.events import MAX_DEPTH, Event
 from wirechamber.model.integrations import IntegrationRecord
+from wirechamber.model.prefixes import Prefixes
 
 _log = structlog.get_logger("wirechamber.delivery")
 
@@ -80,7 +77,7 @@ class Index:
         self._registry = registry
         self._order = order
         self._all: dict[str, Trigger] = {}
-        self._owners: dict[str, dict[int, dict[str, list[Trigger]]]] = {}
+        self._owners: dict[str, Prefixes[Trigger]] = {}
 
     def get(self, integration_id: str) -> Trigger | None:
         """The integration of that id, active or not."""
@@ -99,8 +96,7 @@ class Index:
             since = -1 if record.since is None else self._order(Cursor(record.since))
             trigger = self._all[record.id] = Trigger(record, self._registry.get(record.kind), since)
             if record.active:
-                tables = self._owners.setdefault(record.owner, {})
-                tables.setdefault(len(record.event), {}).setdefault(record.event, []).append(trigger)
+                self._owners.setdefault(record.owner, Prefixes()).add(record.event, trigger)
 
     def match(self, event: Event, order: int) -> Sequence[Trigger]:
         """The integrations that an event at this place in the log triggers.
@@ -108,31 +104,19 @@ class Index:
         Hook results trigger nothing, told by their origin and not by their name, because topics rename them
         (integrations.md, section 3).
         """
-        tables = self._owners.get(event.owner)
-        if tables is None or event.origin == "integration" or event.depth > MAX_DEPTH:
+        prefixes = self._owners.get(event.owner)
+        if prefixes is None or event.origin == "integration" or event.depth > MAX_DEPTH:
             return ()
-        name = event.name
-        found: list[Trigger] = []
-        for length, table in tables.items():
-            triggers = table.get(name[:length])
-            if triggers is not None and length <= len(name):
-                found += [trigger for trigger in triggers if _wants(trigger, event, order)]
-        return found
+        return [trigger for trigger in prefixes.match(event.name) if _wants(trigger, event, order)]
 
     def _drop(self, integration_id: str) -> None:
         trigger = self._all.pop(integration_id, None)
         if trigger is None or not trigger.record.active:
             return
-        record = trigger.record
-        tables = self._owners[record.owner]
-        table = tables[len(record.event)]
-        table[record.event].remove(trigger)
-        if not table[record.event]:
-            del table[record.event]
-        if not table:
-            del tables[len(record.event)]
-        if not tables:
-            del self._owners[record.owner]
+        prefixes = self._owners[trigger.record.owner]
+        prefixes.discard(trigger.record.event, trigger)
+        if not prefixes:
+            del self._owners[trigger.record.owner]
 
 
 def _wants(trigger: Trigger, event: Event, order: int) -> bool:
