@@ -20,7 +20,7 @@ from tests.gateway.town import PSK, Town, new_device_id, until
 from wirechamber.gateway import service, udp
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.publications import Publication, Publications
-from wirechamber.protocols.coap.message import Code, ping
+from wirechamber.protocols.coap.message import Code, Message, Type, ping
 from wirechamber.protocols.deviceos.messages import Publish
 from wirechamber.protocols.dtls import HANDSHAKE, ClientHandshake, PreSharedKey, PublicKeys
 from wirechamber.services.serverkeys import ServerKeys
@@ -340,6 +340,22 @@ def test_who_floods_with_links_that_say_nothing_drops_his_own(within: Inside) ->
     assert innocent.publish("in").code == Code.EMPTY
     for peer in [innocent, *flood]:
         peer.close()
+
+
+def test_who_has_not_said_hello_leaves_nothing_in_the_exchanges(within: Inside) -> None:
+    key = ServerKeys(within.folder).ec().public_key()
+    peer = Peer(within.udp_port, key, new_device_id()).connect()
+    for id in range(300):
+        # Answers to nothing, requests, and Hellos of somebody else's kind.
+        peer.send(Message(Type.CON, Code.CONTENT, 1_000 + id, b"", (), b"x" * 500))
+        peer.send(a_publish("early", b"x", 2_000 + id))
+    until(lambda: within.look(lambda cloud: cloud.gateway.refused["before_hello"]) >= 300, "their being refused")
+    held = within.look(
+        lambda cloud: [len(link.endpoint._seen or ()) for link in cloud.gateway._unnamed if link.endpoint is not None]
+    )
+    assert sum(held) == 0
+    assert peer.hello().code == Code.EMPTY
+    peer.close()
 
 
 def test_many_devices_after_each_other_need_no_room(within: Inside) -> None:

@@ -256,6 +256,9 @@ class Conversation:
     def greet(self, link: Link, device_id: str, hello: Hello | None, request: Request | None) -> None:
         """A device said who it is, by Hello or by the key of its handshake; whether it may come in is found out."""
         if link in self._greeting or link in self._admitted:
+            if request is not None:
+                # Another Hello before the first is answered: its device repeats it, if it is in earnest.
+                self.endpoint(link).forget(request.message.id)
             return
         if len(self._greeting) >= MAX_GREETING:
             self.refused["greetings"] += 1

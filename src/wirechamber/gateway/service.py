@@ -65,6 +65,8 @@ MAX_UNNAMED = 4096
 # Messages that wait until it is stored whose link they came by, by number and bytes: that takes some milliseconds.
 MAX_HELD = 8
 MAX_HELD_BYTES = 8192
+# Codes of responses begin here (RFC 7252, section 3).
+FIRST_RESPONSE = b"\x40"
 
 
 class Gateway:
@@ -209,6 +211,10 @@ class Gateway:
 
     def _accounted(self, link: Link, data: bytes, sequence: int, size: int, address: Address) -> None:
         link.moved(sequence, address)
+        if link.device is None and data[1:2] >= FIRST_RESPONSE:
+            # Nobody was asked anything yet, and strangers leave nothing behind in the exchanges.
+            self.refused["before_hello"] += 1
+            return
         endpoint = self.conversation.endpoint(link)
         purpose = Purpose.ANSWER
         try:

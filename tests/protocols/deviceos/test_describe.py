@@ -12,6 +12,7 @@ from tests.protocols.deviceos import captured
 from wirechamber.protocols.coap.message import read_message
 from wirechamber.protocols.deviceos.describe import (
     MAX_LISTED,
+    MAX_PARTS,
     MODULE_TYPES,
     STORES,
     Application,
@@ -242,3 +243,12 @@ def test_system_events() -> None:
     assert (flag_text(True), flag_text(False)) == (b"true", b"false")
     # device-protocol.md, section 10.2: empty data counts as true.
     assert [is_true(data) for data in (b"true", b"", b"t", b"false", b"true!")] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("number", [9, 10])
+def test_a_description_has_only_so_many_parts(number: int) -> None:
+    # Each list is short enough; all of them together would take long.
+    few = b"".join(bytes_field(1, bytes_field(number, b"\x10\1") * 60) for _ in range(MAX_PARTS // 61 - 1))
+    assert len(read_system(few).modules) == MAX_PARTS // 61 - 1
+    with pytest.raises(NotADescription):
+        read_system(few * 7)

@@ -24,6 +24,8 @@ from wirechamber.protocols.deviceos.requests import TYPE_CODES, VARIABLE_TYPES
 # What a description may list; firmware has at most 100 functions, 100 variables and a dozen modules.
 MAX_LISTED = 256
 MAX_TEXT = 256
+# Modules, their dependencies and assets, all together: a few microseconds each, and no device has a tenth of these.
+MAX_PARTS = 2_048
 
 MODULE_TYPES = {
     1: "resource", 2: "bootloader", 3: "monolithic", 4: "system part", 5: "user part", 6: "settings", 7: "ncp",
@@ -170,6 +172,20 @@ def _json(payload: bytes) -> dict[str, Any]:
     return told
 
 
+class _Parts:
+    """How many messages within a description were read."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def read(self, data: bytes) -> _Fields:
+        """One more."""
+        self._count += 1
+        if self._count > MAX_PARTS:
+            raise NotADescription(f"more than {MAX_PARTS} parts")
+        return _Fields(data)
+
+
 class _Fields:
     """A message's fields by number, each with the values of the form that is asked for."""
 
@@ -200,21 +216,22 @@ class _Fields:
 
 def _system(payload: bytes) -> System:
     try:
-        told = _Fields(payload)
+        parts = _Parts()
+        told = parts.read(payload)
         return System(
-            modules=tuple(_module(data) for data in told.all(1)),
+            modules=tuple(_module(data, parts) for data in told.all(1)),
             imei=told.text(2),
             iccid=told.text(3),
             modem_version=told.text(4),
-            assets=tuple(_asset(data) for data in told.all(5)),
+            assets=tuple(_asset(data, parts) for data in told.all(5)),
             protected=bool(told.number(6)),
         )
     except NotProtobuf as problem:
         raise NotADescription(f"no protobuf: {problem}") from problem
 
 
-def _module(data: bytes) -> Module:
-    told = _Fields(data)
+def _module(data: bytes, parts: _Parts) -> Module:
+    told = parts.read(data)
     security = told.all(12)
     return Module(
         type=_name(MODULE_TYPES, told.number(1)),
@@ -225,20 +242,20 @@ def _module(data: bytes) -> Module:
         checked=told.number(6),
         passed=told.number(7),
         hash=told.hash(8),
-        dependencies=tuple(_dependency(found) for found in told.all(9)),
-        assets=tuple(_asset(found) for found in told.all(10)),
+        dependencies=tuple(_dependency(found, parts) for found in told.all(9)),
+        assets=tuple(_asset(found, parts) for found in told.all(10)),
         size=told.number(11),
-        protected=bool(security) and bool(_Fields(security[-1]).number(1)),
+        protected=bool(security) and bool(parts.read(security[-1]).number(1)),
     )
 
 
-def _dependency(data: bytes) -> Dependency:
-    told = _Fields(data)
+def _dependency(data: bytes, parts: _Parts) -> Dependency:
+    told = parts.read(data)
     return Dependency(_name(MODULE_TYPES, told.number(1)), told.number(2), told.number(3))
 
 
-def _asset(data: bytes) -> Asset:
-    told = _Fields(data)
+def _asset(data: bytes, parts: _Parts) -> Asset:
+    told = parts.read(data)
     return Asset(told.hash(1) or "", told.text(2) or "", told.number(3), told.number(4))
 
 
