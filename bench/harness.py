@@ -165,8 +165,10 @@ class Wirechamber:
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT_S
         while (announced := SERVING.search(text := log.read_text())) is None:
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                raise NoAnswer(f"the server did not start:\n{text[-2000:]}")
+            if self.process.poll() is not None:
+                raise NoAnswer(f"the server ended at its start with {self.process.returncode}:\n{text[-2000:]}")
+            if time.monotonic() > deadline:
+                raise NoAnswer(f"the server did not start within {START_TIMEOUT_S:.0f} s:\n{text[-2000:]}")
             time.sleep(0.005)
         said = json.loads(announced[0])
         self.url, self.udp_port = str(said["url"]), int(said["udp"])

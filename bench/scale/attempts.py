@@ -84,7 +84,7 @@ def _delete(server: Wirechamber, client: Client, integration: str, other: str, c
             client.request("DELETE", f"/v1/integrations/{integration}")
             _gone(server, integration, share)
             spent = server.spent() - spent - share * (time.monotonic() - began)
-    yield Point("attempts_delete", count, spent)
+    yield Point("attempts_delete", count, max(0.0, spent))
     yield Point("attempts_delete_hold", count, felt["longest_ms"])
 
 

@@ -92,7 +92,7 @@ CURVES: Mapping[str, Curve] = {
     "attempts_tidy": Curve("n attempts: tidying with nothing to do", "ms CPU"),
     "attempts_tidy_hold": Curve("the same: longest wait of another's save", "ms", "<= 50"),
     "attempts_page": Curve("log page for a device without attempts among n", "ms CPU", "<= 3"),
-    "attempts_delete": Curve("delete an integration with n attempts: until all is gone", "s CPU"),
+    "attempts_delete": Curve("delete an integration with n attempts: until it is quiet again", "s CPU"),
     "attempts_delete_hold": Curve("the same: longest wait of another's save", "ms", "<= 50"),
     "removed": Curve("rows that tell of n removed integrations and devices, an hour later", "rows", "<= 10000"),
 }

@@ -33,7 +33,7 @@ def run(size: Size) -> Iterator[Point]:
             time.sleep(SETTLE_S[size])
             yield Point("sessions_memory", count, (resident_kb(server.pid) - before) / count)
             yield Point("sessions_idle", count, idle(server, IDLE_S[size]))
-        # The memory of a process that was started anew is another one's, so this comes after it.
+    # Another server: one that was started anew has another memory.
     with wirechamber(**SETTINGS) as server, fleet_of(server, max(sizes)) as fleet:
         for count in sizes:
             fleet.connect(count - len(fleet.sessions))
