@@ -226,3 +226,25 @@ def test_what_a_taken_position_keeps_out_is_not_acknowledged(tmp_path: Path) -> 
             assert [entry.cursor for entry in page.entries if entry.event.id == numbered(1).id] == [second]
 
     run(work())
+
+
+def test_what_owners_use_is_counted_although_a_transaction_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def work() -> None:
+        async with open_sqlite_log(tmp_path, durability="full", clock=SystemClock()) as log:
+            (cursor,) = await log.append([numbered(0)])
+            with monkeypatch.context() as patch:
+                patch.setattr("wirechamber.eventlog.sqlite.log.trim_age", full)
+                with pytest.raises(Unavailable):
+                    await log.trim(before_time=0, not_after=cursor, owner_bytes=None)
+
+    run(work())
+    with sqlite3.connect(tmp_path / FILE) as db:
+        (used,) = db.execute("select bytes from usage").fetchone()
+        (size,) = db.execute("select size from event").fetchone()
+    db.close()
+    assert used == size

@@ -227,6 +227,7 @@ def test_an_ordinary_restart_leaves_positions_and_sessions_alone(made: Cloud) ->
     publish(made, token, 3)
     made.stop()
     made.user("bob")
+    made.command("backup", str(made.folder.parent / "backup"))
     made.start()
     publish(made, token, 1)
     with sqlite3.connect(made.folder / "events.db") as db:

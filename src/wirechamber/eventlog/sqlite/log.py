@@ -13,9 +13,9 @@ import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -316,8 +316,7 @@ class SqliteEventLog:
             else:
                 self._store(batch)
         try:
-            with transaction(self._writer) as db:
-                self._count(db)
+            with self._counting() as db:
                 self._indexed = index_step(db, self._newest)
                 db.execute("update state set clean = 1")
             self._writer.execute("pragma wal_checkpoint(truncate)")
@@ -364,8 +363,7 @@ class SqliteEventLog:
 
     def _perform(self, task: _Task) -> None:
         try:
-            with transaction(self._writer) as db:
-                self._count(db)
+            with self._counting() as db:
                 result = task.work(db)
         except sqlite3.Error as problem:
             error = Unavailable(f"the event log can't be written: {problem}")
@@ -412,8 +410,8 @@ class SqliteEventLog:
             self._used[owner] = self._used.get(owner, 0) + size
         self._uncounted += stored
         if self._uncounted >= COUNT_EVERY:
-            with suppress(sqlite3.Error), transaction(self._writer) as db:
-                self._count(db)
+            with suppress(sqlite3.Error), self._counting():
+                pass
         entries: list[Entry] = []
         position = first
         for item in batch:
@@ -428,10 +426,14 @@ class SqliteEventLog:
             item.cursors = cursors
         return entries
 
-    def _count(self, db: sqlite3.Connection) -> None:
-        """Writes down what owners used and the newest position."""
-        db.execute(USED, (_encode(list(self._used.items())).decode(),))
-        db.execute(COUNTED, (self._newest,))
+    @contextmanager
+    def _counting(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that also writes down what owners used, and the newest position."""
+        with transaction(self._writer) as db:
+            db.execute(USED, (_encode(list(self._used.items())).decode(),))
+            db.execute(COUNTED, (self._newest,))
+            yield db
+        # Only now: what is rolled back is counted with the next one.
         self._used.clear()
         self._uncounted = 0
 
