@@ -142,8 +142,8 @@ def test_who_has_too_many_attempts_loses_his_own_oldest(tmp_path: Path) -> None:
 
 
 def test_an_integration_is_gone_at_once_and_its_rows_go_in_steps(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sweeping, "SMALL_ROWS", 50)
-    monkeypatch.setattr(sweeping, "LARGE_ROWS", 20)
+    monkeypatch.setattr(sweeping, "SMALL_ROWS", 20)
+    monkeypatch.setattr(sweeping, "STEP_S", 0.0)
 
     async def work() -> None:
         async with opened(tmp_path, OWNER) as store:
@@ -170,7 +170,7 @@ def test_an_integration_is_gone_at_once_and_its_rows_go_in_steps(tmp_path: Path,
             for _ in range(5):
                 assert await store.deliveries.sweep(ROOMY)
                 now = [count(tmp_path, table) for table in ("attempt", "delivery", "body", "memory")]
-                assert 0 < sum(left) - sum(now) <= 50
+                assert 0 < sum(left) - sum(now) <= 40
                 left = now
         async with opened(tmp_path) as store:
             # The rest goes after a restart.
@@ -185,7 +185,7 @@ def test_an_integration_is_gone_at_once_and_its_rows_go_in_steps(tmp_path: Path,
 
 
 def test_others_write_while_a_user_is_cleared_away(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sweeping, "LARGE_ROWS", 10)
+    monkeypatch.setattr(sweeping, "STEP_S", 0.0)
 
     async def work() -> None:
         async with opened(tmp_path, OWNER, "bob") as store:
@@ -221,7 +221,8 @@ def test_others_write_while_a_user_is_cleared_away(tmp_path: Path, monkeypatch: 
     run(work())
 
 
-def test_attempts_of_an_older_version_are_brought_over_while_it_runs(tmp_path: Path) -> None:
+def test_attempts_of_an_older_version_are_brought_over_while_it_runs(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sweeping, "STEP_S", 0.0)
     attempts = [
         structs.replace(
             a_success(number, device="d" if number % 3 else None, coreid="d" if number % 3 else "api"),

@@ -6,7 +6,8 @@ start.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,11 +17,16 @@ from wirechamber.store.sqlite import attempts
 from wirechamber.store.sqlite.database import Database
 
 _encode = msgspec.json.encode
+_USED = f"select attempts * {attempts.ROW_BYTES} + bytes from numbered where n = ?"
 
-# Rows that a step removes: of attempts, which are small, and of all else.
-SMALL_ROWS = 500
-LARGE_ROWS = 100
-DEVICES = 20
+# Clearing away holds the writer for this long in one go, and then for what its last rows take.
+STEP_S = 0.01
+# Rows that are removed before the time is looked at: of attempts, which are small, and of all else.
+SMALL_ROWS = 100
+LARGE_ROWS = 20
+DEVICES = 5
+# What is told by an index is looked for in parts of so many.
+FOUND = 10_000
 # An owner beyond the bound is brought this much below it, so that it is not done at every step.
 SPARE_PART = 16
 # So much of an owner's bound is for bodies, at least: they go first, and rows after them.
@@ -41,6 +47,8 @@ class Sweeper:
         self._database = database
         self.wanted = True
         self._before = True
+        # The first day whose counters stayed when it was last looked.
+        self._counted_from = -1
         self.removed = 0
 
     async def step(self, bounds: AttemptBounds) -> bool:
@@ -52,7 +60,8 @@ class Sweeper:
         if not done and self._before:
             room = bounds.owner // BODIES_PART
             done = self._before = await self._database.write(
-                lambda db: attempts.is_before(db) and attempts.bring_over(db, LARGE_ROWS, room), durable=False
+                lambda db: for_a_while(lambda: attempts.is_before(db) and attempts.bring_over(db, LARGE_ROWS, room)),
+                durable=False,
             )
         if not done:
             done = await self._shrink(bounds)
@@ -64,9 +73,8 @@ class Sweeper:
         if found is None:
             return False
         n, bodies, size = found
-        gone = await self._database.write(
-            lambda db: _drop_bodies(db, n, size) if bodies else _drop_rows(db, n, size), durable=False
-        )
+        drop = _drop_bodies if bodies else _drop_rows
+        gone = await self._database.write(lambda db: _drop_some(db, drop, n, size), durable=False)
         self.removed += gone
         return gone > 0
 
@@ -79,18 +87,16 @@ class Sweeper:
         for n, upto in await self._database.read(lambda db: _spent(db, retention)):
             while step := await self._change(lambda db, n=n, upto=upto: _drop_spent(db, n, upto)):
                 changed += step
-        for find, drop, value in (
-            (
-                _DEAD,
-                "delete from delivery where id in (select value ->> 0 from json_each(?))",
-                retention.attempts_after,
-            ),
-            (_COUNTERS, _DROP_COUNTERS, retention.counters_after),
-        ):
-            rows = await self._rows(find, value)
-            for begin in range(0, len(rows), LARGE_ROWS):
-                part = _text(rows[begin : begin + LARGE_ROWS])
-                changed += await self._change(lambda db, drop=drop, part=part: db.execute(drop, (part,)).rowcount)
+        dead = await self._rows(_DEAD, retention.attempts_after)
+        for part in _parts([row[0] for row in dead]):
+            changed += await self._change(lambda db, part=part: db.execute(_DROP_DEAD, (part,)).rowcount)
+        day = retention.counters_after
+        # Once a day there are some: no index is kept for it.
+        if day != self._counted_from:
+            integrations = await self._rows("select distinct integration from counter where day < ?", day)
+            for part in _parts([row[0] for row in integrations]):
+                changed += await self._change(lambda db, part=part: db.execute(_DROP_COUNTERS, (part, day)).rowcount)
+            self._counted_from = day
         for what in ("integration", "device"):
             (count,) = (await self._rows(f"select count(*) from {what}_removed"))[0]
             if count > MAX_FORGOTTEN:
@@ -104,8 +110,21 @@ class Sweeper:
         return int(await self._database.write(work, durable=False))
 
 
+def for_a_while(work: Callable[[], bool]) -> bool:
+    """Does some work again and again for `STEP_S`, or until there is no more; whether there was any."""
+    until = time.monotonic() + STEP_S
+    done = work()
+    while done and time.monotonic() < until and work():
+        pass
+    return done
+
+
 def going(db: sqlite3.Connection) -> bool:
-    """One step of clearing away a removed user or integration; whether there was one."""
+    """One step of clearing away removed users or integrations; whether there was one."""
+    return for_a_while(lambda: _clear_some(db))
+
+
+def _clear_some(db: sqlite3.Connection) -> bool:
     row = db.execute("select id from user where removed = 1 limit 1").fetchone()
     if row is not None and _clear_user(db, row[0]):
         return True
@@ -162,11 +181,14 @@ def _free_devices(db: sqlite3.Connection, user: str) -> bool:
         return False
     devices = _text([row[0] for row in found])
     # With a device that changes hands its usage goes, all at once; it may be long.
-    used = db.execute(
-        "delete from usage where (device, hour, purpose) in (select device, hour, purpose from usage"
-        " where device in (select value from json_each(?)) limit ?)",
-        (devices, SMALL_ROWS),
-    ).rowcount
+    used = 0
+    for (device,) in found:
+        hours = db.execute("select hour from usage where device = ? limit ?", (device, SMALL_ROWS)).fetchall()
+        if hours:
+            part = _text(sorted({row[0] for row in hours}))
+            query = "delete from usage where device = ? and hour in (select value from json_each(?))"
+            used = db.execute(query, (device, part)).rowcount
+            break
     if not used:
         db.execute("update device set owner = null where id in (select value from json_each(?))", (devices,))
     return True
@@ -175,12 +197,12 @@ def _free_devices(db: sqlite3.Connection, user: str) -> bool:
 def _clear_integration(db: sqlite3.Connection, integration: str) -> None:
     """One step: the first kind of row that there is any of; at last the integration itself."""
     key = db.execute("select n from numbered where integration = ?", (integration,)).fetchone()
-    n = None if key is None else key[0]
+    n = -1 if key is None else key[0]
+    if _drop(db, n, _oldest(db, n, SMALL_ROWS)):
+        return
     steps: list[tuple[str, Any, int]] = [
         ("delete from delivery where id in (select id from delivery where integration = ? limit {n})",
          integration, LARGE_ROWS),
-        ("delete from attempt where (n, ok, id) in (select n, ok, id from attempt where n = ? limit {n})",
-         n, SMALL_ROWS),
         ("delete from body where seq in (select seq from body where n = ? limit {n})", n, LARGE_ROWS),
         ("delete from counter where integration = ? and day in"
          " (select day from counter where integration = ?1 limit {n})", integration, SMALL_ROWS),
@@ -249,17 +271,35 @@ def _drop_bodies(db: sqlite3.Connection, n: int, size: int) -> int:
 
 def _drop_rows(db: sqlite3.Connection, n: int, size: int) -> int:
     """The oldest attempts of an integration, successes first, for so many bytes."""
-    limit = max(1, min(SMALL_ROWS, size // attempts.ROW_BYTES))
-    rows = db.execute(
-        "select ok, id, body from attempt where n = ? and ok = 1 order by id limit ?", (n, limit)
-    ).fetchall()
-    rows = (
-        rows
-        or db.execute(
-            "select ok, id, body from attempt where n = ? and ok = 0 order by id limit ?", (n, limit)
-        ).fetchall()
-    )
-    return _drop(db, n, rows)
+    return _drop(db, n, _oldest(db, n, max(1, min(SMALL_ROWS, size // attempts.ROW_BYTES))))
+
+
+def _drop_some(db: sqlite3.Connection, drop: Callable[[sqlite3.Connection, int, int], int], n: int, size: int) -> int:
+    """Drops for a while, but not much more than so many bytes."""
+    gone = 0
+    left = size
+
+    def some() -> bool:
+        nonlocal gone, left
+        (before,) = db.execute(_USED, (n,)).fetchone()
+        step = drop(db, n, left)
+        gone += step
+        (after,) = db.execute(_USED, (n,)).fetchone()
+        left -= before - after
+        return step > 0 and left > 0
+
+    for_a_while(some)
+    return gone
+
+
+def _oldest(db: sqlite3.Connection, n: int, limit: int) -> list[Any]:
+    """The oldest attempts of an integration, all successes or none."""
+    for ok in (1, 0):
+        query = "select ok, id, body from attempt where n = ? and ok = ? order by id limit ?"
+        rows = db.execute(query, (n, ok, limit)).fetchall()
+        if rows:
+            return rows
+    return []
 
 
 def _drop(db: sqlite3.Connection, n: int, rows: Sequence[tuple[int, Any, int | None]]) -> int:
@@ -281,9 +321,15 @@ def _drop(db: sqlite3.Connection, n: int, rows: Sequence[tuple[int, Any, int | N
 
 # --- too old ---
 
-_DEAD = "select id from delivery where state = 'dead' and due_at < ? limit 10000"
-_COUNTERS = "select integration, day from counter where day < ? limit 10000"
-_DROP_COUNTERS = "delete from counter where (integration, day) in (select value ->> 0, value ->> 1 from json_each(?))"
+_DEAD = f"select id from delivery where state = 'dead' and due_at < ? limit {FOUND}"
+_DROP_DEAD = "delete from delivery where id in (select value from json_each(?))"
+_DROP_COUNTERS = "delete from counter where integration in (select value from json_each(?)) and day < ?"
+
+
+def _parts(ids: Sequence[str]) -> Iterator[str]:
+    """Ids as JSON, so many as one statement removes the rows of."""
+    for begin in range(0, len(ids), LARGE_ROWS):
+        yield _text(ids[begin : begin + LARGE_ROWS])
 
 
 def _outdated(db: sqlite3.Connection, before: int) -> list[int]:
