@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.cloud import Cloud, cloud
+from tests.cloud import Cloud, cloud, eventually
 
 COUNT = 1_000
 
@@ -69,6 +70,29 @@ def test_an_old_client_gets_all_until_the_connection_ends(many: tuple[Cloud, htt
         while part := connection.recv(65536):
             got += part
     assert len(json.loads(got.partition(b"\r\n\r\n")[2])) == COUNT
+
+
+def test_long_lists_under_way_are_bounded(tmp_path: Path) -> None:
+    with cloud(tmp_path / "data") as live:
+        token = live.user("ann")
+        file = tmp_path / "devices.csv"
+        file.write_text("id\n" + "".join(f"{n:024x}\n" for n in range(20_000)))
+        live.command("device", "import", str(file), "--owner", "ann")
+        client = live.client(token)
+        with ExitStack() as stack:
+            # They do not read on: most of a list is not even made.
+            under_way = [stack.enter_context(client.stream("GET", "/v1/devices")) for _ in range(4)]
+            assert [answer.status_code for answer in under_way] == [200] * 4
+            refused = client.get("/v1/devices")
+            assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+            assert client.get("/v1/devices?per_page=25").headers["X-Total-Count"] == "20000"
+            assert len(json.loads(b"".join(under_way[0].iter_bytes()))) == 20_000
+            eventually(lambda: _is_answered(client), what="room for another list")
+
+
+def _is_answered(client: httpx.Client) -> bool:
+    with client.stream("GET", "/v1/devices") as answer:
+        return answer.status_code == 200
 
 
 def test_counts_and_usage_of_many(many: tuple[Cloud, httpx.Client]) -> None:

@@ -53,8 +53,8 @@ def check_encoding(request: web.Request) -> None:
     Raises:
         Encoded: It says that it is encoded.
     """
-    named = request.headers.getall("Content-Encoding", ())
-    if named and request.body_exists:
+    if "Content-Encoding" in request.headers and request.body_exists:
+        named = request.headers.getall("Content-Encoding")
         codings = {coding.strip().lower() for value in named for coding in value.split(",")}
         if codings - {"identity", ""}:
             raise Encoded("send the body as it is: no Content-Encoding is taken")
@@ -84,27 +84,25 @@ async def read_body(request: web.Request, limit: int = MAX_BODY_BYTES) -> dict[s
 
 async def _bytes_of(request: web.Request, limit: int) -> bytes:
     content = request.content
-    too_large = TooLarge(f"the body is larger than {limit} bytes")
     if (request.content_length or 0) > limit:
-        raise too_large
-    found = bytearray()
+        raise TooLarge(f"the body is larger than {limit} bytes")
     try:
         if content.is_eof():
             # It came with the headers, as small ones do: nothing to wait for, so no timer either.
-            found += await content.readany()
+            found = await content.readany()
         else:
+            gathered = bytearray()
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                while part := await content.readany():
-                    found += part
-                    if len(found) > limit:
-                        break
+                while len(gathered) <= limit and (part := await content.readany()):
+                    gathered += part
+            found = bytes(gathered)
     except TimeoutError:
         raise SlowBody("the body did not arrive in time") from None
     except web.RequestPayloadError:
         raise BadInput("the body can't be read: it is cut off, or its chunks are none") from None
     if len(found) > limit:
-        raise too_large
-    return bytes(found)
+        raise TooLarge(f"the body is larger than {limit} bytes")
+    return found
 
 
 def json_object(raw: bytes) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import msgspec
@@ -85,10 +86,11 @@ async def listed(call: Call) -> web.StreamResponse:
     return await listing(call, views(slices), headers={"X-Total-Count": str(len(ids))})
 
 
-async def views(slices: AsyncIterator[list[Device]]) -> AsyncIterator[list[Any]]:
+async def views(slices: AsyncGenerator[list[Device], None]) -> AsyncIterator[list[Any]]:
     """The devices as the API shows them."""
-    async for devices in slices:
-        yield [view(device) for device in devices]
+    async with contextlib.aclosing(slices):
+        async for devices in slices:
+            yield [view(device) for device in devices]
 
 
 async def show(call: Call) -> web.Response:

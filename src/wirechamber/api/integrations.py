@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from wirechamber.api.http import COMMON_HEADERS, Call, answer, no_content
+from wirechamber.api.http import Call, answer, listing, no_content
 from wirechamber.api.routing import TOKEN, Parameter, Route
 from wirechamber.errors import BadInput
 from wirechamber.integrations.webhook import Webhook, WebhookConfig
@@ -64,27 +63,8 @@ async def _list(call: Call, kind: str | None) -> web.StreamResponse:
         limit = min(limit or PER_PAGE, MAX_PER_PAGE)
     offset = ((number or 1) - 1) * (limit or 0)
     pages = integrations.pages(call.owner, kind, after=call.query("after"), limit=limit, offset=offset)
-    first = await anext(pages)
-    headers = {"X-Total-Count": str(await integrations.count(call.owner, kind))}
-    second = await anext(pages, None)
-    if second is None:
-        return answer(first, headers=headers)
-    response = web.StreamResponse(headers={**COMMON_HEADERS, **headers})
-    response.content_type, response.charset = "application/json", "utf-8"
-    await response.prepare(call.request)
-    await response.write(b"[" + _inside(first))
-    page: list[dict[str, Any]] | None = second
-    while page:
-        await response.write(b"," + _inside(page))
-        page = await anext(pages, None)
-    await response.write(b"]")
-    await response.write_eof()
-    return response
-
-
-def _inside(page: list[dict[str, Any]]) -> bytes:
-    """The items of an array, without its brackets."""
-    return msgspec.json.encode(page)[1:-1]
+    count = await integrations.count(call.owner, kind)
+    return await listing(call, pages, headers={"X-Total-Count": str(count)})
 
 
 async def kinds(call: Call) -> web.Response:

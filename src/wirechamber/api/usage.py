@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -29,10 +30,11 @@ async def of_all(call: Call) -> web.StreamResponse:
     slices = call.parts.usage.slices(call.owner, _span(call))
 
     async def views() -> AsyncIterator[list[Any]]:
-        async for some in slices:
-            for name, number in total(row for each in some for row in each.rows).items():
-                sums[name] += number
-            yield [view(each) for each in some]
+        async with contextlib.aclosing(slices):
+            async for some in slices:
+                for name, number in total(row for each in some for row in each.rows).items():
+                    sums[name] += number
+                yield [view(each) for each in some]
 
     return await listing(call, views(), opening=b'{"devices":[', closing=lambda: b'],"total":' + encoded(sums) + b"}")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import structs
 
 from wirechamber.clock import Clock
-from wirechamber.errors import BadInput, Conflict, Forbidden, NotFound
+from wirechamber.errors import BadInput, Conflict, Forbidden, NotFound, TooMany
 from wirechamber.model.devices import CELLULAR, DEFAULT_PLATFORM, Device
 from wirechamber.model.ids import is_device_id
 from wirechamber.model.times import iso, iso_or_none
@@ -19,6 +21,9 @@ MAX_NOTES = 4096
 MAX_PER_PAGE = 1_000
 # Devices of a long list that are made ready at once: a few milliseconds.
 SLICE = 200
+# A list of more devices is a long one, of which an owner may have a few under way: some MB each.
+LONG = 5_000
+MAX_LONG_LISTS = 4
 UNKNOWN = "I didn't recognize that device name or ID"
 
 
@@ -28,6 +33,7 @@ class Devices:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._long: Counter[str] = Counter()
 
     async def add(
         self, device_id: str, owner: str | None, *, name: str | None = None, platform: int = DEFAULT_PLATFORM
@@ -66,15 +72,38 @@ class Devices:
         """The ids of devices, in the order in which they are shown."""
         return await self._store.devices.ids(where)
 
-    async def slices(self, ids: Sequence[str], owner: str) -> AsyncIterator[list[Device]]:
+    async def slices(self, ids: Sequence[str], owner: str) -> AsyncGenerator[list[Device], None]:
         """The devices of these ids, a few at a time, without those that are gone or another's meanwhile.
 
         Whoever shows all goes by ids that were read at once: a device that moves to the front of the list while it is
         shown is neither left out nor shown twice.
         """
-        for start in range(0, len(ids), SLICE):
-            found = await self._store.devices.some(ids[start : start + SLICE])
-            yield [device for device in found if device.owner == owner]
+        with self.listing(owner, len(ids)):
+            for start in range(0, len(ids), SLICE):
+                found = await self._store.devices.some(ids[start : start + SLICE])
+                yield [device for device in found if device.owner == owner]
+
+    @contextmanager
+    def listing(self, owner: str | None, count: int) -> Iterator[None]:
+        """Shows a list of so many devices in the block: its ids are in memory as long as somebody reads it.
+
+        Raises:
+            TooMany: The owner has too many long ones under way.
+        """
+        if count <= LONG or owner is None:
+            yield
+            return
+        if self._long[owner] >= MAX_LONG_LISTS:
+            raise TooMany(
+                f"{MAX_LONG_LISTS} long lists are under way; read one to its end, or ask for pages", retry_after=1
+            )
+        self._long[owner] += 1
+        try:
+            yield
+        finally:
+            self._long[owner] -= 1
+            if not self._long[owner]:
+                del self._long[owner]
 
     async def count(self, owner: str) -> DeviceCount:
         """How many devices the owner has."""

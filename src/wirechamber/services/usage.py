@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -75,20 +75,23 @@ class Usages:
         """One device's, hour by hour."""
         return await self._store.usage.hours(UsageFilter(device=device.id, since=span.since, until=span.until))
 
-    async def slices(self, owner: str | None, span: Span) -> AsyncIterator[list[DeviceUsage]]:
+    async def slices(self, owner: str | None, span: Span) -> AsyncGenerator[list[DeviceUsage], None]:
         """That of every device of the owner that used something, of some devices at a time; of all without an owner."""
         ids = await self._store.devices.ids(DeviceFilter(owner=owner))
-        for start in range(0, len(ids), SLICE):
-            some = ids[start : start + SLICE]
-            found: dict[str, list[Usage]] = {}
-            for row in await self._store.usage.totals(UsageFilter(devices=some, since=span.since, until=span.until)):
-                found.setdefault(row.device, []).append(row)
-            devices = await self._store.devices.some(list(found))
-            yield [
-                DeviceUsage(device, span, tuple(found[device.id]))
-                for device in devices
-                if owner is None or device.owner == owner
-            ]
+        with self._devices.listing(owner, len(ids)):
+            for start in range(0, len(ids), SLICE):
+                some = ids[start : start + SLICE]
+                found: dict[str, list[Usage]] = {}
+                for row in await self._store.usage.totals(
+                    UsageFilter(devices=some, since=span.since, until=span.until)
+                ):
+                    found.setdefault(row.device, []).append(row)
+                devices = await self._store.devices.some(list(found))
+                yield [
+                    DeviceUsage(device, span, tuple(found[device.id]))
+                    for device in devices
+                    if owner is None or device.owner == owner
+                ]
 
 
 def total(rows: Iterable[Usage]) -> dict[str, int]:
