@@ -91,7 +91,7 @@ class _Flight:
 
     __slots__ = (
         "again", "asked_certificate", "body", "cut", "done", "forbidden", "handle", "head_ended", "header_bytes",
-        "headers", "length", "opened", "request", "set_alone", "set_direct", "set_headers", "set_lifetime",
+        "headers", "length", "opened", "request", "secure", "set_alone", "set_direct", "set_headers", "set_lifetime",
         "set_shape", "set_traced", "set_url", "shared", "started", "started_at", "stream",
     )  # fmt: skip
 
@@ -105,17 +105,18 @@ class _Flight:
         self.set_alone = False
         self.set_lifetime = 0
         self.set_traced = False
+        self.secure = False
+        # Of HTTP/2, as it is traced.
+        self.stream = 0
 
     def begin(self, request: Request, done: Done, started_at: int, started: float) -> None:
         self.request = request
         self.done = done
         self.started_at = started_at
         self.started = started
-        # It was sent a second time; a connection was opened for it; it is one of HTTP/2, which others may share.
-        self.again = self.opened = self.shared = self.head_ended = False
-        # Of what is traced: the stream of HTTP/2, and that the target asked for a certificate.
-        self.stream = 0
-        self.asked_certificate = False
+        # It was sent a second time; a connection was opened for it; it is one of HTTP/2, which others may share; the
+        # target was seen to ask for a certificate.
+        self.again = self.opened = self.shared = self.head_ended = self.asked_certificate = False
         self.headers: list[tuple[str, str]] = []
         self.header_bytes = 0
         self.body: list[bytes] = []
@@ -383,6 +384,7 @@ class Outbound:
         if request.url != flight.set_url:
             set_option(pycurl.URL, request.url)
             flight.set_url = request.url
+            flight.secure = request.url[:6].lower() == "https:"
         if request.headers != flight.set_headers:
             set_option(pycurl.HTTPHEADER, header_lines(request.headers))
             flight.set_headers = request.headers
@@ -401,10 +403,11 @@ class Outbound:
             if direct != flight.set_direct:
                 set_proxy(set_option, None if direct else self._proxied.proxy)
                 flight.set_direct = direct
-        wanted = request.url[:6].lower() == "https:" and _authority(request.url) not in self._without_frames
-        if wanted != flight.set_traced:
-            set_option(pycurl.VERBOSE, int(wanted and traced()))
-            flight.set_traced = wanted
+        if flight.secure or flight.set_traced:
+            wanted = flight.secure and _authority(request.url) not in self._without_frames
+            if wanted != flight.set_traced:
+                set_option(pycurl.VERBOSE, int(wanted and traced()))
+                flight.set_traced = wanted
         if self._doubted or flight.set_lifetime:
             self._set_lifetime(flight)
 
