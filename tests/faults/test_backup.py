@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -101,6 +102,16 @@ def test_sessions_of_devices_end_when_a_backup_is_brought_back(made: Cloud, tmp_
     told = json.loads(made.command("restore", str(tmp_path / "backup"), "--json"))
     assert told["forgotten"] == 1
     made.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_what_root_brings_back_belongs_to_the_owner_of_the_folder(made: Cloud, tmp_path: Path) -> None:
+    made.user("ann")
+    made.command("backup", str(tmp_path / "backup"))
+    made.stop()
+    os.chown(made.folder, 12_345, 12_345)
+    made.command("restore", str(tmp_path / "backup"))
+    assert {(made.folder / name).stat().st_uid for name in ("events.db", "state.db", "secret.key")} == {12_345}
 
 
 def test_an_unclean_folder_is_backed_up_while_no_server_runs(made: Cloud, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from pathlib import Path
@@ -125,7 +126,11 @@ def _put_in_place(folder: Path, draft: Path) -> Path | None:
         aside.mkdir(mode=0o700)
         for each in there:
             each.replace(aside / each.name)
+    owner = folder.stat()
     for each in list(draft.iterdir()):
+        if os.geteuid() == 0:
+            # Root may bring back what another user's server runs on.
+            os.chown(each, owner.st_uid, owner.st_gid)
         each.replace(folder / each.name)
     draft.rmdir()
     sync_folder(folder)
