@@ -14,10 +14,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from tests.cloud import Cloud, Target, cloud, eventually
+from tests.delivery.builders import an_integration
 from tests.sse import stream, take
 from tests.standins.pubsub import TOPIC, Account, PubSub
+from wirechamber.errors import BadInput
 from wirechamber.integrations.base import MASK
+from wirechamber.integrations.registry import Registry
+from wirechamber.integrations.webhook import Webhook
 from wirechamber.model.keysize import MAX_RSA_BITS, TooLong, longest_number, plain_der
+from wirechamber.services.identity import read_public_key
+from wirechamber.services.integrations import Integrations
 
 URL = "https://example.com/in"
 
@@ -292,3 +298,17 @@ def test_a_key_as_long_as_may_be_is_no_error_and_one_bit_more_is() -> None:
     plain_der(long_key(4_096).encode())
     with pytest.raises(TooLong):
         plain_der(long_key(4_097).encode())
+
+
+def test_a_password_that_was_saved_in_a_url_is_not_shown() -> None:
+    record = an_integration(settings={"url": "{{{x}}}http://user:PA55@host/", "body": "http://a:b@c/"})
+    service = Integrations(None, None, Registry([Webhook()]), None, None, None)  # type: ignore[arg-type]
+    shown = service.view(record)
+    assert (shown["url"], shown["body"]) == ("{{{x}}}http://user:[[SENSITIVE]]@host/", "http://a:b@c/")
+
+
+@pytest.mark.parametrize("key", [long_key(4_097), "-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n"])
+def test_a_devices_key_is_measured_before_it_is_read(key: str) -> None:
+    whole = key.replace("PRIVATE", "PUBLIC").encode()
+    with pytest.raises(BadInput, match=r"at most 4096|no public key"):
+        read_public_key(whole)

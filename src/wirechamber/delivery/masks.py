@@ -31,16 +31,16 @@ from wirechamber.integrations.base import (
     Response,
     TryLater,
 )
+from wirechamber.integrations.fields import without_password
 
 # Of one request. A kind that names more has their first ones looked for: each is a pass over the answer.
 MAX_SECRETS = 24
 # Of a URL, so much is kept at most; nothing behind it is looked at.
 MAX_URL_SHOWN = 16_384
-# Longer secrets are looked for as well, but what they look like when encoded is not kept from request to request.
+# What longer secrets look like when encoded is not kept from request to request.
 _LONG = 1_000
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*")
-_USERINFO = re.compile(r"(?<=//)([^/?#@:]*):([^/?#]*)@")
 # Schemes are no secrets (RFC 9110, section 11.1), and tell what was sent.
 _SCHEME = re.compile(r"(?:Basic|Bearer|SharedAccessSignature) (?=.)", re.IGNORECASE)
 _MASK = MASK.encode()
@@ -57,12 +57,13 @@ class Echoes:
         secrets: As they were sent; those that are too short are left out.
     """
 
-    __slots__ = ("_forms",)
+    __slots__ = ("_forms", "_texts")
 
     def __init__(self, secrets: Sequence[str]) -> None:
         forms = {form for secret in secrets[:MAX_SECRETS] if len(secret) >= MIN_ECHOED for form in _forms(secret)}
         # The longest first: one may be a part of another.
-        self._forms = sorted((form.encode("utf-8", "replace") for form in forms), key=lambda form: (-len(form), form))
+        self._texts = sorted(forms, key=lambda form: (-len(form), form))
+        self._forms = [form.encode("utf-8", "replace") for form in self._texts]
 
     def masked(self, data: bytes, *, cut: bool = False) -> bytes:
         """The bytes without the secrets; the same object where there are none.
@@ -82,26 +83,31 @@ class Echoes:
         return data
 
     def text(self, text: str) -> str:
-        """The text without the secrets."""
-        if not self._forms:
+        """The text without the secrets; the same object where there are none."""
+        if len(text) <= _SMALL:
+            for form in self._texts:
+                if form in text:
+                    text = text.replace(form, MASK)
             return text
         data = text.encode("utf-8", "replace")
         masked = self.masked(data)
         return text if masked is data else masked.decode("utf-8", "replace")
 
     def headers(self, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        """The headers without the secrets, in names and values; the same object where there are none."""
-        if not self._forms:
+        """The headers without the secrets in their values; the same object where there are none."""
+        # One look at all of them: most hold nothing.
+        together = "\n".join([value for _, value in headers])
+        if self.text(together) is together:
             return headers
-        masked = tuple((self.text(name), self.text(value)) for name, value in headers)
-        return headers if masked == headers else masked
+        return tuple((name, self.text(value)) for name, value in headers)
 
     def reply(self, reply: Response | NoResponse) -> Response | NoResponse:
         """The reply without the secrets; the same object where there are none."""
         if isinstance(reply, NoResponse):
             why = self.text(reply.why)
             return reply if why == reply.why else NoResponse(why, reply.final)
-        headers, body = self.headers(reply.headers), self.masked(reply.body, cut=reply.length > len(reply.body))
+        headers = self.headers(reply.headers)
+        body = self.masked(reply.body, cut=reply.length > len(reply.body))
         if headers is reply.headers and body is reply.body:
             return reply
         return structs.replace(reply, headers=headers, body=body)
@@ -109,7 +115,7 @@ class Echoes:
 
 def echoes(secrets: tuple[str, ...]) -> Echoes:
     """What these secrets look like in an answer; kept, since the next request has the same."""
-    return _kept(secrets) if sum(map(len, secrets)) < _LONG else Echoes(secrets)
+    return _kept(secrets) if sum(map(len, secrets)) < _LONG else _kept_shortly(secrets)
 
 
 def masked(exchange: Exchange) -> Exchange:
@@ -140,22 +146,18 @@ def told(outcome: Outcome, secrets: tuple[str, ...]) -> Outcome:
 
 def shown(request: Request) -> tuple[str, tuple[tuple[str, str], ...]]:
     """URL and headers as they are kept: without what was hidden in them."""
-    places = {place.lower() for place in request.hidden}
     url = without_password(request.url[: 2 * MAX_URL_SHOWN])
-    for place in places:
-        if place.startswith("query."):
-            name = re.escape(quote(place.removeprefix("query."), safe=""))
-            url = re.sub(f"([?&]{name}=)[^&#]*", lambda found: found[1] + MASK, url, flags=re.IGNORECASE)
     headers = request.headers
-    if places:
-        headers = tuple(
-            (name, _hidden(value) if f"headers.{name.lower()}" in places else value) for name, value in headers
-        )
+    if request.hidden:
+        names, queries = _places(request.hidden)
+        for query in queries:
+            url = query.sub(lambda found: found[1] + MASK, url)
+        headers = tuple([(name, _hidden(value) if name.lower() in names else value) for name, value in headers])
     if not request.secrets:
         return url[:MAX_URL_SHOWN], headers
     echoed = echoes(request.secrets)
     url, headers = echoed.text(url), echoed.headers(headers)
-    if not places:
+    if not request.hidden:
         # A kind that does not say where it put them: short ones stand alone, between marks.
         for secret in request.secrets[:MAX_SECRETS]:
             if 0 < len(secret) < MIN_ECHOED:
@@ -165,13 +167,21 @@ def shown(request: Request) -> tuple[str, tuple[tuple[str, str], ...]]:
     return url[:MAX_URL_SHOWN], headers
 
 
-def without_password(url: str) -> str:
-    """The URL without the password of its user, if it has one (RFC 3986, section 3.2.1)."""
-    return _USERINFO.sub(lambda found: f"{found[1]}:{MASK}@", url, count=1) if "@" in url else url
+@lru_cache(maxsize=512)
+def _places(hidden: tuple[str, ...]) -> tuple[frozenset[str], tuple[re.Pattern[str], ...]]:
+    """Names of headers in lower case, and what finds parameters of a query."""
+    names = [place.removeprefix("headers.").lower() for place in hidden if place.startswith("headers.")]
+    queries = [quote(place.removeprefix("query."), safe="") for place in hidden if place.startswith("query.")]
+    return frozenset(names), tuple(re.compile(f"([?&]{re.escape(query)}=)[^&#]*", re.IGNORECASE) for query in queries)
 
 
 @lru_cache(maxsize=512)
 def _kept(secrets: tuple[str, ...]) -> Echoes:
+    return Echoes(secrets)
+
+
+@lru_cache(maxsize=8)
+def _kept_shortly(secrets: tuple[str, ...]) -> Echoes:
     return Echoes(secrets)
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from wirechamber.integrations.base import InvalidConfig
+from wirechamber.integrations.base import MASK, InvalidConfig
 from wirechamber.jsontext import trouble
 from wirechamber.model.ids import is_device_id
 from wirechamber.model.names import MAX_PREFIX
@@ -22,6 +22,7 @@ MAX_LABEL = 256
 # Headers, parameters and form fields, each.
 MAX_FIELDS = 256
 _PORTS = {"http": 80, "https": 443}
+_USERINFO = re.compile(r"(?<=//)([^/?#@:]{0,256}):([^/?#]{0,1024})@")
 _TRUE = frozenset(("true", "1", "yes", "on"))
 _FALSE = frozenset(("false", "0", "no", "off"))
 
@@ -161,6 +162,11 @@ def origin(url: str) -> str:
     except ValueError:
         return url
     return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
+def without_password(url: str) -> str:
+    """The URL without the password of its user, if it has one (RFC 3986, section 3.2.1)."""
+    return _USERINFO.sub(lambda found: f"{found[1]}:{MASK}@", url) if "@" in url else url
 
 
 def kind_of(value: Any) -> str:

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_der_public_key,
-    load_pem_public_key,
 )
 from msgspec import structs
 
@@ -27,6 +26,7 @@ from wirechamber.errors import BadInput, CloudError, Conflict, Forbidden, NotFou
 from wirechamber.model.devices import Device
 from wirechamber.model.ids import is_device_id
 from wirechamber.model.keys import ClaimCode, DeviceKeys
+from wirechamber.model.keysize import TooLong, plain_der
 from wirechamber.services.devices import UNKNOWN, Devices
 from wirechamber.settings import Settings
 from wirechamber.store.base import DeviceFilter, Store
@@ -285,7 +285,9 @@ def read_public_key(data: bytes) -> bytes:
     if b"PRIVATE KEY" in data:
         raise BadInput("that is a private key, which only the device should have; send the public key")
     try:
-        key = load_pem_public_key(data) if data.lstrip().startswith(b"-----") else load_der_public_key(data)
+        key = load_der_public_key(plain_der(data.lstrip() if data.lstrip().startswith(b"-----") else data))
+    except TooLong as problem:
+        raise BadInput(str(problem)) from None
     except (ValueError, UnsupportedAlgorithm):
         raise BadInput("that is no public key, PEM or DER (SubjectPublicKeyInfo)") from None
     if isinstance(key, ec.EllipticCurvePublicKey):

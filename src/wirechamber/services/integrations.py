@@ -15,7 +15,7 @@ from wirechamber.clock import Clock
 from wirechamber.errors import BadInput, Forbidden, NotFound, TooMany
 from wirechamber.eventlog.base import EventLog
 from wirechamber.integrations.base import MASK, Integration, InvalidConfig, Reading
-from wirechamber.integrations.fields import Common, common
+from wirechamber.integrations.fields import Common, common, without_password
 from wirechamber.integrations.registry import Registry, missing_kind
 from wirechamber.model.accounts import PERMISSIONS
 from wirechamber.model.deliveries import Attempt, DayCount
@@ -283,6 +283,8 @@ class Integrations:
             "created_at": iso(record.created_at),
             "updated_at": iso(record.updated_at),
             **record.settings,
+            # It may have been saved before passwords in templates were found.
+            **({"url": without_password(url)} if isinstance(url := record.settings.get("url"), str) else {}),
         }
 
     def _read_common(self, sent: Mapping[str, Any], kind: Integration[Any, Any] | None) -> Common:

@@ -75,6 +75,8 @@ COSTLY: list[tuple[str, str, Any]] = [
      {"a": {"x": 1}, "l": NUMBERS}),
     ("a constant text in a section", "{{#a}}" + "x" * 5_000 + "{{/a}}", {"a": NUMBERS}),
     ("nothing, often", "{{#a}}" * 8 + "{{/a}}" * 8, {"a": list(range(1, 30))}),
+    ("long numbers", "{{a}}" * 200, {"a": 10**4_200}),
+    ("long numbers in an object", "{{a}}", {"a": {str(index): 10**4_000 + index for index in range(60)}}),
     ("numbers with fractions", "{{#a}}{{.}}{{/a}}", {"a": [1.5e-5] * 9_000}),
 ]  # fmt: skip
 

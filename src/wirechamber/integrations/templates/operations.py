@@ -21,11 +21,11 @@ from wirechamber.integrations.templates.errors import OutputTooLarge
 from wirechamber.integrations.templates.parser import Node, Partial, Section, Variable
 from wirechamber.integrations.templates.values import (
     ESCAPED_PER_STEP,
-    FLOAT_STEPS,
     escape,
     escaped_length,
     is_false,
     special,
+    steps_of,
     text_of,
     text_of_all,
 )
@@ -134,8 +134,8 @@ class Rendering(Struct, gc=False):
         if value is _MISSING:
             return ""
         if not isinstance(value, list | dict):
-            if isinstance(value, float):
-                self.pay(FLOAT_STEPS)
+            if value.__class__ is int or value.__class__ is float:
+                self.pay(steps_of(value))
             return text_of(value)
         if self.texts is None:
             self.texts = {}

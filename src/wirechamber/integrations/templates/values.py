@@ -19,11 +19,14 @@ ITEM_STEPS = 2
 MIXED_ITEM_STEPS = 1
 FLOAT_STEPS = 3
 ESCAPED_PER_STEP = 16
+# Printing a whole number takes the square of its length; one of so many bits takes a step, and none up to 64 bits.
+_BITS_OF_A_STEP = 450
 
 _json = msgspec.json.Encoder().encode
 
 # Beyond these, JavaScript writes a number with an exponent (ECMA-262, Number::toString).
 _LARGE = 1e21
+_64_BITS = 1 << 64
 _SMALL = 1e-6
 
 
@@ -46,6 +49,15 @@ def escape(text: str) -> str:
     """The text with the five characters escaped that HTML gives a meaning."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return text.replace('"', "&quot;").replace("'", "&#39;")
+
+
+def steps_of(value: Any) -> int:
+    """What it takes to print a value that is neither text, list nor object, beyond what each takes."""
+    if isinstance(value, float):
+        return FLOAT_STEPS
+    if isinstance(value, int) and not -_64_BITS < value < _64_BITS:
+        return (value.bit_length() // _BITS_OF_A_STEP) ** 2
+    return 0
 
 
 def text_of(value: Any) -> str:
@@ -103,6 +115,8 @@ class _Account:
         within = self._enter(items, 0)
         kinds = set(map(type, items))
         if kinds == {int} or kinds == {str}:
+            if kinds == {int} and max(map(int.bit_length, items)) > 64:
+                self._pay(sum(map(steps_of, items)))
             texts = items if kinds == {str} else list(map(text_of, items))
             self._take(sum(map(len, texts)) + len(texts) - 1)
             return ",".join(texts)
@@ -121,8 +135,8 @@ class _Account:
                     outer.append(within)
                     within, first = self._enter(item, len(outer)), True
                     break
-                if isinstance(item, float):
-                    self._pay(FLOAT_STEPS)
+                if isinstance(item, float | int):
+                    self._pay(steps_of(item))
                 text = self.json(item, len(outer) + 1) if isinstance(item, dict) else text_of(item)
                 self._take(len(text))
                 pieces.append(text)
@@ -145,6 +159,7 @@ class _Account:
                     within = account._enter(item, depth + len(outer))
                     break
                 else:
+                    account._pay(steps_of(item))
                     account._take(1)
             else:
                 if not outer:

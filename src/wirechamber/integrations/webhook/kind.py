@@ -30,6 +30,7 @@ from wirechamber.model.events import Event
 
 # Of a topic that a template prints; names of events are far shorter.
 MAX_NAME_CHARACTERS = 10_000
+MAX_NAME_STEPS = 5_000
 
 
 class Webhook(SingleRequest[WebhookConfig, Prepared]):
@@ -98,7 +99,7 @@ def _topic(template: Template | None, default: str, event: Event, prepared: Prep
         return default
     names = prepared.topic_names
     try:
-        room = Room(MAX_NAME_CHARACTERS)
+        room = Room(MAX_NAME_CHARACTERS, MAX_NAME_STEPS)
         rendered = template.render(names.data(event.data), names.predefined(event, context.extra), room=room)
     except OutputTooLarge:
         return default

@@ -196,7 +196,8 @@ def _credentials_in(value: str) -> list[str]:
         with contextlib.suppress(ValueError):
             found.append(base64.b64decode(rest, validate=True).decode().partition(":")[2])
     # `session=abc; theme=dark`, as in cookies.
-    found += [part.partition("=")[2].strip(' "') for part in value.split(";")[:MAX_PARTS]]
+    if "=" in value:
+        found += [part.partition("=")[2].strip(' "') for part in value.split(";")[:MAX_PARTS]]
     return [part for part in found if MIN_ECHOED <= len(part) < len(value)]
 
 
