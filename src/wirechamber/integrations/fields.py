@@ -166,7 +166,12 @@ def origin(url: str) -> str:
 
 def without_password(url: str) -> str:
     """The URL without the password of its user, if it has one (RFC 3986, section 3.2.1)."""
-    return _USERINFO.sub(lambda found: f"{found[1]}:{MASK}@", url) if "@" in url else url
+    if "@" not in url:
+        return url
+    end = re.search(r"[?#]|$", url)
+    assert end is not None
+    head = url[: end.start()]
+    return _USERINFO.sub(lambda found: f"{found[1]}:{MASK}@", head) + url[len(head) :]
 
 
 def kind_of(value: Any) -> str:
