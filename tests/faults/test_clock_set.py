@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -14,8 +15,13 @@ import pytest
 
 from tests.cloud import Target, eventually
 from tests.gateway.inside import HandClock, Inside, inside
+from tests.gateway.peer import Peer
+from tests.gateway.town import new_device_id
 from wirechamber.clock import confirm_time
 from wirechamber.eventlog.base import Scope
+from wirechamber.protocols.coap.message import Code, ping
+from wirechamber.protocols.deviceos.messages import Goodbye, write_goodbye
+from wirechamber.services.serverkeys import ServerKeys
 
 HOUR, DAY = 3_600.0, 86_400.0
 
@@ -204,3 +210,27 @@ def test_a_clock_that_is_set_back_does_not_lengthen_a_full_disk_or_a_login_block
         assert user.post("/oauth/token", data=form | {"password": "correct horse"}).status_code == 429
         clock.at += 60
         assert user.post("/oauth/token", data=form | {"password": "correct horse"}).status_code == 200
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_the_life_of_an_event_for_a_device_is_as_long_as_it_should_be(tmp_path: Path, step: float) -> None:
+    clock = HandClock()
+    with inside(tmp_path, clock) as cloud:
+        user = User(cloud)
+        key = ServerKeys(cloud.folder).ec().public_key()
+        with contextlib.closing(Peer(cloud.udp_port, key, new_device_id())) as peer:
+            peer.start()
+            assert user.post("/v1/devices", json={"id": peer.device}).status_code == 200
+            cloud.do(cloud.cloud.gateway.roster.refresh)
+            peer.subscribe("to/")
+            assert peer.ask(write_goodbye(Goodbye(cloud=2), peer.next_id())).code == Code.EMPTY
+            for name, ttl in (("short", 30), ("long", 300)):
+                body = {"name": f"to/{name}", "data": name, "ttl": ttl}
+                assert user.post("/v1/devices/events", json=body).status_code == 200
+            clock.set_by_s = step
+            clock.at += 60
+            tidied(cloud)
+            id = peer.next_id()
+            peer.send(ping(id))
+            peer.answer(id)
+            assert peer.request().payload == b"long"
