@@ -151,7 +151,11 @@ def test_trouble_of_the_target_behind_a_tunnel_is_the_target_s() -> None:
         assert through(proxy.url, hang_up, https=True) == NoResponse("read ECONNRESET")
 
 
-@pytest.mark.parametrize("host", ["metadata.google.internal", "metadata.google.internal.", "169.254.169.254"])
+@pytest.mark.parametrize(
+    "host",
+    ["metadata.google.internal", "METADATA.google.internal.", "169.254.169.254", "[fd00:ec2::254]", "100.100.100.200",
+     "[::ffff:169.254.169.254]"],
+)  # fmt: skip
 def test_the_metadata_service_is_never_asked_through_a_proxy(host: str) -> None:
     with ForwardProxy() as proxy:
         reply = through(proxy.url, answering(OK), url=f"http://{host}/computeMetadata/v1/")

@@ -72,6 +72,14 @@ class Guard:
         return _is_public(real)
 
 
+def is_metadata(address: str) -> bool:
+    """Whether a text is the address of a metadata service, in any of its spellings that `ipaddress` knows."""
+    try:
+        return _unwrapped(ipaddress.ip_address(address)) in _METADATA
+    except ValueError:
+        return False
+
+
 def _unwrapped(address: Address) -> Address:
     """The IPv4 address that an IPv6 one stands for, if it does."""
     if isinstance(address, ipaddress.IPv4Address):

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 import pycurl
 
+from wirechamber.delivery.guard import is_metadata
 from wirechamber.integrations.base import NoResponse
 from wirechamber.proxy import Proxy
 
 # A cloud's metadata service belongs to the machine that asks: through a proxy, another machine's identity would come.
-NEVER_PROXIED = frozenset(("metadata.google.internal", "169.254.169.254"))
+NEVER_PROXIED = frozenset(("metadata.google.internal", "metadata.goog"))
 # Statuses that a proxy gives of its own when it can't or won't forward a request.
 _GIVEN = frozenset((403, 500, 502, 503, 504, 511))
 _MEANS = {
@@ -49,7 +50,7 @@ def goes_direct(url: str) -> bool:
         host = urlsplit(url).hostname or ""
     except ValueError:
         return False
-    return host.rstrip(".") in NEVER_PROXIED
+    return host.rstrip(".") in NEVER_PROXIED or is_metadata(host)
 
 
 def set_proxy(set_option: Callable[..., None], proxy: Proxy | None) -> None:
