@@ -315,14 +315,14 @@ class Load:
             raise NoAnswer(f"{self._name}: {what}: it ended with status {self._process.wait(5)}")
         return line
 
-    def ask(self, what: str, **asked: Any) -> Any:
+    def ask(self, what: str, timeout_s: float = ANSWER_TIMEOUT_S, **asked: Any) -> Any:
         """Asks for something and returns the answer."""
         assert self._process.stdin is not None
         try:
             print(json.dumps(asked), file=self._process.stdin, flush=True)
         except OSError as problem:
             raise NoAnswer(f"{self._name}: {what}: {problem}") from None
-        line = self.said(what)
+        line = self.said(what, timeout_s)
         return json.loads(line) if line[0] in "{[0123456789" else line.strip()
 
 

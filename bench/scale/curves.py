@@ -62,7 +62,7 @@ CURVES: Mapping[str, Curve] = {
     "devices_list": Curve("whole list of devices", "ms CPU"),
     "devices_list_hold": Curve("whole list of devices, longest hold of the loop", "ms", "<= 50"),
     "devices_list_memory": Curve("whole list of devices, memory at its peak", "MB"),
-    "devices_import": Curve("register devices from a CSV", "s", "<= 10"),
+    "devices_import": Curve("register devices from a CSV", "s CPU", "<= 10"),
     "sessions_memory": Curve("device sessions: memory each", "KB", "<= 6"),
     "sessions_idle": Curve("device sessions: idle CPU", "%", "<= 1"),
     "restart_plain": Curve("all devices speak after kill -9, none subscribed: CPU each", "ms"),
