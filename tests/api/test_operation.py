@@ -346,6 +346,6 @@ def test_behind_nginx_as_the_page_says(tmp_path: Path) -> None:
                 client.post("/v1/devices/events", json={"name": "through", "data": "nginx"})
                 seen: list[str] = []
                 # It arrives while the stream stays open, and so do keep-alives.
-                while not (any("through" in line for line in seen) and seen.count("") > 4):
+                while not (any("through" in line for line in seen) and seen.count(":") > 4):
                     seen.append(next(lines))
         assert client.is_closed
