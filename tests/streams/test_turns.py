@@ -10,9 +10,11 @@ from wirechamber.clock import SystemClock
 from wirechamber.errors import Unavailable
 from wirechamber.eventlog.base import Cursor, Page, Scope
 from wirechamber.eventlog.sqlite import SqliteEventLog, open_sqlite_log
-from wirechamber.streams.past import KEPT_BYTES, Past
+from wirechamber.streams.past import KEPT_BYTES, PAGES_AT_ONCE, Past
 from wirechamber.streams.resume import Start, history
-from wirechamber.streams.turns import AT_ONCE, Turns
+from wirechamber.streams.turns import Turns
+
+AT_ONCE = PAGES_AT_ONCE
 
 
 def test_owners_take_turns_however_many_one_of_them_waits_for() -> None:
@@ -29,7 +31,7 @@ def test_owners_take_turns_however_many_one_of_them_waits_for() -> None:
             running -= 1
 
     async def work() -> None:
-        turns = Turns()
+        turns = Turns(AT_ONCE, 1_000)
         loud = [asyncio.ensure_future(read(turns, "loud")) for _ in range(100)]
         await asyncio.sleep(0)
         await asyncio.gather(*(read(turns, owner) for owner in ("ann", "bob")))
@@ -41,13 +43,35 @@ def test_owners_take_turns_however_many_one_of_them_waits_for() -> None:
     asyncio.run(work())
 
 
+def test_who_comes_alone_waits_for_nobody_and_lines_are_counted() -> None:
+    async def work() -> None:
+        turns = Turns(50, 1_000)
+        began = asyncio.get_running_loop().time()
+        for _ in range(50):
+            async with turns.turn("ann"):
+                assert turns.waiting == 0
+        assert asyncio.get_running_loop().time() - began < 5
+        waiting = [asyncio.ensure_future(_once(turns, owner)) for owner in ["ann"] * 30 + ["bob"] * 3]
+        await asyncio.sleep(0)
+        assert (turns.line("ann"), turns.line("bob"), turns.waiting) == (30, 3, 33)
+        await asyncio.gather(*waiting)
+        assert (turns.line("ann"), turns.waiting) == (0, 0)
+
+    asyncio.run(work())
+
+
+async def _once(turns: Turns, owner: str) -> None:
+    async with turns.turn(owner):
+        pass
+
+
 def test_who_goes_away_while_waiting_takes_no_place_with_it() -> None:
     async def hold(turns: Turns, until: asyncio.Event) -> None:
         async with turns.turn("ann"):
             await until.wait()
 
     async def work() -> None:
-        turns, until = Turns(), asyncio.Event()
+        turns, until = Turns(AT_ONCE, 1_000), asyncio.Event()
         holding = [asyncio.ensure_future(hold(turns, until)) for _ in range(AT_ONCE)]
         waiting = [asyncio.ensure_future(hold(turns, until)) for _ in range(20)]
         await asyncio.sleep(0)

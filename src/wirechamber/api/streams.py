@@ -24,7 +24,7 @@ from wirechamber.settings import Settings
 from wirechamber.shares import network_of
 from wirechamber.streams.hub import CLOSED, FAILED, SHUTDOWN, SLOW, TOKEN, Hub, Reader
 from wirechamber.streams.resume import Start, history, recent
-from wirechamber.streams.turns import PAGES_PER_S
+from wirechamber.streams.turns import Turns
 
 HEADERS = {
     **COMMON_HEADERS,
@@ -45,6 +45,12 @@ WRITE_TIMEOUT_S = 30.0
 SEND_BUFFER_BYTES = 64 * 1024
 # The part of all streams that one owner may have.
 OWNERS_SHARE = 0.75
+# Streams that are opened at once, and in a second; owners take turns. Opening one takes half a millisecond of the event
+# loop, which others need, too.
+OPENED_AT_ONCE = 50
+OPENED_PER_S = 1_000
+# Of one owner's: 10 s of waiting. Who comes beyond them is told to come back.
+MAX_WAITING = 10_000
 # Clients come back this long after a stream has ended, each after another while: thousands that end in one moment do
 # not return in one. With many streams it is spread over the time that it takes to admit them.
 RETRY_FIRST_S = 1.0
@@ -110,6 +116,7 @@ class Open:
         self.closing = False
         self.count = 0
         self.let_go = 0
+        self.turns = Turns(OPENED_AT_ONCE, OPENED_PER_S)
 
     def check(self, address: str, owner: str, settings: Settings) -> None:
         """Whether there may be one more.
@@ -129,6 +136,9 @@ class Open:
         if self.count >= self.room:
             text = "this cloud has as many streams open as it can; try again in a moment"
             raise Unavailable(text, retry_after=REFUSED_RETRY_S)
+        if self.turns.line(owner) >= MAX_WAITING:
+            text = "you open too many streams at once; try again in a moment"
+            raise Unavailable(text, retry_after=REFUSED_RETRY_S)
 
     def enter(self, address: str, owner: str) -> None:
         """Counts one more."""
@@ -146,7 +156,7 @@ class Open:
 
     def retry(self) -> bytes:
         """When the next stream comes back, should it end."""
-        spread = min(max(RETRY_SPREAD_S, self.count / PAGES_PER_S), RETRY_LONGEST_SPREAD_S)
+        spread = min(max(RETRY_SPREAD_S, self.count / OPENED_PER_S), RETRY_LONGEST_SPREAD_S)
         # Not a secret: it spreads clients.
         return sse.retry(int(1000 * (RETRY_FIRST_S + spread * random.random())))  # noqa: S311
 
@@ -207,19 +217,29 @@ async def _stream(call: Call, coreid: str | None) -> web.StreamResponse:
     start = Start(log, request.headers.get("Last-Event-ID") or call.query("last_event_id"))
     opened, address = request.app[OPEN], network_of(call.address())
     opened.check(address, call.owner, call.parts.settings)
-    response = web.StreamResponse(headers={**HEADERS, "Wirechamber-Stream-Start": log.next(start.position)})
-    response.enable_chunked_encoding()
     opened.enter(address, call.owner)
     try:
-        # A reader may go away at any moment: that is no fault of anybody's.
+        async with opened.turns.turn(call.owner):
+            response = await _begun(call, start)
         with contextlib.suppress(ConnectionError):
-            await response.prepare(request)
-            await response.write(sse.GREETING)
-            await response.write(opened.retry())
-            if request.transport is not None:
+            if request.transport is not None and not opened.closing:
                 await _follow(call, Stream(request.transport, call.secret), scope, start)
+        return response
     finally:
         opened.leave(address, call.owner)
+
+
+async def _begun(call: Call, start: Start) -> web.StreamResponse:
+    """The answer, with its first lines."""
+    request = call.request
+    first = call.parts.log.next(start.position)
+    response = web.StreamResponse(headers={**HEADERS, "Wirechamber-Stream-Start": first})
+    response.enable_chunked_encoding()
+    # A reader may go away at any moment: that is no fault of anybody's.
+    with contextlib.suppress(ConnectionError):
+        await response.prepare(request)
+        await response.write(sse.GREETING)
+        await response.write(request.app[OPEN].retry())
     return response
 
 

@@ -17,6 +17,9 @@ from wirechamber.streams.turns import Turns
 # Events of one page of the log, and of the tail: there, nothing bounds its bytes.
 PAGE = 500
 TAIL_PAGE = 100
+# Pages that are read at a time: the log keeps a reader beside them for everybody else. And in a second, all together.
+PAGES_AT_ONCE = 2
+PAGES_PER_S = 1_000
 # So much of the past may be left for the turn in which a reader joins. More would look like a reader that is slow.
 LEFT_BYTES = 64 * 1024
 # What is written in one go, and then taken by the reader, before the next.
@@ -57,7 +60,7 @@ class Past:
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        self.turns = Turns()
+        self.turns = Turns(PAGES_AT_ONCE, PAGES_PER_S)
         self._loop = asyncio.get_running_loop()
         self._kept: OrderedDict[tuple[Scope, Cursor], tuple[float, Part]] = OrderedDict()
         self._kept_bytes = 0

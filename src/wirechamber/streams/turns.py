@@ -1,7 +1,7 @@
-"""Whose page of the past is read next: owners take turns, few pages at a time, and with rests in between.
+"""Whose turn it is: owners take turns at what is bounded, few at a time, and with rests in between.
 
 Thousands of streams come back in one moment after a restart, and one replay may read the whole log. Neither may take
-the readers' threads, or the processor, from those who publish.
+the event loop, the log's readers, or the processor from those who publish, nor from another owner's streams.
 """
 
 from __future__ import annotations
@@ -11,26 +11,30 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-# Pages that are read at a time; the log keeps a reader beside them for everybody else.
-AT_ONCE = 2
-# Pages that are read in a second, all together: so many streams come back in a second at most.
-PAGES_PER_S = 1_000
-# A page rests its place for as long as it took, within this.
+# A place rests for as long as its last turn took, within this.
 LONGEST_REST_S = 0.05
 
 
 class Turns:
-    """Places for reading, given to waiting owners in turn.
+    """Places that are given to waiting owners in turn.
+
+    Args:
+        at_once: How many places there are.
+        per_s: How many turns there are in a second, all places together.
 
     Attributes:
         waiting: How many wait for their turn.
     """
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._free = AT_ONCE
+    def __init__(self, at_once: int, per_s: int) -> None:
+        self._free = at_once
+        self._each_s = at_once / per_s
         self._lines: dict[str | None, deque[asyncio.Future[None]]] = {}
         self.waiting = 0
+
+    def line(self, owner: str | None) -> int:
+        """How many of an owner's wait, those who went away meanwhile among them."""
+        return len(self._lines.get(owner, ()))
 
     @asynccontextmanager
     async def turn(self, owner: str | None) -> AsyncIterator[None]:
@@ -39,15 +43,16 @@ class Turns:
             self._free -= 1
         else:
             await self._wait(owner)
-        began = self._loop.time()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             yield
         finally:
-            took = self._loop.time() - began
-            self._loop.call_later(min(max(took, AT_ONCE / PAGES_PER_S - took), LONGEST_REST_S), self._next)
+            took = loop.time() - began
+            loop.call_later(min(max(took, self._each_s - took), LONGEST_REST_S), self._next)
 
     async def _wait(self, owner: str | None) -> None:
-        place = self._loop.create_future()
+        place = asyncio.get_running_loop().create_future()
         self._lines.setdefault(owner, deque()).append(place)
         self.waiting += 1
         try:

@@ -15,7 +15,9 @@ UNINDEXED = (BY_API, BY_CLOUD)
 # Events of one step: some 5 ms, and one fsync.
 STEP = 4_000
 # Between two steps lies so many times what a step took, so that an older file is indexed beside everything else.
-REST = 4.0
+REST = 1.0
+# Steps of one end: most starts then find everything indexed, and none is held up for long.
+CLOSING_STEPS = 25
 
 
 def indexed_to(db: sqlite3.Connection) -> int:

@@ -27,7 +27,7 @@ from wirechamber.clock import SteadyClock
 from wirechamber.errors import CloudError, Unavailable
 from wirechamber.eventlog.base import MAX_PAGE, Cursor, Entry, Gap, NotACursor, Page, Scope
 from wirechamber.eventlog.sqlite.file import FILE, Durability, Hole, connect, holes_of, open_file
-from wirechamber.eventlog.sqlite.indexing import REST, STEP, index_step, indexed_to
+from wirechamber.eventlog.sqlite.indexing import CLOSING_STEPS, REST, STEP, index_step, indexed_to
 from wirechamber.eventlog.sqlite.reading import find, trimmed_to
 from wirechamber.eventlog.sqlite.rows import ROW_BYTES, record_of
 from wirechamber.eventlog.sqlite.trimming import AHEAD_MS, Front, front_of, over_quota, trim_age, trim_owner
@@ -317,7 +317,10 @@ class SqliteEventLog:
                 self._store(batch)
         try:
             with self._counting() as db:
-                self._indexed = index_step(db, self._newest)
+                for _ in range(CLOSING_STEPS):
+                    self._indexed = index_step(db, self._newest)
+                    if self._indexed >= self._newest:
+                        break
                 db.execute("update state set clean = 1")
             self._writer.execute("pragma wal_checkpoint(truncate)")
         except sqlite3.Error as problem:
