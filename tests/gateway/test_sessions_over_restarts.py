@@ -151,7 +151,7 @@ def test_a_session_that_cannot_be_opened_is_dropped_and_all_others_go_on(town: T
     damage(town, "update session set state = ? where id = ?", other, ids[bad[1]])
     damage(town, "update session set state = 'no base64' where id = ?", ids[bad[2]])
     damage(town, "update session set cid = 'no hex' where id = ?", ids[bad[3]])
-    damage(town, "update told set greeting = '{\"platform\":' where device = ?", bad[4].device)
+    damage(town, 'update told set greeting = \'{"platform":"none"}\' where device = ?', bad[4].device)
     damage(town, "update subscription set token = 'no hex' where device = ?", bad[5].device)
     town.cloud.start()
     town.client = town.cloud.client(town.token)
