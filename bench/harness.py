@@ -306,8 +306,10 @@ class Load:
     def said(self, what: str, timeout_s: float = ANSWER_TIMEOUT_S) -> str:
         """Its next line. Raises NoAnswer, which says what was waited for."""
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], timeout_s)
-        if not ready:
+        # Not `select`, which ends at 1,024 descriptors: a program has a socket for each of its devices.
+        poller = select.poll()
+        poller.register(self._process.stdout, select.POLLIN)
+        if not poller.poll(timeout_s * 1000):
             raise NoAnswer(f"{self._name}: {what}: no answer within {timeout_s:.0f} s")
         # One line is one answer, so none of the next can be in the buffer.
         line = self._process.stdout.readline()

@@ -141,7 +141,11 @@ def _growth(found: Mapping[int, float]) -> str:
     first, last = min(found), max(found)
     if first == last or not found[first]:
         return ""
-    return f"{found[last] / found[first]:.2g} × for {last / first:.3g} ×"
+    return f"{_times(found[last] / found[first])} × for {_times(last / first)} ×"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
 def _line(found: Mapping[int, float], sizes: list[int], unit: str) -> str:
