@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -84,3 +85,15 @@ def test_whatever_it_is_it_is_told(data: bytes) -> None:
     else:
         told = "nothing"
     assert told
+
+
+@pytest.mark.parametrize("unit", ['\\"', '"\\', '"\\"', "\\u", "\\\\", '"1e400\\'])
+@pytest.mark.parametrize("begin", ['{"a":1e400,"b":', '{"a":1e400,"b":"', ""])
+def test_it_takes_no_time_whatever_the_text(begin: str, unit: str) -> None:
+    # 1 s when each quote was looked at as another's begin; now 1 ms.
+    text = (begin + unit * 10_000).encode()
+    with pytest.raises(Exception) as refused:  # noqa: PT011
+        msgspec.json.decode(text)
+    before = time.thread_time()
+    trouble(text, refused.value)
+    assert time.thread_time() - before < 0.3

@@ -379,6 +379,46 @@ def test_broken_bodies_are_no_fault_of_ours(ann: Ann) -> None:
     assert [line for line in lines if line["level"] in ("error", "critical")] == []
 
 
+def cpu_of(live: Cloud) -> float:
+    """Seconds of CPU that the cloud has used."""
+    return next(
+        sample.value
+        for family in text_string_to_metric_families(httpx.get(f"{live.url}/metrics").text)
+        for sample in family.samples
+        if sample.name == "wirechamber_process_cpu_seconds_total"
+    )
+
+
+# Each of the first took the loop for a second or more, for anybody who asked, without a token.
+DEAR: dict[str, dict[str, Any]] = {
+    "text in a coding that takes the square of its length": multipart(
+        part(b"a" * 60_000 + b"-" + b"a" * 60_000, "Content-Type: text/plain; charset=punycode")
+    ),
+    "a type with many parameters": typed("text/plain; " + ";" * 7_800, b"{}"),
+    "a type with a parameter in many pieces": typed("text/plain" + "".join(f"; x*{n}*=%61" for n in range(650)), b"{}"),
+    "a number too large, and then quotes": typed(JSON, b'{"a":1e400,"b":' + b'\\"' * 60_000),
+    "many brackets": typed(JSON, b'{"a":' * 24_000),
+    "many escapes": typed(FORM, b"a=" + b"%41" * 30_000),
+}
+
+
+@pytest.mark.parametrize("request_", DEAR.values(), ids=DEAR.keys())
+def test_what_a_stranger_sends_is_refused_at_little_cost(ann: Ann, request_: dict[str, Any]) -> None:
+    before = cpu_of(ann.live)
+    for number in range(5):
+        # Each is another one: what was read of the same text may be kept.
+        kind = request_["headers"]["Content-Type"].replace(";", f"; n={number};", 1)
+        answer = httpx.post(f"{ann.live.url}/oauth/token", content=request_["content"], headers={"Content-Type": kind})
+        assert answer.status_code == 400, answer.text
+    assert cpu_of(ann.live) - before < 1.0
+
+
+@pytest.mark.parametrize("charset", ["UTF-8", "us-ascii", "ISO-8859-1", "windows-1252"])
+def test_a_part_of_a_form_may_say_how_it_is_written(ann: Ann, charset: str) -> None:
+    form = multipart(part(b"spark", f"Content-Type: text/plain; charset={charset}"))
+    assert ann.client.post(EVENTS, **form).status_code == 200
+
+
 def test_a_body_in_many_small_pieces_comes_whole_and_holds_nobody_up(ann: Ann) -> None:
     head = (
         b"POST /v1/devices/events HTTP/1.1\r\nHost: x\r\nAuthorization: " + ann.client.headers["Authorization"].encode()

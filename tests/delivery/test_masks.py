@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import time
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -103,6 +104,33 @@ def test_half_a_secret_at_the_end_of_an_answer_that_was_cut_is_hidden() -> None:
             200, (), b"x" * 50 + MASK.encode(), 90_000
         )
         assert echoes(("s3cr3t-word",)).reply(Response(200, (), body, len(body))).body == body  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("length", [127, 128, 129, 500, 5_999])
+def test_half_a_long_secret_is_hidden(length: int) -> None:
+    secret = "".join(f"{n}/" for n in range(2_000))[:6_000]
+    body = b"x" * 50 + secret[:length].encode()
+    assert echoes((secret,)).masked(body, cut=True) == b"x" * 50 + MASK.encode()
+
+
+def test_half_a_secret_is_looked_for_once_and_not_once_for_each_length_it_may_have() -> None:
+    # 5 s when it was; now a few milliseconds.
+    secret = "€" * 5_000 + "!"
+    echoed = echoes((secret,))
+    before = time.thread_time()
+    for _ in range(10):
+        assert echoed.masked(b"a" * 100_000, cut=True) == b"a" * 100_000
+    assert time.thread_time() - before < 2
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"headers": {"X-Key": "€" * 5_500}, "secretHeaders": ["X-Key"]}, {"headers": {"Authorization": "a" * 16_385}}],
+)
+def test_the_secrets_of_a_request_are_bounded(fields: dict[str, Any]) -> None:
+    prepared = HOOK.prepare(HOOK.read({"url": "https://example.com/"} | fields, {}).config)
+    refused = HOOK.request(an_event("k", "k"), prepared, Context(NOW, AGENT))
+    assert "the secret headers are longer than 16384 bytes" in str(refused)
 
 
 def test_a_query_s_secret_is_hidden_whatever_its_length() -> None:

@@ -48,6 +48,8 @@ _MASK = MASK.encode()
 # time grows with the length only (Objects/stringlib/fastsearch.h). Who made the secret may have made the answer, too.
 _LINEAR_FROM = 30_000
 _SMALL = 2_000
+# Of the half of a secret that an answer may end with, so much is compared.
+_TAIL = 128
 
 
 class Echoes:
@@ -77,7 +79,7 @@ class Echoes:
                 data = padded = data.replace(form, _MASK)
         if cut:
             for form in self._forms:
-                end = next((n for n in range(len(form) - 1, MIN_ECHOED - 1, -1) if data.endswith(form[:n])), 0)
+                end = _begun(form, data)
                 if end:
                     return data[:-end] + _MASK
         return data
@@ -183,6 +185,21 @@ def _kept(secrets: tuple[str, ...]) -> Echoes:
 @lru_cache(maxsize=8)
 def _kept_shortly(secrets: tuple[str, ...]) -> Echoes:
     return Echoes(secrets)
+
+
+def _begun(form: bytes, data: bytes) -> int:
+    """With how many bytes of a secret's beginning, but not all of it, the data ends; 0 if with too few to be told.
+
+    Of many bytes only the last are looked for, wherever they stand in the secret: rather too much is hidden than that
+    one comparison is made for each length that there may be.
+    """
+    tail = data[-_TAIL:]
+    if len(tail) == _TAIL < len(form):
+        at = form.rfind(tail, 0, len(form) - 1)
+        if at >= 0:
+            return at + _TAIL
+    shorter = range(min(len(form) - 1, _TAIL), MIN_ECHOED - 1, -1)
+    return next((n for n in shorter if data.endswith(form[:n])), 0)
 
 
 def _hidden(value: str) -> str:

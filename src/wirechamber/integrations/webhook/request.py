@@ -21,6 +21,8 @@ from wirechamber.model.times import iso
 MAX_REQUEST_BYTES = 1_000_000
 # Names and values of all headers; servers take far less.
 MAX_HEADERS_BYTES = 65_536
+# Secrets among them, which are looked for in the answer in many forms.
+MAX_SECRETS_BYTES = 16_384
 # Parts of a cookie.
 MAX_PARTS = 8
 # A URL before its query; and a host, as DNS knows it (RFC 1035, section 2.3.4), with some room for other spellings.
@@ -185,6 +187,8 @@ def _headers(
         headers.append(("Authorization", f"Basic {credentials}"))
         secrets += [credentials, password, quote(password, safe="", errors="replace")]
         hidden.append("headers.Authorization")
+    if sum(len(secret.encode("utf-8", "replace")) for secret in secrets) > MAX_SECRETS_BYTES:
+        raise Unsendable(f"the secret headers are longer than {MAX_SECRETS_BYTES} bytes")
     return tuple(headers), tuple(secret for secret in secrets + parts if secret), tuple(hidden)
 
 
