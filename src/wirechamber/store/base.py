@@ -415,7 +415,8 @@ class Deliveries(Protocol):
 
     async def due(self, now: int, limit: int, without: Sequence[str] = ()) -> list[Delivery]:
         """Waiting deliveries whose time has come, the most overdue first of each integration, none of the
-        integrations in `without`. Its cost must not grow with the backlog of those."""
+        integrations in `without`. Its cost must not grow with the backlog of those. Integrations have their turn one
+        after the other, from call to call."""
 
     async def next_due(self) -> int | None:
         """When the next waiting delivery is due."""
@@ -429,7 +430,8 @@ class Deliveries(Protocol):
     async def get(self, delivery_id: str) -> Delivery | None: ...
 
     async def hold(self, integration_id: str) -> int:
-        """Sets an integration's waiting deliveries aside (it was disabled). Returns how many."""
+        """Sets an integration's waiting deliveries aside (it was disabled). Returns how many. Others write in between;
+        of `hold` and `release` at the same time, the one that began later has its way."""
 
     async def release(self, integration_id: str, due_at: int) -> int:
         """Makes an integration's held deliveries wait again. Returns how many."""

@@ -79,10 +79,10 @@ def _remove(db: sqlite3.Connection, rows: list[tuple[int, str, int]], *, everybo
     for position, owner, size in rows:
         before, upto = freed.get(owner, (0, 0))
         freed[owner] = (before + size, max(upto, position))
+    # Each owner's row is found once: a step may be of as many owners as events.
     db.execute(
-        "update usage set bytes = bytes - (select value ->> 1 from json_each(?1) where value ->> 0 = owner),"
-        " trimmed_to = max(trimmed_to, (select value ->> 2 from json_each(?1) where value ->> 0 = owner))"
-        " where owner in (select value ->> 0 from json_each(?1))",
+        "update usage set bytes = bytes - (freed.value ->> 1), trimmed_to = max(trimmed_to, freed.value ->> 2)"
+        " from json_each(?) as freed where usage.owner = freed.value ->> 0",
         (_encode([(owner, size, upto) for owner, (size, upto) in freed.items()]).decode(),),
     )
     if everybody:

@@ -7,6 +7,7 @@ of an `executemany`.
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,18 @@ MOVED = "insert or replace into reader values ('dispatch', ?)"
 DELIVERY_COLUMNS = (
     "id, integration, owner, state, due_at, deadline_at, error_told, attempts, created_at, cursor, why, event"
 )
-# Walks from integration to integration along the index, so a long backlog of one costs the others nothing.
+# Rows that one step of holding or releasing changes; other writes go in between.
+STEP_ROWS = 200
+HOLD = f"""
+update delivery set state = 'held' where id in
+(select id from delivery where state = 'waiting' and integration = ? limit {STEP_ROWS})
+"""
+RELEASE = f"""
+update delivery set state = 'waiting', due_at = ?2 where id in
+(select id from delivery where state = 'held' and integration = ?1 limit {STEP_ROWS})
+"""
+# Walks from integration to integration along the index, so a long backlog of one costs the others nothing. Of 10,000
+# that wait, those of which something is due are told here: to ask each from Python would hold the interpreter up.
 WAITING = """
 with recursive waiting (integration) as (
     select min(integration) from delivery where state = 'waiting'
@@ -54,7 +66,10 @@ with recursive waiting (integration) as (
     from waiting where waiting.integration is not null
 )
 select integration from waiting
-where integration is not null and integration not in (select value from json_each(?))
+where integration is not null and integration not in (select value from json_each(?1)) and exists (
+    select 1 from delivery
+    where delivery.state = 'waiting' and delivery.integration = waiting.integration and due_at <= ?2
+)
 """
 
 
@@ -64,6 +79,10 @@ class SqliteDeliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sweeper = Sweeper(database)
+        # The integration that was the last to have its turn in `due`.
+        self._served = ""
+        # Which call is holding or releasing an integration's deliveries: the newest, or two would undo each other.
+        self._turning: dict[str, object] = {}
 
     async def settle(self, settlement: Settlement) -> None:
         """Stores one batch, all or none."""
@@ -80,13 +99,16 @@ class SqliteDeliveries:
         """Waiting deliveries whose time has come, fairly from every integration."""
 
         def read(db: sqlite3.Connection) -> list[Any]:
-            integrations = [row[0] for row in db.execute(WAITING, (_text(list(without)),))]
+            integrations = [row[0] for row in db.execute(WAITING, (_text(list(without)), now))]
+            # In turn: a page has room for some of them, and those at the front may have more for hours.
+            turn = bisect_right(integrations, self._served)
             rows: list[Any] = []
             # An equal share each, at least a few, so that one integration's backlog can't fill the page.
             share = max(4, limit // max(1, len(integrations)))
-            for integration in integrations:
+            for integration in integrations[turn:] + integrations[:turn]:
                 if len(rows) >= limit:
                     break
+                self._served = integration
                 rows += db.execute(
                     f"select {DELIVERY_COLUMNS} from delivery where state = 'waiting' and integration = ?"
                     " and due_at <= ? order by due_at limit ?",
@@ -124,17 +146,11 @@ class SqliteDeliveries:
 
     async def hold(self, integration_id: str) -> int:
         """Sets waiting deliveries aside."""
-        return await self._change(
-            "update delivery set state = 'held' where state = 'waiting' and integration = ?", integration_id
-        )
+        return await self._turn(integration_id, HOLD)
 
     async def release(self, integration_id: str, due_at: int) -> int:
         """Makes held deliveries wait again."""
-        return await self._change(
-            "update delivery set state = 'waiting', due_at = ?2 where state = 'held' and integration = ?1",
-            integration_id,
-            due_at,
-        )
+        return await self._turn(integration_id, RELEASE, due_at)
 
     async def release_active(self, due_at: int) -> int:
         """Makes what is held for active integrations wait again."""
@@ -237,6 +253,21 @@ class SqliteDeliveries:
     async def _number(self, query: str) -> int | None:
         row = await self._one(query)
         return None if row[0] is None else int(row[0])
+
+    async def _turn(self, integration_id: str, query: str, *values: Any) -> int:
+        """Holds or releases step by step; ends early when another call begins with the same integration."""
+        mine = self._turning[integration_id] = object()
+        changed = 0
+        try:
+            while self._turning.get(integration_id) is mine:
+                step = await self._change(query, integration_id, *values)
+                if not step:
+                    break
+                changed += step
+        finally:
+            if self._turning.get(integration_id) is mine:
+                del self._turning[integration_id]
+        return changed
 
     async def _change(self, query: str, *values: Any) -> int:
         return await self._database.write(lambda db: db.execute(query, values).rowcount, durable=False)
