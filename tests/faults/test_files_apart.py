@@ -7,7 +7,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -196,6 +198,10 @@ def _whole(copy: Path, folder: Path) -> None:
     shutil.copytree(copy, folder)
 
 
+def _is_after(second: int) -> bool:
+    return time.time() >= second + 1
+
+
 def _in_place(copy: Path, folder: Path) -> None:
     for file in copy.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
@@ -220,6 +226,44 @@ def test_no_position_is_given_twice_when_a_cold_copy_is_put_back(
     # Who saw what is not there any more is told, and nobody misses what comes.
     assert after(made, token, "7", 2) == ["wirechamber/gap", "new/0"]
     assert after(made, token, "3", 1) == ["new/0"]
+
+
+@pytest.mark.parametrize("put_back", [_whole, _in_place])
+def test_no_position_or_record_number_is_given_twice_when_the_same_copy_is_put_back_twice(
+    made: Cloud, tmp_path: Path, put_back: Callable[[Path, Path], None]
+) -> None:
+    token = made.user("ann")
+    publish(made, token, 3)
+    made.stop()
+    with sqlite3.connect(made.folder / "state.db") as db:
+        db.execute("insert into session (id, deviceos, created_at, state) values ('s', 1, 0, '')")
+        db.execute("insert into progress (session, send_limit, top, mids, address) values ('s', 70000, 0, '', '')")
+    db.close()
+    copy = copy_of(made.folder, tmp_path / "copy")
+    given: list[int] = []
+    limits = [70_000]
+    put_back_at = 0
+    for number in range(2):
+        # Told apart by the time, in seconds.
+        eventually(partial(_is_after, put_back_at))
+        put_back_at = int(time.time())
+        put_back(copy, made.folder)
+        made.start()
+        publish(made, token, 5, f"time-{number}")
+        made.stop()
+        with sqlite3.connect(made.folder / "events.db") as db:
+            given += [row[0] for row in db.execute("select position from event where name like 'time-%' order by 1")]
+        db.close()
+        with sqlite3.connect(made.folder / "state.db") as db:
+            limits.append(db.execute("select send_limit from progress").fetchone()[0])
+        db.close()
+    assert given == sorted(set(given))
+    assert limits[1] > limits[0] + 10_000
+    assert limits[2] > limits[1] + 10_000
+    # Message ids are the lowest 16 bits.
+    assert limits[1] % 65_536 == (70_000 + 32_768) % 65_536
+    made.start()
+    assert after(made, token, str(given[4]), 1) == ["wirechamber/gap"]
 
 
 def test_an_ordinary_restart_leaves_positions_and_sessions_alone(made: Cloud) -> None:

@@ -17,6 +17,7 @@ from tests.contract.test_store import a_user
 from wirechamber.clock import SystemClock
 from wirechamber.errors import Unavailable
 from wirechamber.secrets import Vault
+from wirechamber.store.sqlite import database
 from wirechamber.store.sqlite.database import FILE, StoreTooNew, connect, migrate, migrations, statements
 from wirechamber.store.sqlite.store import open_sqlite_store
 
@@ -69,6 +70,17 @@ def test_each_step_leads_to_the_same_schema(tmp_path: Path) -> None:
     db.close()
     assert _tables(at_once) == _tables(one_by_one)
     assert len(_tables(at_once)) > 10
+
+
+@pytest.mark.parametrize("names", [("0001_a.sql", "0002_b.sql", "0002_c.sql"), ("0001_a.sql", "0003_b.sql")])
+def test_two_steps_of_one_number_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(database, "MIGRATIONS", tmp_path)
+    with pytest.raises(ValueError, match="not numbered one by one"):
+        migrations()
 
 
 def test_a_step_that_fails_changes_nothing(tmp_path: Path) -> None:

@@ -178,8 +178,15 @@ def migrate(db: sqlite3.Connection, file: Path, upto: int | None = None) -> None
 
 
 def migrations() -> dict[int, Path]:
-    """The steps by number, from their file names (`0001_first.sql`)."""
-    return {int(file.name[:4]): file for file in sorted(MIGRATIONS.glob("[0-9]*.sql"))}
+    """The steps by number, from their file names (`0001_first.sql`).
+
+    Raises:
+        ValueError: Two have the same number, so that one of them would be left out, or one is missing.
+    """
+    files = sorted(MIGRATIONS.glob("[0-9]*.sql"))
+    if [int(file.name[:4]) for file in files] != list(range(1, len(files) + 1)):
+        raise ValueError(f"the steps of the schema are not numbered one by one: {[file.name for file in files]}")
+    return dict(enumerate(files, 1))
 
 
 def statements(script: str) -> Iterator[str]:
