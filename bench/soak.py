@@ -33,8 +33,8 @@ SAMPLES = 30
 # From here on nothing may grow, and by how much it may differ: the databases reuse their room in steps.
 FLAT_FROM, FLAT = 1 / 3, 0.10
 IDLE_S, IDLE_PERCENT = 20.0, 1.0
-# The quota of the owner: the log reaches it soon, so that trimming belongs to what is seen.
-QUOTA_MB = 16
+# The quotas of the owner: log and attempts reach them soon, so that trimming belongs to what is seen.
+QUOTA_MB, ATTEMPTS_MB = 16, 4
 
 Sample = Mapping[str, float]
 
@@ -46,7 +46,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="of the server")
     given = parser.parse_args(arguments)
-    settings = {"owner_quota_mb": str(QUOTA_MB), "attempt_bodies": "1000", "attempt_body_hours": "0"}
+    settings = {
+        "owner_quota_mb": str(QUOTA_MB), "owner_attempts_mb": str(ATTEMPTS_MB), "attempt_body_hours": "0",
+    }  # fmt: skip
     settings |= dict(each.split("=", 1) for each in given.setting)
     use_core(LOAD_CORE)()
     with wirechamber(**SETTINGS | settings) as server:
