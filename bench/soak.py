@@ -66,6 +66,7 @@ async def soak(server: Wirechamber, seconds: float) -> tuple[list[Sample], int]:
     told = Told()
     things = Things(server, DEVICES)
     samples: list[Sample] = []
+    hooks: list[str] = []
     async with (
         Target().open() as first,
         Target().open() as second,
@@ -75,13 +76,14 @@ async def soak(server: Wirechamber, seconds: float) -> tuple[list[Sample], int]:
         for target in (first, second, failing, hanging):
             # The bad ones get a part of it: what waits for them is kept for hours, and grows for as long.
             event = PREFIX if target in (first, second) else f"{PREFIX}device/rare"
-            hook = {
+            wanted = {
                 "integration_type": "Webhook",
                 "event": event,
                 "url": target.url,
                 "body": "{{PARTICLE_EVENT_VALUE}}",
             }
-            await asyncio.to_thread(server.request, "POST", "/v1/integrations", json.dumps(hook).encode())
+            made = await asyncio.to_thread(server.request, "POST", "/v1/integrations", json.dumps(wanted).encode())
+            hooks.append(json.loads(made)["id"])
         await things.open()
         work = [asyncio.create_task(Reader(server, random.Random(n)).run(5.0)) for n in range(READERS)]
         work += [asyncio.create_task(publisher(server, told, PUBLISHER_PAUSE_S)) for _ in range(PUBLISHERS)]
@@ -102,6 +104,9 @@ async def soak(server: Wirechamber, seconds: float) -> tuple[list[Sample], int]:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
         await things.close()
+        # What waits for the bad targets would be tried again: no cloud is idle with that.
+        for hook in hooks:
+            await asyncio.to_thread(server.request, "DELETE", f"/v1/integrations/{hook}")
         return samples, len(first.came) + len(second.came)
 
 
