@@ -14,6 +14,8 @@ from wirechamber.protocols.deviceos.cbor import NotCbor, NotJson, cbor_to_json, 
 from wirechamber.protocols.deviceos.content import Content, Form, data_url, read_data_url, to_content, to_device
 
 PLAIN, BINARY, CBOR, BOTH = (False, False), (True, False), (False, True), (True, True)
+BUFFERS, BUFFER = b"\x40", '{"_type":"buffer","_data":""}'
+MANY = b"\x99\x3e\x80" + BUFFERS * 16_000
 STRUCTURED = bytes.fromhex("a361610161626374776f6163f5")
 
 
@@ -38,6 +40,9 @@ STRUCTURED = bytes.fromhex("a361610161626374776f6163f5")
         # It says that it is structured, and is not.
         (b"\xff", 65001, Content("data:application/cbor;base64,/w==", "application/cbor")),
         (b"", 65001, Content("data:application/cbor;base64,", "application/cbor")),
+        # Each byte of it is 30 characters of JSON: half a megabyte, where 16 KB are an event.
+        (MANY, 65001, Content(data_url(MANY, "application/cbor"), "application/cbor")),
+        (b"\x98\x64" + BUFFERS * 100, 65001, Content(f"[{','.join([BUFFER] * 100)}]", "application/json")),
     ],
 )
 def test_to_the_log(payload: bytes, content_format: int | None, content: Content) -> None:

@@ -37,6 +37,10 @@ _BINARIES: dict[int, str] = {
 _FORMATS: dict[str, int] = {mime: int(number) for number, mime in _TEXTS.items() if number} | {
     mime: int(number) for number, mime in _BINARIES.items()
 }
+# Characters of the JSON that CBOR becomes, and how many times as long as the CBOR it may be beyond that.
+MAX_JSON = 16_384
+LONGER = 4
+
 _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^;,]*)*;base64,", re.ASCII)
 
 
@@ -71,9 +75,13 @@ def to_content(payload: bytes, content_format: int | None) -> Content:
         return Content(payload.decode("utf-8", "replace") if payload else None, mime)
     if content_format == ContentFormat.JSON_AS_CBOR:
         try:
-            return Content(cbor_to_json(payload), JSON)
+            text = cbor_to_json(payload)
         except NotCbor:
+            text = ""
+        # An empty byte string is one byte of CBOR and thirty of JSON.
+        if not text or len(text) > max(MAX_JSON, LONGER * len(payload)):
             return Content(data_url(payload, CBOR), CBOR)
+        return Content(text, JSON)
     mime = _BINARIES.get(content_format or 0, OCTET_STREAM)
     return Content(data_url(payload, mime), mime)
 
