@@ -248,3 +248,29 @@ def test_what_owners_use_is_counted_although_a_transaction_failed(
         (size,) = db.execute("select size from event").fetchone()
     db.close()
     assert used == size
+
+
+@pytest.mark.parametrize("where", ["record_of", "index_step", "trim_age"])
+def test_the_writer_outlives_any_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def too_much(*_: object, **__: object) -> None:
+        raise MemoryError("no memory is left")
+
+    async def work() -> None:
+        async with open_sqlite_log(tmp_path, durability="normal", clock=SystemClock()) as log:
+            (cursor,) = await log.append([numbered(0)])
+            with monkeypatch.context() as patch:
+                patch.setattr(f"wirechamber.eventlog.sqlite.log.{where}", too_much)
+                patch.setattr("wirechamber.eventlog.sqlite.log.STEP", 1)
+                if where == "record_of":
+                    with pytest.raises(Unavailable):
+                        await asyncio.wait_for(log.append([numbered(1)]), 10)
+                elif where == "trim_age":
+                    with pytest.raises(MemoryError):
+                        await asyncio.wait_for(log.trim(before_time=0, not_after=cursor, owner_bytes=None), 10)
+                else:
+                    await asyncio.wait_for(log.append([numbered(1)]), 10)
+                    await asyncio.wait_for(log.append([numbered(2)]), 10)
+            await asyncio.wait_for(log.append([numbered(3)]), 10)
+            assert log.tail.newest > cursor
+
+    run(work())

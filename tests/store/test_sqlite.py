@@ -17,9 +17,14 @@ from tests.contract.test_store import a_user
 from wirechamber.clock import SystemClock
 from wirechamber.errors import Unavailable
 from wirechamber.secrets import Vault
+from wirechamber.store.base import AttemptBounds, AttemptFilter
 from wirechamber.store.sqlite import database
 from wirechamber.store.sqlite.database import FILE, StoreTooNew, connect, migrate, migrations, statements
 from wirechamber.store.sqlite.store import open_sqlite_store
+
+VERSION_2 = (Path(__file__).parent / "version_2.sql").read_text()
+KEPT = ("user", "device", "device_key", "session", "progress", "link", "told", "integration", "delivery", "attempt")
+OWNER_2 = "01a21f6541e800e10ba3a2a72e8dbfb0"
 
 OTHER_PROCESS = """
 import asyncio, sys
@@ -70,6 +75,45 @@ def test_each_step_leads_to_the_same_schema(tmp_path: Path) -> None:
     db.close()
     assert _tables(at_once) == _tables(one_by_one)
     assert len(_tables(at_once)) > 10
+
+
+def test_a_file_of_an_earlier_version_becomes_as_one_that_was_made(tmp_path: Path) -> None:
+    old = tmp_path / FILE
+    (tmp_path / "made").mkdir()
+    db = sqlite3.connect(old)
+    db.executescript(VERSION_2)
+    rows = {name: db.execute(f"select count(*) from {name}").fetchone() for name in KEPT}
+    online = {row[0] for row in db.execute("select device from link where online")}
+    attempts = {row[0] for row in db.execute("select id from attempt")}
+    (hook,) = db.execute("select integration from delivery where state = 'waiting' limit 1").fetchone()
+    db.close()
+    assert min(rows.values()) > (0,)
+
+    async def work() -> None:
+        async with open_sqlite_store(tmp_path, Vault(os.urandom(32)), clock=SystemClock()) as store:
+            integrations = [each.id for each in await store.integrations.of_owner(OWNER_2)]
+            assert hook in integrations
+            while await store.deliveries.sweep(AttemptBounds(1 << 30, 1 << 30)):
+                pass
+            found = []
+            for name in integrations:
+                found += await store.deliveries.attempts(name, AttemptFilter(), 10)
+            assert {each.id for each in found} == attempts
+            assert all(each.detail for each in found)
+
+    async def make() -> None:
+        async with open_sqlite_store(tmp_path / "made", Vault(os.urandom(32)), clock=SystemClock()) as store:
+            await store.deliveries.sweep(AttemptBounds(1 << 30, 1 << 30))
+
+    run(work())
+    run(make())
+    assert _tables(old) == _tables(tmp_path / "made" / FILE)
+    db = sqlite3.connect(old)
+    assert {name: db.execute(f"select count(*) from {name}").fetchone() for name in KEPT} == rows
+    assert {row[0] for row in db.execute("select id from device where online and handshake_at > 0")} == online
+    assert db.execute("select number from device_count").fetchall() == [(len(online),)]
+    assert db.execute("pragma foreign_key_check").fetchall() == []
+    db.close()
 
 
 @pytest.mark.parametrize("names", [("0001_a.sql", "0002_b.sql", "0002_c.sql"), ("0001_a.sql", "0003_b.sql")])

@@ -338,7 +338,7 @@ class SqliteEventLog:
         try:
             with transaction(self._writer) as db:
                 self._indexed = index_step(db, self._newest)
-        except sqlite3.Error as problem:
+        except Exception as problem:
             # Readers look at the rows themselves meanwhile.
             _seldom.warning("index_waits", why=str(problem))
             self._index_at = began + INDEX_RETRY_S
@@ -372,13 +372,18 @@ class SqliteEventLog:
             error = Unavailable(f"the event log can't be written: {problem}")
             self._loop.call_soon_threadsafe(_fail, task.done, error)
             return
+        except Exception as problem:
+            # An error of ours is the asker's, such as memory that ran out; the thread goes on.
+            self._loop.call_soon_threadsafe(_fail, task.done, problem)
+            return
         self._loop.call_soon_threadsafe(_succeed, task.done, result)
 
     def _store(self, batch: list[_Append]) -> None:
         try:
             self._presence.check()
             entries = self._insert(batch)
-        except (sqlite3.Error, ValueError, FileGone) as problem:
+        except Exception as problem:
+            # Whatever it is, the thread goes on: without it nobody is answered any more.
             self._loop.call_soon_threadsafe(self._refused, batch, problem)
             return
         self._loop.call_soon_threadsafe(self._stored, batch, entries)
@@ -447,10 +452,12 @@ class SqliteEventLog:
             _succeed(item.done, item.cursors)
 
     def _refused(self, batch: list[_Append], problem: Exception) -> None:
-        _seldom.warning("append_failed", why=str(problem), appends=len(batch))
+        # Some, such as that memory ran out, have no words of their own.
+        why = str(problem) or type(problem).__name__
+        _seldom.warning("append_failed", why=why, appends=len(batch))
         for item in batch:
             self._events_waiting -= len(item.events)
-            _fail(item.done, Unavailable(f"the event log can't be written: {problem}"))
+            _fail(item.done, Unavailable(f"the event log can't be written: {why}"))
 
 
 @asynccontextmanager
