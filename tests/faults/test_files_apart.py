@@ -164,6 +164,48 @@ def test_a_state_that_is_older_than_it_was_is_refused(made: Cloud) -> None:
     publish(made, token, 1)
 
 
+@pytest.mark.parametrize("beside", ["nothing", "wal"])
+def test_a_pair_of_an_earlier_run_is_refused_though_the_server_was_killed(
+    made: Cloud, tmp_path: Path, beside: str
+) -> None:
+    token = made.user("ann")
+    publish(made, token, 3)
+    made.stop()
+    copy = copy_of(made.folder, tmp_path / "copy")
+    made.start()
+    publish(made, token, 5, "later")
+    noted(made)
+    made.kill()
+    # In place, so that neither inodes nor what the files say of each other tells it.
+    for name in ("events.db", "state.db"):
+        (made.folder / name).write_bytes((copy / name).read_bytes())
+    wals = list(made.folder.glob("*-wal")) + list(made.folder.glob("*-shm"))
+    if beside == "wal":
+        line = refusal(made)
+        assert "another copy than the one that events.db-wal belongs to" in line
+        assert (made.folder / "events.db").read_bytes() == (copy / "events.db").read_bytes()
+    for file in wals:
+        file.unlink()
+    assert "older copy" in refusal(made)
+    gone_on(made)
+    assert after(made, token, "5", 1) == ["wirechamber/gap"]
+
+
+def test_a_file_that_is_put_back_under_a_server_is_not_taken_for_what_it_left(made: Cloud, tmp_path: Path) -> None:
+    token = made.user("ann")
+    publish(made, token, 3)
+    made.stop()
+    copy = copy_of(made.folder, tmp_path / "copy")
+    made.start()
+    publish(made, token, 5)
+    for name in ("events.db", "state.db"):
+        for end in ("", "-wal", "-shm"):
+            (made.folder / f"{name}{end}").unlink(missing_ok=True)
+        shutil.copy(copy / name, made.folder / name)
+    made.stop()
+    assert "older copy" in refusal(made)
+
+
 @pytest.mark.parametrize("name", ["server-ec.key", "secret.key"])
 def test_a_key_that_is_missing_is_refused(made: Cloud, name: str) -> None:
     made.user("ann")

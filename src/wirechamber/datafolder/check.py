@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import sqlite3
+from collections.abc import Set
 from pathlib import Path
 
 import msgspec
 import structlog
 from msgspec import Struct
 
+from wirechamber.datafolder.backup import sync_folder
 from wirechamber.datafolder.era import skip_ahead
 from wirechamber.datafolder.files import (
     EC_FILE,
@@ -31,6 +34,8 @@ from wirechamber.datafolder.files import (
     known_of,
     looking_into,
     newest_of,
+    put_run_number,
+    run_number,
 )
 from wirechamber.services.identity import fingerprint
 from wirechamber.services.serverkeys import ServerKeys
@@ -55,10 +60,16 @@ class _Mark(Struct, frozen=True):
 
 
 class _Run(Struct, frozen=True):
-    """What the last server left: its databases, and the newest position that the state knew of."""
+    """What the last server left: its databases, and the newest position that the state knew of.
+
+    Attributes:
+        numbers: Those that its databases may bear: one for each run of a server, or several when it ended while a new
+            one was written into them. Others bear the number of an earlier run, whatever their times and inodes say.
+    """
 
     files: dict[str, _Mark]
     known: int
+    numbers: frozenset[int] = frozenset()
 
 
 def prepare(folder: Path) -> None:
@@ -97,6 +108,16 @@ def check(folder: Path, *, may_lose_the_newest: bool) -> int:
     if (folder / UNFINISHED).exists():
         raise FolderUnusable(f"restoring {folder} was interrupted: run `wirechamber restore` again")
     state_file, log_file = folder / STATE, folder / LOG
+    last = _last_run(folder)
+    older = set() if last is None else _older(folder, last)
+    # First of all: opening it would write what does not belong there into it.
+    for file in (log_file, state_file):
+        wal = file.with_name(f"{file.name}-wal")
+        if file.name in older and wal.exists() and wal.stat().st_size:
+            raise FolderUnusable(
+                f"{file} is another copy than the one that {wal.name} belongs to, and would be damaged by it: put the "
+                f"right file back, or remove {wal.name} and start again"
+            )
     if not state_file.exists():
         if log_file.exists():
             with looking_into(log_file) as log:
@@ -104,7 +125,6 @@ def check(folder: Path, *, may_lose_the_newest: bool) -> int:
             if newest:
                 raise FolderUnusable(f"{state_file} is missing beside {LOG}, which holds events: {WAY_OUT}")
         return 0
-    last = _last_run(folder)
     with looking_into(state_file) as state:
         known, facts, linked = known_of(state), facts_of(state), _has_sessions(state)
     if not (folder / KEY_FILE).exists():
@@ -117,10 +137,15 @@ def check(folder: Path, *, may_lose_the_newest: bool) -> int:
     if newest and not known and not facts:
         # Made by a command after the right one was lost: no server ran on it.
         raise FolderUnusable(f"{state_file} knows nothing of the events in {LOG}: {WAY_OUT}")
-    if last is not None and known < last.known:
+    if STATE in older or (last is not None and known < last.known):
         raise FolderUnusable(
             f"{state_file} is an older copy than the one that the last server left: deliveries that were made would be "
             f"repeated; {WAY_OUT}"
+        )
+    if LOG in older:
+        raise FolderUnusable(
+            f"{log_file} is an older copy than the one that the last server left: events that were acknowledged since "
+            f"are not in it; {WAY_OUT}"
         )
     if last is not None and _was_copied(folder, last):
         _log.warning("folder_copied", folder=str(folder), why="positions and record numbers jump, lest one comes twice")
@@ -181,6 +206,14 @@ def _last_run(folder: Path) -> _Run | None:
         return None
 
 
+def _older(folder: Path, last: _Run) -> set[str]:
+    """The databases that are of an earlier run than the last one, by name."""
+    if not last.numbers:
+        return set()
+    there = [name for name in (LOG, STATE) if (folder / name).exists()]
+    return {name for name in there if run_number(folder / name) not in last.numbers}
+
+
 def _was_copied(folder: Path, last: _Run) -> bool:
     """Whether the databases are others than those which the last server left, such as a copy that was put back.
 
@@ -197,17 +230,34 @@ def _was_copied(folder: Path, last: _Run) -> bool:
 
 
 def note_open(folder: Path) -> None:
-    """Both databases are open: they are known again by their inodes until they are closed in order."""
-    _note(folder, closed=False)
+    """Both databases are open: they are known again by their inodes until they are closed in order, and bear a number.
+
+    Raises:
+        FolderUnusable: They can't be written.
+    """
+    files = [folder / name for name in (LOG, STATE)]
+    last = _last_run(folder)
+    before: Set[int] = set() if last is None else last.numbers
+    for file in files:
+        with looking_into(file) as db:
+            before = before | {db.execute("pragma application_id").fetchone()[0]}
+    number = secrets.randbits(30) + 1
+    # Each step is on disk before the next, so whenever the process ends, or power is lost, the numbers are those noted.
+    _note(folder, closed=False, numbers=before | {number})
+    if all(put_run_number(file, number) for file in files):
+        _note(folder, closed=False, numbers={number})
 
 
 def note_closed(folder: Path) -> None:
     """Both databases were closed; if that can't be noted, the next start takes them for such as were not."""
     with contextlib.suppress(OSError, FolderUnusable):
-        _note(folder, closed=True)
+        last = _last_run(folder)
+        # Others that were put in their places meanwhile are not what this server left.
+        if last is not None and not _was_copied(folder, last):
+            _note(folder, closed=True, numbers=last.numbers)
 
 
-def _note(folder: Path, *, closed: bool) -> None:
+def _note(folder: Path, *, closed: bool, numbers: Set[int]) -> None:
     with looking_into(folder / STATE) as state:
         known = known_of(state)
     marks = {}
@@ -216,8 +266,12 @@ def _note(folder: Path, *, closed: bool) -> None:
         # Commands change the state while no server runs.
         marks[name] = _Mark(found.st_ino, found.st_ctime_ns if closed and name == LOG else None)
     draft = folder / f"{RUN_FILE}.new"
-    draft.write_bytes(msgspec.json.encode(_Run(marks, known)))
+    with draft.open("wb") as file:
+        file.write(msgspec.json.encode(_Run(marks, known, frozenset(numbers))))
+        file.flush()
+        os.fsync(file.fileno())
     draft.replace(folder / RUN_FILE)
+    sync_folder(folder)
 
 
 def note_keys(folder: Path, *, tcp: bool) -> None:

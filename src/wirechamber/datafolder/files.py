@@ -48,6 +48,37 @@ def looking_into(file: Path, *, immutable: bool = False) -> Iterator[sqlite3.Con
         raise FolderUnusable(what_is_wrong(file, problem)) from None
 
 
+def run_number(file: Path) -> int:
+    """The number of the server's run that a database was last opened by; 0 for one that never was.
+
+    Read without what is in its `-wal`, which may belong to another copy. No connection of this process may be open: its
+    locks would be lost.
+
+    Raises:
+        FolderUnusable: It can't be read.
+    """
+    try:
+        with file.open("rb") as database:
+            # https://www.sqlite.org/fileformat2.html, section 1.3: the application id.
+            return int.from_bytes(database.read(100)[68:72], "big")
+    except OSError as problem:
+        raise FolderUnusable(f"{file} can't be read: {problem.strerror}") from None
+
+
+def put_run_number(file: Path, number: int) -> bool:
+    """Writes a number into a database; returns whether it is in its very file now, and on disk.
+
+    Raises:
+        FolderUnusable: It can't be written.
+    """
+    with looking_into(file) as db:
+        db.execute("pragma synchronous = full")
+        db.execute(f"pragma application_id = {number}")
+        # Whoever reads an older state of it just now keeps it from being complete.
+        busy, written, copied = db.execute("pragma wal_checkpoint(passive)").fetchone()
+        return not busy and written == copied
+
+
 def has_table(db: sqlite3.Connection, name: str) -> bool:
     """Whether there is a table of that name."""
     query = "select exists (select 1 from sqlite_master where type = 'table' and name = ?)"
@@ -79,5 +110,5 @@ def facts_of(state: sqlite3.Connection) -> dict[str, str]:
 
 __all__ = [
     "EC_FILE", "KEYS", "KEY_FILE", "LOG", "RSA_FILE", "RUN_FILE", "STATE", "UNFINISHED", "FolderUnusable", "facts_of",
-    "has_table", "known_of", "looking_into", "newest_of",
+    "has_table", "known_of", "looking_into", "newest_of", "put_run_number", "run_number",
 ]  # fmt: skip
