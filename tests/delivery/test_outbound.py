@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import ssl
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
 import trustme
+import uvloop
 
 from wirechamber.clock import SystemClock
 from wirechamber.delivery.guard import Guard
-from wirechamber.delivery.outbound import MAX_HEADER_BYTES, Exchange, Outbound
+from wirechamber.delivery.outbound import MAX_HEADER_BYTES, MAX_PIECES, SLICE_S, Exchange, Outbound
 from wirechamber.integrations.base import MAX_ANSWER_BYTES, NoResponse, Request, Response
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -277,3 +281,90 @@ def test_many_at_a_time_are_all_answered_and_closing_answers_the_rest() -> None:
             assert [each.reply for each in await last] == [NoResponse("closed")] * 5
 
     asyncio.run(scenario())
+
+
+def test_an_answer_in_very_many_pieces_is_cut_as_one_that_is_too_long() -> None:
+    # 100,000 calls for 600 KB on the wire: a tenth of a second of everybody's time, for each of a hundred answers.
+    raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 60_000
+    reply = asyncio.run(exchange(answering(raw))).reply
+    assert isinstance(reply, Response)
+    assert reply.body == b"a" * MAX_PIECES
+    assert reply.length > MAX_PIECES
+
+
+def test_others_have_their_turn_while_many_answers_are_told() -> None:
+    turns: list[int] = []
+    told = 0
+
+    def done(_: Exchange) -> None:
+        nonlocal told
+        told += 1
+        until = time.monotonic() + SLICE_S
+        while time.monotonic() < until:
+            pass
+
+    async def others() -> None:
+        while told < 20:
+            turns.append(told)
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        outbound = Outbound(Guard(LOOPBACK), clock=SystemClock(), timeout_s=5.0)
+        for _ in range(20):
+            # Refused at once, so that all of them end in the same turn.
+            outbound.send(Request("NONE", "http://127.0.0.1/"), done)
+        await others()
+        await outbound.close(0.1)
+
+    asyncio.run(main())
+    assert len(set(turns)) > 10
+
+
+def test_others_have_their_turn_while_many_targets_say_much() -> None:
+    """Of many sockets that can be read, a few are read in a turn, and all of them in time."""
+    raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 4_000 + b"0\r\n\r\n"
+    count = 40
+    answered = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0), backlog=count)
+
+    def serve() -> None:
+        with ExitStack() as opened:
+            clients = [opened.enter_context(listening.accept()[0]) for _ in range(count)]
+            for client in clients:
+                client.recv(1_000)
+            for client in clients:
+                client.sendall(raw)
+            answered.set()
+
+    async def main() -> tuple[list[Exchange], int]:
+        outbound = Outbound(Guard(LOOPBACK), clock=SystemClock(), timeout_s=30.0)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        asked = [asyncio.create_task(outbound.exchange(Request("POST", url, body=b"x"))) for _ in range(count)]
+        turns = 0
+        while not all(task.done() for task in asked):
+            # Counted from when everything has come.
+            turns = turns + 1 if answered.is_set() else 0
+            await asyncio.sleep(0 if turns else 0.01)
+        await outbound.close(0.1)
+        return [task.result() for task in asked], turns
+
+    with listening:
+        server = threading.Thread(target=serve)
+        server.start()
+        exchanges, turns = asyncio.run(main())
+        server.join()
+    assert [each.reply.body for each in exchanges if isinstance(each.reply, Response)] == [b"a" * 4_000] * count
+    assert turns > 5
+
+
+def test_a_timer_that_is_due_at_once_is_none_that_stops_anything() -> None:
+    """uvloop makes a plain handle, without a time, of a timer of less than half a millisecond."""
+
+    async def main() -> None:
+        outbound = Outbound(Guard(LOOPBACK), clock=SystemClock(), timeout_s=5.0)
+        for _ in range(2):
+            outbound._deadline = time.monotonic() + 0.0003
+            outbound._set_timer()
+        await outbound.close(0.1)
+
+    uvloop.run(main())

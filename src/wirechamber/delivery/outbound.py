@@ -45,6 +45,12 @@ MAX_HEADERS = 256
 # What may come on the wire for one answer, for what is thrown away comes as well: extensions of chunks, 1xx answers,
 # padding, frames without data.
 MAX_WIRE_BYTES = 1024 * 1024
+# Pieces of an answer that are taken, such as chunks: each is a call of ours, and 600 KB on the wire may be 100,000.
+MAX_PIECES = 4_096
+# So long libcurl is let work, and so long what has ended is told, in one turn of the loop; and so many sockets are seen
+# to before that is looked at.
+SLICE_S = 0.005
+_AT_ONCE = 4
 # How much came on a connection is looked at every so many times that something did.
 _LOOK_EVERY = 4
 # A request on a connection that was kept open, of which nothing comes back for so long, is sent again on a new one:
@@ -147,8 +153,9 @@ class _Flight:
     def take_body(self, data: bytes) -> int | None:
         room = MAX_ANSWER_BYTES - self.length
         self.length += len(data)
-        if len(data) > room:
-            self.body.append(data[:room])
+        if len(data) > room or len(self.body) == MAX_PIECES:
+            if len(self.body) < MAX_PIECES:
+                self.body.append(data[:room])
             self.cut = True
             return 0
         self.body.append(data)
@@ -183,13 +190,14 @@ class Outbound:
         self._new: deque[tuple[Request, Done, int]] = deque()
         self._idle: list[_Flight] = []
         self._flights: dict[pycurl.Curl, _Flight] = {}
-        self._ended: list[tuple[Done, Exchange]] = []
+        self._ended: deque[tuple[Done, Exchange]] = deque()
         self._turn_due = False
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
         # When libcurl wants to be called even if no socket moves, and the timer that sees to it.
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._poll = select.epoll()
         # Watched sockets, and how often something came on each. Beside them, of those that get much: how many bytes had
         # come at the first look, and how many answers have ended since.
@@ -234,7 +242,8 @@ class Outbound:
             flight.handle.close()
         self._flights.clear()
         self._refuse_new()
-        self._tell()
+        while self._ended:
+            self._tell()
         for flight in self._idle:
             flight.handle.close()
         for timer in (self._timer, self._vigil):
@@ -279,25 +288,30 @@ class Outbound:
 
     def _drive(self) -> None:
         multi, watched = self._multi, self._watched
-        for descriptor, mask in self._poll.poll(0):
-            action = 0
-            if mask & (select.EPOLLIN | select.EPOLLHUP):
-                action |= pycurl.CSELECT_IN
-                if descriptor in watched:
-                    watched[descriptor] += 1
-                    if not watched[descriptor] % _LOOK_EVERY:
-                        self._look(descriptor)
-            if mask & select.EPOLLOUT:
-                action |= pycurl.CSELECT_OUT
-            if mask & select.EPOLLERR:
-                action |= pycurl.CSELECT_ERR
-            multi.socket_action(descriptor, action)
+        until = time.monotonic() + SLICE_S
+        ready = self._poll.poll(0, _AT_ONCE)
+        while ready:
+            for descriptor, mask in ready:
+                action = 0
+                if mask & (select.EPOLLIN | select.EPOLLHUP):
+                    action |= pycurl.CSELECT_IN
+                    if descriptor in watched:
+                        watched[descriptor] += 1
+                        if not watched[descriptor] % _LOOK_EVERY:
+                            self._look(descriptor)
+                if mask & select.EPOLLOUT:
+                    action |= pycurl.CSELECT_OUT
+                if mask & select.EPOLLERR:
+                    action |= pycurl.CSELECT_ERR
+                multi.socket_action(descriptor, action)
+            # The kernel tells of those behind these first, next time; and the loop of what is left, in its next turn.
+            ready = [] if len(ready) < _AT_ONCE or time.monotonic() >= until else self._poll.poll(0, _AT_ONCE)
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._deadline = None
             multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def _set_timer(self) -> None:
-        timer, deadline = self._timer, self._deadline
+        deadline = self._deadline
         if deadline is None:
             # One that fires early costs nothing but a look.
             return
@@ -305,10 +319,12 @@ class Outbound:
         if wait <= 0:
             self._take_turn()
             return
-        if timer is not None:
-            if timer.when() <= self._loop.time() + wait:
+        if self._timer is not None:
+            # Not asked of the timer itself: uvloop's has no time where it is so short that it is none.
+            if self._timer_at <= deadline:
                 return
-            timer.cancel()
+            self._timer.cancel()
+        self._timer_at = deadline
         self._timer = self._loop.call_later(wait, self._on_time)
 
     def _on_time(self) -> None:
@@ -627,12 +643,17 @@ class Outbound:
             self._end(request, done, NoResponse(CLOSED))
 
     def _tell(self) -> None:
-        ended, self._ended = self._ended, []
-        for done, exchange in ended:
+        """Says what has ended, as much as one turn has time for: making something of an answer takes milliseconds."""
+        until = time.monotonic() + SLICE_S
+        while self._ended:
+            done, exchange = self._ended.popleft()
             try:
                 done(exchange)
             except Exception:
                 _log.exception("reply_not_taken")
+            if self._ended and time.monotonic() >= until:
+                self._take_turn()
+                return
 
 
 def _authority(url: str) -> str:
