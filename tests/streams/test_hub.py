@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.delivery.builders import OWNER, an_event
 from wirechamber.eventlog.base import Cursor, Entry, Scope
 from wirechamber.eventlog.tail import Tail
-from wirechamber.streams.hub import Hub, Reader
+from wirechamber.streams.hub import SLICE, Hub, Reader
 
 
 class Wire:
@@ -41,6 +42,14 @@ def an_entry(position: int, name: str = "temp", **rest: object) -> Entry:
 
 async def settle() -> None:
     await asyncio.sleep(0.01)
+
+
+async def turns(look: Callable[[], object]) -> None:
+    for _ in range(1_000):
+        if look():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it did not happen")
 
 
 def run(scenario: Callable[[Tail, Hub], object]) -> None:
@@ -209,5 +218,52 @@ def test_closing_lets_every_reader_go_after_what_was_pending(count: int) -> None
         assert all(len(wire.writes) == 1 and wire.gone == ["shutdown"] for wire in wires)
         # run() closes again: allowed.
         hub.close = lambda: None  # type: ignore[method-assign]
+
+    run(scenario)
+
+
+def test_very_many_readers_are_written_to_in_slices_and_small_groups_do_not_wait_for_them() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        many = [Wire() for _ in range(10 * SLICE)]
+        for wire in many:
+            join(hub, wire)
+        other = Wire()
+        join(hub, other, owner="someone-else")
+        tail.extend([an_entry(1), an_entry(2, owner="someone-else")])
+        written = [0]
+        while written[-1] < len(many):
+            await asyncio.sleep(0)
+            written.append(sum(bool(wire.writes) for wire in many))
+            assert written[-1] - written[-2] <= SLICE
+            # Those who wait are written to in the first turn.
+            assert len(other.writes) == 1 or not written[-1]
+        assert hub.sent == len(many) + 1
+
+    run(scenario)
+
+
+def test_events_that_come_while_many_are_written_to_are_one_write_in_order_and_newcomers_get_what_is_theirs() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        many = [Wire() for _ in range(3 * SLICE)]
+        for wire in many:
+            scope = join(hub, wire)
+        gone = Reader(many[-1], many[-1].gone.append)
+        hub.join(scope, gone)
+        tail.extend([an_entry(1)])
+        await turns(lambda: many[0].writes)
+        tail.extend([an_entry(2)])
+        newcomer = Wire()
+        join(hub, newcomer)
+        tail.extend([an_entry(3)])
+        hub.leave(scope, gone)
+        await turns(lambda: not hub._dirty)
+
+        def ids(wire: Wire) -> list[bytes]:
+            return re.findall(rb"id: (\d+)", b"".join(wire.writes))
+
+        assert all(ids(wire) == [b"1", b"2", b"3"] for wire in many)
+        assert ids(newcomer) == [b"3"]
+        assert {len(wire.writes) for wire in many} == {2}
+        assert hub.sent == 3 * len(many) + 1
 
     run(scenario)

@@ -2,6 +2,8 @@
 
 A reader is a transport. What waits for a slow one is bounded: a reader whose buffer is over the bound is let go, rather
 than delaying the others or filling memory. Bursts are merged: everything a group gets within one flush is one write.
+Many readers are written to in slices, and what comes in the meantime is the group's next write: so an event for
+thousands holds nobody up, and events that come faster than that cost less each.
 
 What goes wrong with one reader, or with one event, is that one's: whoever can't be written to is let go and resumes
 where it was, and everybody else gets what is theirs.
@@ -10,6 +12,7 @@ where it was, and everybody else gets what is theirs.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -27,6 +30,9 @@ _seldom = Seldom(structlog.get_logger("wirechamber.streams"))
 
 # Under load, writes are gathered for this long; a lone event is written at once.
 MERGE_S = 0.002
+# Readers that are written to in one turn of the loop, some 10 µs each; and of one group before others have their turn.
+SLICE = 500
+GROUP_SLICE = 100
 
 # Why a reader is let go. Slow and failed ones get no proper end: they do not read, so they would not see one.
 SLOW = "slow"
@@ -60,14 +66,35 @@ class Reader:
 
 
 class Group:
-    """Readers who want exactly the same."""
+    """Readers who want exactly the same.
 
-    __slots__ = ("pending", "readers", "scope")
+    Attributes:
+        readers: Each with the number of the first frame that is for it.
+        frames: How many there have been so far, those that are pending included.
+        under_way: What is being written, until all have it.
+    """
+
+    __slots__ = ("frames", "pending", "readers", "scope", "under_way")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.readers: dict[Reader, None] = {}
+        self.readers: dict[Reader, int] = {}
         self.pending: list[bytes] = []
+        self.frames = 0
+        self.under_way: _Write | None = None
+
+
+class _Write:
+    """Frames that go to those who were a group's readers when it began."""
+
+    __slots__ = ("at", "data", "first", "frames", "readers")
+
+    def __init__(self, group: Group) -> None:
+        self.frames, group.pending = group.pending, []
+        self.data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.first = group.frames - len(self.frames)
+        self.readers = list(group.readers)
+        self.at = 0
 
 
 class Hub:
@@ -89,7 +116,8 @@ class Hub:
         self._groups: dict[Scope, Group] = {}
         # By owner, and by device for those who want one device's events: an event looks up the groups it concerns.
         self._audiences: dict[tuple[str | None, str | None], Prefixes[Group]] = {}
-        self._dirty: list[Group] = []
+        # Groups that something is to be written to, each once.
+        self._dirty: deque[Group] = deque()
         self._loop = asyncio.get_running_loop()
         self._flush_due = False
         self._last_flush = 0.0
@@ -101,15 +129,12 @@ class Hub:
     def join(self, scope: Scope, reader: Reader) -> None:
         """Writes to the reader, from the next entry on, what the scope holds. The scope names an owner."""
         group = self._groups.get(scope)
-        if group is not None and group.pending:
-            # What waits to be flushed came before this reader joined. The group may go with its last reader.
-            self._flush()
-            group = self._groups.get(scope)
         if group is None:
             assert scope.owner is not None
             group = self._groups[scope] = Group(scope)
             self._audiences.setdefault((scope.owner, scope.coreid), Prefixes()).add(scope.prefix, group)
-        group.readers[reader] = None
+        # What waits to be written came before this reader joined.
+        group.readers[reader] = group.frames
         self.open += 1
 
     def leave(self, scope: Scope, reader: Reader) -> None:
@@ -129,7 +154,8 @@ class Hub:
     def close(self) -> None:
         """Stops listening, and lets every reader go."""
         self._end_listening()
-        self._flush()
+        while self._dirty:
+            self._write_some()
         for group in list(self._groups.values()):
             for reader in list(group.readers):
                 self._let_go(group, reader, SHUTDOWN)
@@ -144,9 +170,10 @@ class Hub:
             if not frame:
                 continue
             for group in groups:
-                if not group.pending:
+                if not group.pending and group.under_way is None:
                     self._dirty.append(group)
                 group.pending.append(frame)
+                group.frames += 1
         if self._dirty and not self._flush_due:
             self._flush_due = True
             # Idle: at the end of this turn of the loop. Busy: when the merge window ends.
@@ -164,17 +191,44 @@ class Hub:
         return groups if device is None else groups + device.match(name)
 
     def _flush(self) -> None:
-        self._flush_due = False
-        dirty, self._dirty = self._dirty, []
-        for group in dirty:
-            pending, group.pending = group.pending, []
-            self._write(group, pending[0] if len(pending) == 1 else b"".join(pending), len(pending))
-        self._last_flush = self._loop.time()
+        try:
+            self._write_some()
+        finally:
+            self._last_flush = self._loop.time()
+            self._flush_due = bool(self._dirty)
+            if self._flush_due:
+                self._loop.call_soon(self._flush)
 
-    def _write(self, group: Group, data: bytes, count: int) -> None:
-        limit = self._buffer_bytes
+    def _write_some(self) -> None:
+        """Writes to `SLICE` readers, group after group."""
+        room = SLICE
+        while self._dirty and room > 0:
+            group = self._dirty.popleft()
+            write = group.under_way
+            if write is None:
+                write = group.under_way = _Write(group)
+            room -= self._write(group, write, min(room, GROUP_SLICE)) or 1
+            if write.at >= len(write.readers):
+                group.under_way = None
+            if group.under_way is not None or group.pending:
+                self._dirty.append(group)
+
+    def _write(self, group: Group, write: _Write, room: int) -> int:
+        """Goes on with a write; returns to how many it wrote."""
+        limit, get = self._buffer_bytes, group.readers.get
+        first, whole, count = write.first, write.data, len(write.frames)
+        some = write.readers[write.at : write.at + room]
+        write.at += len(some)
         ended: list[tuple[Reader, str]] = []
-        for reader in group.readers:
+        sent = 0
+        for reader in some:
+            since = get(reader)
+            if since is None:
+                # It left meanwhile.
+                continue
+            data, frames = whole, count
+            if since > first:
+                data, frames = b"".join(write.frames[since - first :]), first + count - since
             sink = reader.sink
             try:
                 # Nothing may wait between the question and the write: a closed transport raises.
@@ -182,14 +236,16 @@ class Hub:
                     ended.append((reader, CLOSED))
                 elif sink.get_write_buffer_size() > limit:
                     ended.append((reader, SLOW))
-                else:
+                elif data:
                     sink.write(data)
+                    sent += frames
             except Exception as problem:
                 _seldom.warning("stream_not_written", why=repr(problem))
                 ended.append((reader, FAILED))
-        self.sent += count * (len(group.readers) - len(ended))
+        self.sent += sent
         for reader, why in ended:
             self._let_go(group, reader, why)
+        return len(some)
 
     def _let_go(self, group: Group, reader: Reader, why: str) -> None:
         self.leave(group.scope, reader)
