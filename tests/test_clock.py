@@ -196,3 +196,22 @@ def test_deleting_runs_ahead_of_neither_time(moves: list[tuple[float, float]]) -
         assert time.deletes_by() <= min(time.steady(), time.now())
         pass_time(clock, time, passed, every=HOUR)
         assert time.deletes_by() <= min(time.steady(), time.now())
+
+
+def test_that_time_went_back_is_told_until_somebody_has_taken_note(tmp_path: Path) -> None:
+    clock = HandClock()
+    first = keeper(clock, boot="a")
+    first.keep_in(tmp_path)
+    clock.set_by_s = -60 * DAY
+    confirm_time(tmp_path)
+    first.tend()
+    assert first.went_back == 60 * DAY * 1000
+    # The process is killed here, before what waits was brought forward.
+    second = keeper(clock, boot="a")
+    second.keep_in(tmp_path)
+    assert second.went_back == first.went_back
+    second.went_back = 0
+    second.tend()
+    third = keeper(clock, boot="a")
+    third.keep_in(tmp_path)
+    assert third.went_back == 0

@@ -24,7 +24,7 @@ from wirechamber.api.parts import Parts
 from wirechamber.api.server import Server, serving
 from wirechamber.api.streams import OPEN, Counts, check_tokens, keep_alive
 from wirechamber.clock import Clock, SystemClock, Timekeeper, boot_id
-from wirechamber.datafolder.check import check, note_closed, note_keys, note_open, prepare
+from wirechamber.datafolder.check import check, note_closed, note_keys, note_open, prepare, written
 from wirechamber.delivery.service import Delivering, delivering
 from wirechamber.descriptors import raise_limit
 from wirechamber.errors import CloudError
@@ -116,19 +116,20 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     metrics.watch_loop(watchdog, tasks)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(watchdog.watching())
-        stack.enter_context(hold_folder(folder))
-        known = check(folder, may_lose_the_newest=settings.durability == "normal")
-        stack.callback(note_closed, folder)
-        timekeeper.keep_in(folder)
-        metrics.watch_clock(timekeeper)
-        store = await stack.enter_async_context(open_sqlite_store(folder, Vault.open(folder), clock=timekeeper))
-        keys = ServerKeys(folder)
-        server_key, tcp_key = keys.ec(), keys.rsa() if settings.tcp_port else None
-        note_keys(folder, tcp=tcp_key is not None)
-        log = await stack.enter_async_context(
-            open_sqlite_log(folder, durability=settings.durability, clock=timekeeper, known=known)
-        )
-        note_open(folder)
+        with written(folder):
+            stack.enter_context(hold_folder(folder))
+            known = check(folder, may_lose_the_newest=settings.durability == "normal")
+            stack.callback(note_closed, folder)
+            timekeeper.keep_in(folder)
+            metrics.watch_clock(timekeeper)
+            store = await stack.enter_async_context(open_sqlite_store(folder, Vault.open(folder), clock=timekeeper))
+            keys = ServerKeys(folder)
+            server_key, tcp_key = keys.ec(), keys.rsa() if settings.tcp_port else None
+            note_keys(folder, tcp=tcp_key is not None)
+            log = await stack.enter_async_context(
+                open_sqlite_log(folder, durability=settings.durability, clock=timekeeper, known=known)
+            )
+            note_open(folder)
         delivery = await stack.enter_async_context(
             delivering(
                 settings, log=log, store=store, registry=kinds, clock=timekeeper, metrics=metrics, agent=USER_AGENT,

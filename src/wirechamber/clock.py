@@ -84,6 +84,7 @@ class _State(Struct, frozen=True):
         monotonic: The monotonic clock at the same moment, of the boot that `boot` names.
         doubted_ms: For how long the difference between wall and steady time has lasted.
         step: That difference, as it was recognised; 0 when there is no doubt.
+        went_back: By how much steady time went back and nobody had taken note yet.
     """
 
     wall: int
@@ -93,6 +94,7 @@ class _State(Struct, frozen=True):
     boot: str
     doubted_ms: int = 0
     step: int = 0
+    went_back: int = 0
 
 
 class Timekeeper:
@@ -121,8 +123,8 @@ class Timekeeper:
         self._deletes_at = self._elapsed()
         self._step = 0
         self._doubted_ms = 0
-        # For which step the state was written down, and when it is to be written next if nothing happens.
-        self._written_for = 0
+        # For which step and way back the state was written down, and when it is to be written next if nothing happens.
+        self._written_for = (0, 0)
         self._write_at = 0.0
         # How many steps were seen.
         self.steps = 0
@@ -237,16 +239,17 @@ class Timekeeper:
         confirmed = self._folder / CONFIRMED_FILE
         if told := confirmed.exists():
             self.confirm()
-        if not told and self._written_for == self._step and self.monotonic() < self._write_at:
+        stands = (self._step, self.went_back)
+        if not told and self._written_for == stands and self.monotonic() < self._write_at:
             return
         state = _State(
             wall=self.now(), steady=self.steady(), deletes=self._deletes, monotonic=self.monotonic(), boot=self._boot,
-            doubted_ms=self._doubted_ms, step=self._step,
+            doubted_ms=self._doubted_ms, step=self._step, went_back=self.went_back,
         )  # fmt: skip
         draft = self._folder / f"{STATE_FILE}.new"
         draft.write_bytes(msgspec.json.encode(state))
         draft.replace(self._folder / STATE_FILE)
-        self._written_for, self._write_at = self._step, self.monotonic() + WRITE_EVERY_S
+        self._written_for, self._write_at = stands, self.monotonic() + WRITE_EVERY_S
         # Only now: should the process end in between, it is confirmed again.
         confirmed.unlink(missing_ok=True)
 
@@ -264,6 +267,7 @@ class Timekeeper:
             away = 0
         self._base = last.steady + away - self._elapsed()
         self._deletes = min(last.deletes + away, self.steady())
+        self.went_back = last.went_back
         self._step = last.step
         self._doubted_ms = last.doubted_ms + away if last.step else 0
 

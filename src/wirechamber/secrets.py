@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -77,18 +78,16 @@ def create_private(file: Path, content: bytes) -> None:
     """
     # Written beside and renamed, so that a crash leaves no half of a key; `link` refuses to replace another's.
     draft = file.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as made:
+            made.write(content)
+            made.flush()
+            os.fsync(made.fileno())
+        # Should another process have been quicker, its key is the one.
+        with suppress(FileExistsError):
+            os.link(draft, file)
     finally:
-        os.close(descriptor)
-    try:
-        os.link(draft, file)
-    except FileExistsError:
-        pass  # another process was quicker; its key is the one
-    finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

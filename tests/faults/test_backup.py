@@ -19,6 +19,7 @@ import pytest
 
 from tests.cloud import Cloud, Target, eventually, running
 from tests.faults.test_files_apart import after, noted, publish, refusal
+from wirechamber.datafolder.backup import back_up
 
 
 @pytest.fixture
@@ -154,6 +155,16 @@ runpy.run_module("wirechamber", run_name="__main__")
     process.communicate(timeout=30)
     left = [file.name for file in (tmp_path / "to").iterdir()]
     assert left == ([] if process.returncode else ["backup"])
+
+
+def test_what_a_killed_backup_left_is_in_nobodys_way(made: Cloud, tmp_path: Path) -> None:
+    made.stop()
+    # In a container each process has the same number as the one before.
+    left = tmp_path / f".backup.{os.getpid()}"
+    left.mkdir()
+    (left / "state.db").write_bytes(b"half")
+    back_up(made.folder, tmp_path / "backup", lambda what, done: None)
+    assert sorted(each.name for each in tmp_path.glob("*backup*")) == ["backup"]
 
 
 def test_a_backup_that_is_there_is_not_overwritten(made: Cloud, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +13,9 @@ import pytest
 
 from tests.cloud import Cloud, running
 from tests.faults.test_files_apart import after, publish, refusal
+from wirechamber import app
+from wirechamber.datafolder.files import FolderUnusable
+from wirechamber.settings import Settings
 
 SMALL_MB = 24
 
@@ -104,3 +109,24 @@ def test_a_damaged_file_is_told(tmp_path: Path, name: str) -> None:
         line = refusal(cloud)
         assert "is damaged" in line
         assert "wirechamber restore" in line
+
+
+@pytest.mark.parametrize("where", ["secrets.os.fsync", "clock.Timekeeper.tend", "datafolder.check.sync_folder"])
+def test_a_disk_that_is_full_in_the_middle_of_a_start_is_told_and_no_half_of_a_key_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def start() -> None:
+        settings = Settings(data=str(tmp_path / "data"), http_port=0, udp_host="127.0.0.1", udp_port=0)
+        async with app.running(settings):
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"wirechamber.{where}", full)
+        with pytest.raises(FolderUnusable, match="is full; make room"):
+            asyncio.run(start())
+    if where == "secrets.os.fsync":
+        assert not list((tmp_path / "data").glob("secret*"))
+    asyncio.run(start())

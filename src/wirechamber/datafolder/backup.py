@@ -80,6 +80,8 @@ def back_up(folder: Path, to: Path, progress: Progress) -> Manifest:
     _check_places(folder, to)
     draft = to.parent / f".{to.name}.{os.getpid()}"
     try:
+        # Of a backup that was killed; in containers processes have the same numbers again and again.
+        shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
         try:
             manifest = _copy(folder, draft, progress)

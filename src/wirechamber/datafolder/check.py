@@ -11,7 +11,8 @@ import errno
 import os
 import secrets
 import sqlite3
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -79,13 +80,24 @@ def prepare(folder: Path) -> None:
         FolderUnusable: It can't.
     """
     probe = folder / f"write-probe-{os.getpid()}"
-    try:
+    with written(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             # More than an empty file, which a full disk takes.
             probe.write_bytes(bytes(PROBE_BYTES))
         finally:
             probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """Says in one line why files of the folder can't be written.
+
+    Raises:
+        FolderUnusable: They can't.
+    """
+    try:
+        yield
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FolderUnusable(f"the disk of the data folder {folder} is full; make room and start again") from None
