@@ -16,6 +16,7 @@ from tests.contract.backends import run
 from tests.contract.test_store import a_user
 from wirechamber.clock import SystemClock
 from wirechamber.errors import Unavailable
+from wirechamber.eventlog.lock import hold_folder
 from wirechamber.secrets import Vault
 from wirechamber.store.base import AttemptBounds, AttemptFilter
 from wirechamber.store.sqlite import database
@@ -114,6 +115,33 @@ def test_a_file_of_an_earlier_version_becomes_as_one_that_was_made(tmp_path: Pat
     assert db.execute("select number from device_count").fetchall() == [(len(online),)]
     assert db.execute("pragma foreign_key_check").fetchall() == []
     db.close()
+
+
+def test_a_command_does_not_change_the_schema_under_a_server_of_an_earlier_version(tmp_path: Path) -> None:
+    def created(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "wirechamber", "user", "create", name, "--password-stdin"]
+        return subprocess.run(
+            command, env=os.environ | {"WIRECHAMBER_DATA": str(tmp_path)}, input="correct horse\n",
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def version() -> int:
+        db = sqlite3.connect(tmp_path / FILE)
+        (found,) = db.execute("pragma user_version").fetchone()
+        db.close()
+        return int(found)
+
+    Vault.open(tmp_path)
+    db = sqlite3.connect(tmp_path / FILE)
+    db.executescript(VERSION_2)
+    db.close()
+    with hold_folder(tmp_path):
+        refused = created("carl")
+    assert refused.returncode != 0
+    assert "a server of an earlier version runs" in refused.stderr
+    assert version() == 2
+    assert created("carl").returncode == 0
+    assert version() == max(migrations())
 
 
 @pytest.mark.parametrize("names", [("0001_a.sql", "0002_b.sql", "0002_c.sql"), ("0001_a.sql", "0003_b.sql")])

@@ -10,7 +10,9 @@ from typing import TypeVar
 from wirechamber.cli.output import Exit, exit_code, fail
 from wirechamber.clock import SystemClock
 from wirechamber.datafolder.check import server_keys
+from wirechamber.datafolder.files import STATE, looking_into
 from wirechamber.errors import CloudError
+from wirechamber.eventlog.lock import FolderInUse, hold_folder
 from wirechamber.secrets import Vault
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
@@ -20,6 +22,7 @@ from wirechamber.services.usage import Usages
 from wirechamber.settings import Settings, load
 from wirechamber.store.base import Store
 from wirechamber.store.sqlite import open_sqlite_store
+from wirechamber.store.sqlite.database import Database, migrations
 
 Result = TypeVar("Result")
 
@@ -80,5 +83,27 @@ def in_folder(work: Callable[[Folder], Awaitable[Result]], *, data: Path | None,
 
 async def _opened(settings: Settings, work: Callable[[Folder], Awaitable[Result]]) -> Result:
     folder = settings.data_folder
+    _bring_up_to_date(folder)
     async with open_sqlite_store(folder, Vault.open(folder), clock=SystemClock()) as store:
         return await work(Folder(settings, store))
+
+
+def _bring_up_to_date(folder: Path) -> None:
+    """Brings the schema up to date, if it is not and no server runs: one of an earlier version goes on with its own.
+
+    Raises:
+        FolderInUse: A server runs.
+    """
+    file = folder / STATE
+    if not file.exists():
+        return
+    with looking_into(file) as state:
+        (version,) = state.execute("pragma user_version").fetchone()
+    if 0 < version < max(migrations()):
+        try:
+            with hold_folder(folder):
+                Database(file).close()
+        except FolderInUse:
+            raise FolderInUse(
+                f"a server of an earlier version runs on the data folder {folder}: start it again with this one first"
+            ) from None
