@@ -93,14 +93,14 @@ def test_integrations_of_which_nothing_is_due_are_not_asked_one_by_one(tmp_path:
 
 
 def operations(db: sqlite3.Connection) -> list[int]:
-    """Counts, in its one item, hundreds of operations of SQLite's virtual machine."""
+    """Counts, in its one item, tens of operations of SQLite's virtual machine."""
     counted = [0]
 
     def count() -> int:
         counted[0] += 1
         return 0
 
-    db.set_progress_handler(count, 100)
+    db.set_progress_handler(count, 10)
     return counted
 
 
@@ -144,3 +144,27 @@ def test_a_step_of_trimming_costs_the_same_however_many_owners_it_is_of(tmp_path
         assert db.execute("select max(bytes), min(trimmed_to) from usage").fetchone() == (0, 1001 - owners)
         db.close()
     assert spent[1] < 5 * spent[0]
+
+
+def test_what_runs_all_the_time_does_not_look_at_all_that_waits_or_at_all_integrations(tmp_path: Path) -> None:
+    async def work() -> None:
+        spent = []
+        for number in (20, 400):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            async with opened(folder, OWNER) as store:
+                for n in range(number):
+                    await store.integrations.add(an_integration(f"{n}"))
+                await with_backlog(store, "hook-0", 20 * number)
+                deliveries = store.deliveries
+                counted = await deliveries._database.read(operations)
+                assert await deliveries.overdue_answers(NOW, limit=10) == []
+                assert await deliveries.next_deadline() == NOW + 120_000
+                writing = operations(deliveries._database._writer)
+                remember = (("hook-0", "key", 1),)
+                await deliveries.settle(Settlement(upsert=(a_delivery(0, integration="hook-0"),), remember=remember))
+                spent.append((counted[0], writing[0]))
+        for few, many in zip(*spent, strict=True):
+            assert many < 3 * (few + 1)
+
+    run(work())
