@@ -4,6 +4,7 @@ the loop, because both are the same on a busy machine."""
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.gateway.inside import HandClock
 from wirechamber.eventlog.base import Cursor, Entry, Page, Scope
 from wirechamber.eventlog.tail import Tail
 from wirechamber.gateway import outbox as module
-from wirechamber.gateway.backlog import PAGE
+from wirechamber.gateway.backlog import PAGE, Filed
 from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.outbox import OUTSTANDING, SLICE, Outboxes, Sent
@@ -362,3 +363,34 @@ def test_the_store_is_told_how_far_all_are() -> None:
         assert keeper.kept == {quick.device.id: "", slow.device.id: ""}
 
     run(body)
+
+
+def calls_to_find_the_next_under(prefix: str, names: int) -> int:
+    """Calls of functions that one more device costs, to which events of very many names are to come."""
+    filed = Filed()
+    others = 200
+    last = names + others
+    for at in range(1, last + 1):
+        name = "other" if at <= others else f"{prefix}{at}"
+        filed.add((at, Cursor(str(at)), Cursor(str(at - 1)), Event(
+            id=str(at), name=name, data="", published_at=0, received_at=0, owner=OWNER, coreid="f" * 24,
+            partition="f" * 24, origin="api",
+        )))  # fmt: skip
+    wanted = (Subscription(prefix),)
+    filed.find(wanted, 0, last, 3)
+    calls = [0]
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        calls[0] += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        found = filed.find(wanted, 0, last, 3)
+    finally:
+        sys.setprofile(None)
+    assert [missed.event.id for missed in found] == [str(others + number) for number in (1, 2, 3)]
+    return calls[0]
+
+
+def test_a_prefix_of_very_many_names_costs_each_device_what_it_wants() -> None:
+    assert calls_to_find_the_next_under("status/", 8_000) < 2 * calls_to_find_the_next_under("status/", 800)

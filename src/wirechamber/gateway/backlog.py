@@ -22,9 +22,10 @@ FIRMWARE = ("spark/", "particle/")
 # A device that was away looks back so far at most: beyond it, the time to live of all but a few events is over.
 MAX_LOOK_BACK = 50_000
 PAGE = 500
-# A device that wants few names finds its events by these; one that wants many, among the next events as they come.
+# A prefix of few names finds its events by these; what is under another one is filed when it is asked for, once for
+# all devices, and this many such prefixes are remembered.
 FEW_NAMES = 16
-WALK = 128
+MAX_PREFIXES = 64
 # Names are ASCII: those that begin with a prefix sort before the prefix and this.
 LAST = "\U0010ffff"
 # Pages of the log that are kept for the next devices, in all: by number, and by bytes of their events.
@@ -66,13 +67,15 @@ def wants(subscription: Subscription, event: Event) -> bool:
 class Filed:
     """Events of one owner in the log's order: all, by name, and by publisher."""
 
-    __slots__ = ("_all", "_by_name", "_by_publisher", "_names")
+    __slots__ = ("_all", "_by_name", "_by_publisher", "_names", "_under")
 
     def __init__(self) -> None:
         self._all: list[Item] = []
         self._names: list[str] = []
         self._by_name: dict[str, list[Item]] = {}
         self._by_publisher: dict[str, list[Item]] = {}
+        # By prefix, with how many of all were looked at.
+        self._under: dict[str, tuple[int, list[Item]]] = {}
 
     def add(self, item: Item) -> None:
         """Files an event that is newer than all."""
@@ -89,18 +92,7 @@ class Filed:
         """The first events between two positions that are wanted, `limit` of them at most."""
         found: list[Missed] = []
         last = after
-        names = [self._beginning_with(each.prefix) for each in subscriptions if each.device is None]
-        if sum(map(len, names)) > FEW_NAMES:
-            start = bisect_right(self._all, after, key=_order)
-            near = self._all[start : start + WALK]
-            for item in near:
-                if item[0] > upto or len(found) == limit:
-                    return found
-                _add(found, item, subscriptions)
-            if len(near) < WALK:
-                return found
-            last = near[-1][0]
-        for item in heapq.merge(*self._lists(subscriptions, names, last), key=_order):
+        for item in heapq.merge(*self._lists(subscriptions, after), key=_order):
             if item[0] > upto or len(found) == limit:
                 break
             # One that is under several subscriptions comes several times.
@@ -109,10 +101,28 @@ class Filed:
                 _add(found, item, subscriptions)
         return found
 
-    def _lists(self, subscriptions: Sequence[Subscription], names: Sequence[range], after: int) -> list[Iterator[Item]]:
+    def _lists(self, subscriptions: Sequence[Subscription], after: int) -> list[Iterator[Item]]:
         lists = [self._by_publisher.get(each.device, []) for each in subscriptions if each.device is not None]
-        lists += [self._by_name[self._names[at]] for at in {at for these in names for at in these}]
+        by_name: set[int] = set()
+        for prefix in {each.prefix for each in subscriptions if each.device is None}:
+            names = self._beginning_with(prefix)
+            if len(names) > FEW_NAMES:
+                lists.append(self._of_many(prefix))
+            else:
+                by_name.update(names)
+        lists += [self._by_name[self._names[at]] for at in by_name]
         return [_beyond(items, after) for items in lists if items and items[-1][0] > after]
+
+    def _of_many(self, prefix: str) -> list[Item]:
+        """All under a prefix: of those it is asked for again, only what came since then is looked at."""
+        if not prefix:
+            return self._all
+        looked, items = self._under.pop(prefix, (0, []))
+        items += [item for item in self._all[looked:] if item[3].name.startswith(prefix)]
+        self._under[prefix] = len(self._all), items
+        if len(self._under) > MAX_PREFIXES:
+            del self._under[next(iter(self._under))]
+        return items
 
     def _beginning_with(self, prefix: str) -> range:
         """Which of the names do."""

@@ -430,10 +430,10 @@ class Gateway:
             claimed = await self._identity.redeem(device, code)
             await self.roster.refresh()
         except CloudError as problem:
-            _log.warning("claim_held", why=problem.description, device=device)
+            _seldom.warning("claim_held", why=problem.description, device=device)
             return
         if claimed is None:
-            _log.warning("claim_code_refused", device=device)
+            _seldom.warning("claim_code_refused", why="there is no such code, or no longer", device=device)
         # Either way the device need not send the code again (device-protocol.md, section 10.1).
         self._tell(link, CLAIMED, b"")
 
