@@ -19,6 +19,7 @@ from wirechamber.errors import Unavailable
 from wirechamber.eventlog.base import Scope
 from wirechamber.eventlog.lock import FolderInUse, hold_folder
 from wirechamber.eventlog.sqlite import FILE, SKIP, Durability, LogTooNew, open_sqlite_log
+from wirechamber.eventlog.sqlite.file import RECOUNT, open_file
 from wirechamber.model.events import Event
 
 # Appends for ever, sixteen at a time, and prints the number of each event that is acknowledged.
@@ -274,3 +275,11 @@ def test_the_writer_outlives_any_error(tmp_path: Path, monkeypatch: pytest.Monke
             assert log.tail.newest > cursor
 
     run(work())
+
+
+def test_what_is_counted_again_at_the_start_is_found_by_position(tmp_path: Path) -> None:
+    db, _ = open_file(tmp_path / "events.db", "normal")
+    plan = [row[3] for row in db.execute(f"explain query plan {RECOUNT}", (1,))]
+    db.close()
+    assert any("INTEGER PRIMARY KEY" in step for step in plan)
+    assert not any(step.startswith("SCAN event") for step in plan)

@@ -18,11 +18,11 @@ Durability = Literal["full", "normal"]
 SKIP = 1 << 24
 # 1,000 pages is the default and costs an fsync of the database file every 4 MB; this is about 64 MB.
 CHECKPOINT_PAGES = 16_000
+# By position: the planner would walk the whole index of owners, at every start.
 RECOUNT = """
-insert into usage (owner, bytes) select owner, sum(size) from event where position > ? group by owner
+insert into usage (owner, bytes) select owner, sum(size) from event not indexed where position > ? group by owner
 on conflict (owner) do update set bytes = bytes + excluded.bytes
 """
-
 
 # A hole that begins where another ends is told as one.
 EXTENDED = "update hole set last = ?, lost = max(lost, ?) where last = ?"
