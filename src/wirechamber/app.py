@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import structlog
 import uvloop
@@ -24,7 +25,7 @@ from wirechamber.api.parts import Parts
 from wirechamber.api.server import Server, serving
 from wirechamber.api.streams import OPEN, Counts, check_tokens, keep_alive
 from wirechamber.clock import Clock, SystemClock, Timekeeper, boot_id
-from wirechamber.datafolder.check import check, note_closed, note_keys, note_open, prepare, written
+from wirechamber.datafolder.check import check, note_closed, note_keys, note_known, note_open, prepare, written
 from wirechamber.delivery.service import Delivering, delivering
 from wirechamber.descriptors import raise_limit
 from wirechamber.errors import CloudError
@@ -174,7 +175,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         metrics.watch_delivery(delivery)
         metrics.watch_links(gateway)
         await stack.enter_async_context(listening(gateway, settings, tasks))
-        keeping_time = tasks.restarting(partial(_keep_time, timekeeper, store, log), "clock")
+        keeping_time = tasks.restarting(partial(_keep_time, folder, timekeeper, store, log), "clock")
         await stack.enter_async_context(within(keeping_time))
         janitor = tasks.restarting(partial(_tidy, settings, store, log, delivery, timekeeper), "janitor")
         await stack.enter_async_context(within(janitor))
@@ -257,7 +258,7 @@ def _timekeeper(settings: Settings, clock: Clock | None) -> Timekeeper:
     )
 
 
-async def _keep_time(clock: Timekeeper, store: Store, log: EventLog) -> None:
+async def _keep_time(folder: Path, clock: Timekeeper, store: Store, log: EventLog) -> None:
     seen = None
     while True:
         try:
@@ -270,12 +271,16 @@ async def _keep_time(clock: Timekeeper, store: Store, log: EventLog) -> None:
                 clock.went_back = 0
             except CloudError as problem:
                 _seldom.warning("clock_not_kept", why=problem.description)
-        if log.tail.newest != seen:
+        stands = (log.tail.newest, store.revision())
+        if stands != seen:
             try:
-                await store.seen(log.tail.newest)
-                seen = log.tail.newest
+                await store.seen(stands[0])
+                note_known(folder, int(stands[0]), stands[1])
+                seen = stands
             except CloudError as problem:
                 _seldom.warning("log_position_not_noted", why=problem.description)
+            except OSError as problem:
+                _seldom.warning("log_position_not_noted", why=str(problem))
         await asyncio.sleep(CLOCK_EVERY_S)
 
 

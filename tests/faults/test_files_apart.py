@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -189,6 +190,25 @@ def test_a_pair_of_an_earlier_run_is_refused_though_the_server_was_killed(
     assert "older copy" in refusal(made)
     gone_on(made)
     assert after(made, token, "5", 1) == ["wirechamber/gap"]
+
+
+def test_a_state_that_lost_its_end_is_refused(made: Cloud) -> None:
+    token = made.user("ann")
+    made.user("bob")
+    publish(made, token, 3)
+
+    def noted_both() -> bool:
+        with sqlite3.connect(made.folder / "state.db") as db:
+            (revision,) = db.execute("select value from revision").fetchone()
+        db.close()
+        left = json.loads((made.folder / "run.json").read_bytes())
+        return bool((left["known"], left["revision"]) == (3, revision))
+
+    eventually(noted_both)
+    made.kill()
+    (made.folder / "state.db-wal").unlink()
+    assert "lost its end" in refusal(made)
+    gone_on(made)
 
 
 def test_a_file_that_is_put_back_under_a_server_is_not_taken_for_what_it_left(made: Cloud, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from wirechamber.datafolder.backup import sync_folder
 from wirechamber.datafolder.era import skip_ahead
@@ -36,6 +36,7 @@ from wirechamber.datafolder.files import (
     looking_into,
     newest_of,
     put_run_number,
+    revision_of,
     run_number,
 )
 from wirechamber.services.identity import fingerprint
@@ -64,12 +65,14 @@ class _Run(Struct, frozen=True):
     """What the last server left: its databases, and the newest position that the state knew of.
 
     Attributes:
+        revision: That of the state.
         numbers: Those that its databases may bear: one for each run of a server, or several when it ended while a new
             one was written into them. Others bear the number of an earlier run, whatever their times and inodes say.
     """
 
     files: dict[str, _Mark]
     known: int
+    revision: int = 0
     numbers: frozenset[int] = frozenset()
 
 
@@ -138,7 +141,7 @@ def check(folder: Path, *, may_lose_the_newest: bool) -> int:
                 raise FolderUnusable(f"{state_file} is missing beside {LOG}, which holds events: {WAY_OUT}")
         return 0
     with looking_into(state_file) as state:
-        known, facts, linked = known_of(state), facts_of(state), _has_sessions(state)
+        known, facts, linked, revision = known_of(state), facts_of(state), _has_sessions(state), revision_of(state)
     if not (folder / KEY_FILE).exists():
         raise FolderUnusable(
             f"{folder / KEY_FILE} is missing beside {STATE}: put it back, or bring a backup of the folder back with "
@@ -149,10 +152,10 @@ def check(folder: Path, *, may_lose_the_newest: bool) -> int:
     if newest and not known and not facts:
         # Made by a command after the right one was lost: no server ran on it.
         raise FolderUnusable(f"{state_file} knows nothing of the events in {LOG}: {WAY_OUT}")
-    if STATE in older or (last is not None and known < last.known):
+    if STATE in older or (last is not None and (known < last.known or revision < last.revision)):
         raise FolderUnusable(
-            f"{state_file} is an older copy than the one that the last server left: deliveries that were made would be "
-            f"repeated; {WAY_OUT}"
+            f"{state_file} is an older copy than the one that the last server left, or lost its end: deliveries that "
+            f"were made would be repeated; {WAY_OUT}"
         )
     if LOG in older:
         raise FolderUnusable(
@@ -260,6 +263,20 @@ def note_open(folder: Path) -> None:
         _note(folder, closed=False, numbers={number})
 
 
+def note_known(folder: Path, known: int, revision: int) -> None:
+    """Notes how far the state has come, which is on disk already: by it is seen that it lost its end.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    last = _last_run(folder)
+    if last is not None:
+        # Not synced: one that says less is none the worse.
+        draft = folder / f"{RUN_FILE}.new"
+        draft.write_bytes(msgspec.json.encode(structs.replace(last, known=known, revision=revision)))
+        draft.replace(folder / RUN_FILE)
+
+
 def note_closed(folder: Path) -> None:
     """Both databases were closed; if that can't be noted, the next start takes them for such as were not."""
     with contextlib.suppress(OSError, FolderUnusable):
@@ -271,7 +288,7 @@ def note_closed(folder: Path) -> None:
 
 def _note(folder: Path, *, closed: bool, numbers: Set[int]) -> None:
     with looking_into(folder / STATE) as state:
-        known = known_of(state)
+        known, revision = known_of(state), revision_of(state)
     marks = {}
     for name in (LOG, STATE):
         found = (folder / name).stat()
@@ -279,7 +296,7 @@ def _note(folder: Path, *, closed: bool, numbers: Set[int]) -> None:
         marks[name] = _Mark(found.st_ino, found.st_ctime_ns if closed and name == LOG else None)
     draft = folder / f"{RUN_FILE}.new"
     with draft.open("wb") as file:
-        file.write(msgspec.json.encode(_Run(marks, known, frozenset(numbers))))
+        file.write(msgspec.json.encode(_Run(marks, known, revision, frozenset(numbers))))
         file.flush()
         os.fsync(file.fileno())
     draft.replace(folder / RUN_FILE)

@@ -103,6 +103,14 @@ def known_of(state: sqlite3.Connection) -> int:
     return known or 0
 
 
+def revision_of(state: sqlite3.Connection) -> int:
+    """How often users, tokens, devices, keys or integrations were changed."""
+    if not has_table(state, "revision"):
+        return 0
+    (revision,) = state.execute("select value from revision").fetchone()
+    return int(revision)
+
+
 def facts_of(state: sqlite3.Connection) -> dict[str, str]:
     """What was noted of the folder's other files."""
     return dict(state.execute("select name, value from fact").fetchall()) if has_table(state, FACTS) else {}
@@ -110,5 +118,6 @@ def facts_of(state: sqlite3.Connection) -> dict[str, str]:
 
 __all__ = [
     "EC_FILE", "KEYS", "KEY_FILE", "LOG", "RSA_FILE", "RUN_FILE", "STATE", "UNFINISHED", "FolderUnusable", "facts_of",
-    "has_table", "known_of", "looking_into", "newest_of", "put_run_number", "run_number",
+    "has_table", "known_of", "looking_into", "newest_of", "put_run_number", "revision_of",
+    "run_number",
 ]  # fmt: skip

@@ -42,11 +42,9 @@ class SqliteStore:
         self._database = database
 
     async def seen(self, cursor: str) -> None:
-        """Notes how far the log has come."""
+        """Notes how far the log has come; on disk, and everything before it with it."""
         values = (LOG_READER, cursor)
-        await self._database.write(
-            lambda db: db.execute("insert or replace into reader values (?, ?)", values), durable=False
-        )
+        await self._database.write(lambda db: db.execute("insert or replace into reader values (?, ?)", values))
 
 
 @asynccontextmanager
