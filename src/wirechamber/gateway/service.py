@@ -503,8 +503,8 @@ class Gateway:
                 await self._store.usage.add(rows(dict(some), at))
                 for key, _ in some:
                     del used[key]
-            if heard:
-                await self._store.links.heard(heard)
+            async for times in slices(heard.items()):
+                await self._store.links.heard(dict(times))
             if gone:
                 await self._store.sessions.remove(gone)
         except CloudError as problem:
