@@ -6,9 +6,13 @@ import ast
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import pytest
 
 import wirechamber
+from wirechamber.eventlog.base import Cursor
+from wirechamber.gateway.accounting import Accounting
 from wirechamber.observe import tasks
 from wirechamber.observe.tasks import Tasks, ended
 
@@ -35,6 +39,33 @@ def test_no_task_is_started_outside_the_one_module_that_sees_how_it_ends() -> No
         if isinstance(node, ast.Attribute) and node.attr in STARTS_TASKS
     ]
     assert found == []
+
+
+def test_nothing_waits_in_the_way_that_loses_being_cancelled() -> None:
+    # Until Python 3.12 `wait_for` returns as if nothing were when what it waits for is done in the same moment.
+    found = [
+        f"{file.relative_to(SOURCE)}:{node.lineno}"
+        for file in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "wait_for"
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_what_writes_sessions_down_ends_whenever_it_is_told_to(turns: int) -> None:
+    async def scenario(tasks: Tasks) -> None:
+        writing = Accounting(cast(Any, None), cast(Any, None), cast(Any, None), lambda: Cursor("0"))
+        task = tasks.essential(writing.run(), "session state")
+        await asyncio.sleep(0.01)
+        writing.soon()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=10)
+        assert done
+
+    run(scenario)
 
 
 def test_an_essential_task_that_fails_is_named() -> None:

@@ -99,7 +99,8 @@ class Accounting:
         """Writes for ever."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), EVERY_S)
+                async with asyncio.timeout(EVERY_S):
+                    await self._wake.wait()
             self._wake.clear()
             await self.write()
 

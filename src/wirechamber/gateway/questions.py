@@ -94,7 +94,8 @@ class Questions:
             raise DeviceUnreachable("the device has too much to answer already", error="timed out") from None
         self._flush(link)
         try:
-            return await asyncio.wait_for(asked.future, within)
+            async with asyncio.timeout(within):
+                return await asked.future
         except TimeoutError:
             raise DeviceUnreachable("the device did not answer in time", error="timed out") from None
         finally:
