@@ -149,10 +149,6 @@ class Timekeeper:
         """By how many milliseconds wall time is ahead of steady time, in doubt about which is right."""
         return max(0, self._step)
 
-    def on_the_wall(self, steady: int) -> int:
-        """The wall time at which it will be, or was, a steady time: for people to read."""
-        return steady + self._step
-
     def deletes_by(self) -> int:
         """The time (milliseconds since 1970) by which the age of what is deleted must be judged."""
         self.observe()
