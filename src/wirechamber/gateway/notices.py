@@ -52,8 +52,9 @@ class Notices:
                 for message in messages:
                     endpoint.send(message, None, now)
                 messages = [Message(Type.CON, Code.EMPTY.value, link.next_id(), b"")]
+            until = now + (event.received_at + event.ttl * 1000 - self._clock.steady()) / 1000
             for message in messages:
-                endpoint.send(message, sent, now)
+                endpoint.send(message, sent, now, until=None if link.reliable else until)
         except (Busy, ValueError):
             return False
         return True

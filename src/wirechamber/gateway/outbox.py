@@ -355,6 +355,14 @@ class Outboxes:
             self.delivered += 1
             self._go_on(link, outbox)
 
+    def expire(self, link: Link, sent: Sent) -> None:
+        """The event's time to live was over before the device acknowledged it."""
+        outbox = link.outbox
+        if outbox is not None and sent in outbox.sent:
+            del outbox.sent[sent]
+            self.expired += 1
+            self._go_on(link, outbox)
+
     @property
     def _reach(self) -> Cursor:
         """Events up to here are handed out, or being handed out: who is behind looks for them so far, and gets the

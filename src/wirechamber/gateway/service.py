@@ -35,7 +35,7 @@ from wirechamber.gateway.timers import Timers
 from wirechamber.gateway.udp import Address, Udp, UdpLink
 from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks
-from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Rejected, Request
+from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Expired, Rejected, Request
 from wirechamber.protocols.coap.message import Malformed
 from wirechamber.protocols.deviceos.messages import read_publish
 from wirechamber.protocols.deviceos.system_events import CLAIMED
@@ -293,7 +293,10 @@ class Gateway:
         endpoint = link.endpoint
         if endpoint is not None:
             for over in endpoint.tick(now):
-                self._timed_out(link, over.tag)
+                if isinstance(over, Expired):
+                    self.outboxes.expire(link, over.tag)
+                else:
+                    self._timed_out(link, over.tag)
             self.flush(link, Purpose.ANSWER)
 
     def _endpoint(self, link: Link) -> Any:

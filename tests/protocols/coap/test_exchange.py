@@ -18,6 +18,7 @@ from wirechamber.protocols.coap.exchange import (
     Busy,
     Duplicate,
     Endpoint,
+    Expired,
     Rejected,
     Request,
     TimedOut,
@@ -83,6 +84,31 @@ def test_a_con_is_sent_again_with_doubling_pauses_and_then_given_up(
         sent += [now] * len(end.outgoing())
     assert [*sent, now] == times
     assert over == [TimedOut("it", acknowledged=False)]
+
+
+@pytest.mark.parametrize(("until", "sendings"), [(0.5, 1), (4.0, 1), (4.5, 2), (12.5, 3), (100.0, 4), (None, 4)])
+def test_what_is_not_worth_it_any_more_is_not_sent_again(until: float | None, sendings: int) -> None:
+    end = endpoint(DEVICE_OS)
+    end.send(con(1), "it", 0.0, until=until)
+    sent = len(end.outgoing())
+    over: list[TimedOut] = []
+    while (deadline := end.deadline()) is not None:
+        over += end.tick(deadline)
+        sent += len(end.outgoing())
+    assert sent == sendings
+    assert over == [TimedOut("it", acknowledged=False) if sendings == 4 else Expired("it")]
+
+
+def test_what_waited_for_its_turn_for_too_long_is_not_sent_at_all() -> None:
+    end = endpoint(DEVICE_OS)
+    end.send(con(1), "first", 0.0)
+    end.send(con(2), "late", 0.0, until=2.0)
+    end.send(con(3), "in time", 0.0, until=9.0)
+    assert len(end.outgoing()) == 1
+    assert end.receive(ack(1), 3.0) == Acknowledged("first")
+    assert end.tick(end.deadline() or 0.0) == [Expired("late")]
+    (data,) = end.outgoing()
+    assert read_message(data).id == 3
 
 
 def test_nothing_is_sent_before_its_time() -> None:

@@ -113,6 +113,12 @@ class TimedOut(Struct, frozen=True):
     acknowledged: bool
 
 
+class Expired(TimedOut, frozen=True):
+    """Something that we sent was not acknowledged, and is not worth being sent again any more."""
+
+    acknowledged: bool = False
+
+
 Arrival = Request | Answered | Acknowledged | Rejected | Duplicate | None
 
 
@@ -127,9 +133,12 @@ class _Sent:
         expects: An answer is expected.
         keep: More answers may follow the first (RFC 7641).
         con: It counts as outstanding until it is acknowledged.
+        until: When it is not sent (again) any more; None: it always is.
     """
 
-    __slots__ = ("answer_by", "con", "data", "due", "expects", "id", "keep", "tag", "timeout", "token", "tries")
+    __slots__ = (
+        "answer_by", "con", "data", "due", "expects", "id", "keep", "tag", "timeout", "token", "tries", "until",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -154,6 +163,7 @@ class _Sent:
         self.due: float | None = None
         self.timeout = 0.0
         self.tries = -1
+        self.until: float | None = None
 
 
 class Endpoint:
@@ -440,12 +450,20 @@ class Endpoint:
     # --- what we ask ---
 
     def send(
-        self, message: Message, tag: Any, now: float, answer_within: float | None = None, *, keep: bool = False
+        self,
+        message: Message,
+        tag: Any,
+        now: float,
+        answer_within: float | None = None,
+        *,
+        keep: bool = False,
+        until: float | None = None,
     ) -> int:
         """Sends a message; a CON again and again until it is acknowledged, and not before earlier ones are (NSTART).
 
         What became of it is told with its tag, once: by `receive` as Answered, Acknowledged or Rejected, or by `tick`
-        as TimedOut. A NON that expects no answer is told of only if it is rejected, and not at all if its tag is None.
+        as TimedOut (Expired, where it is not worth it any more). A NON that expects no answer is told of only if it is
+        rejected, and not at all if its tag is None.
 
         Args:
             message: Its id is used, unless one that is as new or newer has been used before: then the next after
@@ -454,6 +472,7 @@ class Endpoint:
             tag: Anything; comes back as it is.
             answer_within: Seconds within which an answer must come; None: none is expected, though one is told.
             keep: The first answer is not the last one. More are told until `release`.
+            until: From this time on it is not worth being sent (again); None: it always is.
 
         Returns:
             The message id.
@@ -476,6 +495,7 @@ class Endpoint:
             return id
         answer_by = now + answer_within if answer_within is not None else None if con else now + NON_LIFETIME
         sent = _Sent(id, message.token, data, tag, answer_by, con=con, expects=expects, keep=keep)
+        sent.until = until
         if expects:
             if self._tokens is None:
                 self._tokens = {}
@@ -547,7 +567,7 @@ class Endpoint:
         return earliest
 
     def tick(self, now: float) -> list[TimedOut]:
-        """Sends again what is due, and tells what has taken too long."""
+        """Sends again what is due, and tells what has taken too long, or is not worth it any more."""
         over: list[TimedOut] = []
         for sent in list(self._sent.values()) if self._sent else ():
             if sent.answer_by is not None and sent.answer_by <= now:
@@ -556,7 +576,10 @@ class Endpoint:
                 if sent.expects:
                     over.append(TimedOut(sent.tag, acknowledged))
             elif sent.due is not None and sent.due <= now:
-                if sent.tries >= self._timing.max_retransmit:
+                if sent.until is not None and sent.until <= now:
+                    self._done(sent, now, last=True)
+                    over.append(Expired(sent.tag))
+                elif sent.tries >= self._timing.max_retransmit:
                     self._done(sent, now, last=True)
                     over.append(TimedOut(sent.tag, acknowledged=False))
                 else:
@@ -599,6 +622,10 @@ class Endpoint:
             sent.timeout = timing.ack_timeout * (1.0 + self._dice() * (timing.random_factor - 1.0))
             sent.due = now + sent.timeout
             self._flying += 1
+            if sent.until is not None and sent.until <= now:
+                # It waited for too long: the next `tick` tells.
+                sent.due = now
+                return
         self._put(sent.data)
 
     def _landed(self, sent: _Sent, now: float) -> None:
