@@ -100,7 +100,7 @@ def test_content_formats_and_time_to_live(town: Town) -> None:
 
 def test_names_of_the_clouds_own_are_refused(town: Town) -> None:
     peer = town.psk_peer().connect()
-    for name in ("spark/status", "particle/x", "spark/device/name"):
+    for name in ("spark/status", "particle/x", "spark/device/name", "wirechamber/gap"):
         assert peer.publish(name, b"online").code == Code.FORBIDDEN
     assert town.statuses(peer) == ["online"]
 

@@ -207,7 +207,7 @@ def test_message_ids_may_wrap_around(town: Town) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["spark/status", "particle/internal", "spark/flash", "spark/", "particle/x/device/name"]
+    "name", ["spark/status", "particle/internal", "spark/flash", "spark/", "particle/x/device/name", "wirechamber/gap"]
 )
 def test_names_that_only_the_cloud_may_use_are_refused(town: Town, name: str) -> None:
     peer = town.device()
@@ -217,7 +217,7 @@ def test_names_that_only_the_cloud_may_use_are_refused(town: Town, name: str) ->
 
 def test_names_that_only_look_like_it_are_taken(town: Town) -> None:
     peer = town.device()
-    for name in ("sparkling", "particles", "hook-response/x/0", "mine/spark/device/name"):
+    for name in ("sparkling", "particles", "wirechambers", "hook-response/x/0", "mine/spark/device/name"):
         reliable(peer, name)
         assert len(town.events(peer, name)) == 1
 

@@ -71,7 +71,7 @@ def test_particle_cli_3_51(ann: Cloud, target: Target) -> None:
         assert cli.get(f"/v1/devices/{DEVICE}/temp").json()["error"]
         # Organisations and products come later: a JSON 404.
         assert cli.post("/v1/orgs/mine/events", json={"name": "x"}).status_code == 404
-        for path in ("/v1/libraries", "/v1/logic/functions", "/v1/sims", "/v1/env"):
+        for path in ("/v1/libraries/x", "/v1/logic/functions/1", "/v1/sims/1", "/v1/env/1"):
             answer = cli.get(path)
             assert answer.status_code == 404
             assert answer.json()["error"]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from wirechamber.api import devices, events, integrations, meta, oauth, openapi, streams, usage, users
+from wirechamber.api import absent, devices, events, integrations, meta, oauth, openapi, streams, usage, users
 from wirechamber.api.bodies import MAX_BODY_BYTES, check_encoding
 from wirechamber.api.connection import HttpConnection
 from wirechamber.api.http import COMMON_HEADERS, Call, answer
@@ -27,6 +27,7 @@ ROUTES: tuple[Route, ...] = (
     *usage.ROUTES,
     *devices.ROUTES,
     *integrations.ROUTES,
+    *absent.ROUTES,
 )
 
 PREFLIGHT = {
@@ -95,7 +96,7 @@ async def _preflight(_request: web.Request) -> web.Response:
 
 def _unknown(parts: Parts) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def refuse(request: web.Request) -> web.Response:
-        text = f"there is no {request.path[:200]} here; GET /docs lists what there is"
+        text = absent.reason(request.path) or f"there is no {request.path[:200]} here; GET /docs lists what there is"
         return _refused(request, parts, "not_found", text, 404)
 
     return refuse

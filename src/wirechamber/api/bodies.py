@@ -50,6 +50,16 @@ class SlowBody(CloudError):
     code = "timed out"
 
 
+class Form(dict[str, Any]):
+    """The texts of a multipart form by name.
+
+    Attributes:
+        files: Names of its parts that are files, which are left out.
+    """
+
+    files: tuple[str, ...] = ()
+
+
 class Encoded(CloudError):
     """The body is compressed, or encoded in another way than as it is (RFC 9110, section 15.5.16)."""
 
@@ -175,8 +185,8 @@ def _nest(into: dict[str, Any], name: str, value: str) -> None:
     into[parts[-1]] = value
 
 
-def multipart_object(raw: bytes, content_type: str) -> dict[str, Any]:
-    """The texts of a multipart form (RFC 7578) by name; files are left out.
+def multipart_object(raw: bytes, content_type: str) -> Form:
+    """The texts of a multipart form (RFC 7578) by name; of files only that there are some.
 
     Args:
         content_type: The header's value, which says what stands between the parts (RFC 2046, section 5.1.1).
@@ -192,24 +202,24 @@ def multipart_object(raw: bytes, content_type: str) -> dict[str, Any]:
         raise BadInput(f"the form has more than {MAX_FORM_FIELDS} fields")
     if not parts or not parts[-1].startswith(b"--"):
         raise BadInput("the multipart body can't be read: it has no end")
-    found: dict[str, Any] = {}
+    found = Form()
     for part in parts[:-1]:
         head, blank, content = part.partition(b"\r\n\r\n")
         if not blank or len(head) > MAX_PART_HEADERS_BYTES or not head.startswith(b"\r\n"):
             raise BadInput("the multipart body can't be read: a part has no good headers")
         name, charset = _field_of(head)
-        if name is not None:
-            try:
-                found[name] = content.decode(CHARSETS[charset.lower()])
-            except (KeyError, ValueError):
-                raise BadInput(
-                    f"the multipart body can't be read: {name[:40]!r} is no text in {charset[:40]}"
-                ) from None
+        if charset is None:
+            found.files += (name,)
+            continue
+        try:
+            found[name] = content.decode(CHARSETS[charset.lower()])
+        except (KeyError, ValueError):
+            raise BadInput(f"the multipart body can't be read: {name[:40]!r} is no text in {charset[:40]}") from None
     return found
 
 
-def _field_of(head: bytes) -> tuple[str | None, str]:
-    """Name and charset of a part, from its headers; no name for a file."""
+def _field_of(head: bytes) -> tuple[str, str | None]:
+    """Name and charset of a part, from its headers; no charset for a file."""
     headers: dict[str, str] = {}
     for line in head.split(b"\r\n")[1:]:
         name, colon, value = line.decode("utf-8", "replace").partition(":")
@@ -229,7 +239,7 @@ def _field_of(head: bytes) -> tuple[str | None, str]:
     if disposition.partition(";")[0].strip().lower() != "form-data" or "name" not in parameters:
         raise BadInput("the multipart body can't be read: a part has no name")
     if "filename" in parameters or "filename*" in parameters:
-        return None, ""
+        return parameters["name"], None
     return parameters["name"], _parameters(kind).get("charset", "utf-8")
 
 

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from wirechamber.api.absent import change_of_device
 from wirechamber.api.http import Call, answer, listing
 from wirechamber.api.routing import Parameter, Route
 from wirechamber.errors import BadInput, CloudError, DeviceUnreachable
@@ -121,7 +122,7 @@ async def unclaim(call: Call) -> web.Response:
 
 async def change(call: Call) -> web.Response:
     """Renames, notes or signals."""
-    body = await call.body()
+    body = await change_of_device(call)
     if body.get("signal") not in (None, ""):
         return await _signal(call, body["signal"])
     if body.get("name") is None and body.get("notes") is None:

@@ -8,8 +8,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from wirechamber.api.http import Call, answer
-from wirechamber.api.routing import TOKEN, Parameter, Route
-from wirechamber.errors import NotFound
+from wirechamber.api.routing import Parameter, Route
 
 
 class Publish(Struct):
@@ -34,11 +33,6 @@ async def publish(call: Call) -> web.Response:
     return answer({"ok": True})
 
 
-async def no_product(call: Call) -> web.Response:
-    """Products and organisations come later; until then there is none."""
-    raise NotFound("Product not found.", error="Product not found.")
-
-
 ROUTES = (
     Route(
         method="POST", path="/v1/devices/events", handler=publish, requires="events:send", body=Publish,
@@ -46,14 +40,5 @@ ROUTES = (
         parameters=(
             Parameter("Idempotency-Key", "Publishing again with the same key stores nothing.", where="header"),
         ),
-    ),
-    *(
-        Route(
-            method=method, path=f"/v1/{area}{rest}", handler=no_product, requires=TOKEN,
-            summary="Products and organisations: not yet", answers="404",
-        )
-        for area in ("products", "orgs", "user/products")
-        for rest in ("", "/{rest:.+}")
-        for method in ("GET", "POST", "PUT", "DELETE")
     ),
 )  # fmt: skip

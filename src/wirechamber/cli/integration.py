@@ -44,7 +44,8 @@ def app() -> typer.Typer:
 def create(file: File, url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:
     """Make an integration from a file, such as an export of the console."""
     settings = _read(file)
-    settings.setdefault("integration_type", "Webhook")
+    if "integration" not in settings:
+        settings.setdefault("integration_type", "Webhook")
     _create(settings, url, token_file, json)
 
 

@@ -529,7 +529,7 @@ class Courier:
         prepared, kind = job.trigger.prepared(), job.trigger.kind
         if kind is not None and not isinstance(prepared, Misconfigured):
             try:
-                return sound.topics_of(kind.topics(job.event, prepared, self._context()))
+                return sound.topics_of(kind.topics(job.event, prepared, self._context()), self._default_topics(job))
             except BaseException as problem:
                 # Nothing was awaited: whatever it is, it is the kind's own.
                 self._faults.warning("topics_failed", why=sound.raised(problem), integration=job.integration)

@@ -23,6 +23,7 @@ from wirechamber.integrations.base import (
     Topics,
     TryLater,
 )
+from wirechamber.model.names import is_reserved
 
 # Lanes are told apart by it, and it is no place for data.
 MAX_LANE_TEXT = 512
@@ -107,8 +108,10 @@ def lane_text(given: Any, name: str) -> str:
     return given[:MAX_LANE_TEXT]
 
 
-def topics_of(given: Any) -> Topics:
+def topics_of(given: Any, default: Topics) -> Topics:
     """The names of result events as a kind gave them.
+
+    A template may make a reserved name of what was published; then the default one stands.
 
     Raises:
         Unsound: They are no topics.
@@ -117,7 +120,16 @@ def topics_of(given: Any) -> Topics:
         type(each) is str for each in (given.sent, given.response, given.error)
     ):
         raise Unsound("topics returned something else than names")
-    return given
+    if not any(map(is_reserved, (given.sent, given.response, given.error))):
+        return given
+    return Topics(
+        *(
+            usual if is_reserved(name) else name
+            for name, usual in zip(
+                (given.sent, given.response, given.error), (default.sent, default.response, default.error), strict=True
+            )
+        )
+    )
 
 
 def text(given: str) -> str:

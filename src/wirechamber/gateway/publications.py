@@ -21,7 +21,7 @@ from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import DATA_BYTES, PUBLISHES, UP_BYTES, UP_DATAGRAMS, Meter, Purpose
 from wirechamber.model.events import Event
 from wirechamber.model.ids import TIME_DIGITS
-from wirechamber.model.names import MAX_TTL, is_name
+from wirechamber.model.names import MAX_TTL, RESERVED, is_name
 from wirechamber.protocols.coap.message import Code, Message, Option, Type, ack, uint, write_message
 from wirechamber.protocols.deviceos.content import to_content
 from wirechamber.protocols.deviceos.messages import Publish
@@ -37,6 +37,8 @@ SYSTEM_RATE = 255 / 65.5
 SYSTEM = ("spark/device/", "particle/device/", "spark/hardware/", "spark/cc3000-patch-version", "spark/flash/status")
 # Questions that an application asks by publishing; the answer is an event of the same name, to this device alone.
 RANDOM_BYTES = 40
+# Names that are looked at more closely.
+_SPECIAL = (*PREFIXES, *RESERVED)
 
 
 class Publication(Arrival):
@@ -180,14 +182,14 @@ class Publications:
         if len(publish.payload) > self._max_bytes:
             return Code.REQUEST_ENTITY_TOO_LARGE, "size", 0.0
         now = self._clock.monotonic()
-        if name.startswith(PREFIXES):
+        if name.startswith(_SPECIAL):
             if link.deviceos and name.startswith(SYSTEM):
                 bucket = link.system_allowance
                 if bucket is None:
                     bucket = link.system_allowance = Allowance(SYSTEM_BURST)
                 wait = bucket.take(now, SYSTEM_RATE, SYSTEM_BURST)
                 return (Code.TOO_MANY_REQUESTS, "rate", wait) if wait else None
-            if name.startswith(("spark/", "particle/")):
+            if name.startswith(RESERVED):
                 return Code.FORBIDDEN, "reserved", 0.0
         bucket = link.allowance
         if bucket is None:

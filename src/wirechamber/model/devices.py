@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from msgspec import Struct
 
 DEFAULT_PLATFORM = 32
@@ -44,3 +46,8 @@ class Device(Struct, frozen=True, kw_only=True):
     functions: tuple[str, ...] = ()
     variables: dict[str, str] = {}
     key: str | None = None
+
+
+def name_key(name: str) -> str:
+    """By what names are the same: without regard to case, and to how accents are written (Unicode, section 3.13)."""
+    return unicodedata.normalize("NFC", name.casefold())

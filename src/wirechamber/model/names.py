@@ -15,6 +15,10 @@ MAX_DATA_BYTES = 16_384
 DEFAULT_TTL = 60
 MAX_TTL = 16_777_215
 
+# Between devices and this cloud, or from this cloud to whoever reads a stream: whoever could publish one would pretend
+# to be one of them.
+RESERVED = ("spark/", "particle/", "wirechamber/")
+
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -39,6 +43,23 @@ def check_name(name: object) -> str:
 def is_name(name: str) -> bool:
     """Whether an event may have this name, wherever it comes from."""
     return 0 < len(name) <= MAX_NAME and name.isascii() and name.isprintable()
+
+
+def is_reserved(name: str) -> bool:
+    """Whether only this cloud, and devices' firmware, make events of such a name; in any letter case (cloud-api.md,
+    section 4)."""
+    return name.lower().startswith(RESERVED)
+
+
+def check_not_reserved(name: str) -> str:
+    """The name of an event that a user wants to publish.
+
+    Raises:
+        BadInput: It is reserved.
+    """
+    if is_reserved(name):
+        raise BadInput(f"names that begin with {', '.join(RESERVED)} are reserved; choose another for {name[:64]!r}")
+    return name
 
 
 def result_name(rendered: str) -> str:

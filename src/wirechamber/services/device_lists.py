@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from wirechamber.errors import BadInput
-from wirechamber.model.devices import DEFAULT_PLATFORM, Device
+from wirechamber.model.devices import DEFAULT_PLATFORM, Device, name_key
 from wirechamber.services.devices import check_id, check_name
 
 COLUMNS = ("id", "name", "owner", "platform")
@@ -61,7 +61,7 @@ def read(data: bytes, owner_id: Callable[[str], str | None], owner: str | None, 
             device = _device(row, owner_id, owner, now)
             _check_first(lines, device.id, line, f"the device {device.id}")
             if device.name is not None and device.owner is not None:
-                _check_first(names, (device.owner, device.name.casefold()), line, f"the name {device.name}")
+                _check_first(names, (device.owner, name_key(device.name)), line, f"the name {device.name}")
         except BadInput as problem:
             wrong.append(Wrong(line, problem.description))
         else:
@@ -83,11 +83,12 @@ def _device(row: dict[str, str], owner_id: Callable[[str], str | None], owner: s
     platform = row.get("platform") or str(DEFAULT_PLATFORM)
     if not (platform.isascii() and platform.isdigit() and int(platform[:10]) <= MAX_PLATFORM):
         raise BadInput(f"the platform is a whole number up to {MAX_PLATFORM}, not {platform[:40]!r}")
+    device_id = check_id(row.get("id", ""))
     return Device(
-        id=check_id(row.get("id", "")),
+        id=device_id,
         created_at=now,
         owner=owner,
-        name=check_name(row["name"]) if row.get("name") else None,
+        name=check_name(row["name"], device_id) if row.get("name") else None,
         platform_id=int(platform),
         product_id=int(platform),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ SLICE = 200
 # A list of more devices is a long one, of which an owner may have a few under way: some MB each.
 LONG = 5_000
 MAX_LONG_LISTS = 4
+# Paths of the API where a device's name may stand.
+RESERVED_NAMES = frozenset(("events", "ping"))
+_NOT_IN_NAMES = re.compile(r"[/\\?#%{}]")
 UNKNOWN = "I didn't recognize that device name or ID"
 
 
@@ -44,11 +48,12 @@ class Devices:
             BadInput: The id is none.
             Conflict: It is known already.
         """
+        lower = check_id(device_id)
         device = Device(
-            id=check_id(device_id),
+            id=lower,
             created_at=self._clock.now(),
             owner=owner,
-            name=None if name is None else check_name(name),
+            name=None if name is None else check_name(name, lower),
             platform_id=platform,
             product_id=platform,
         )
@@ -159,7 +164,7 @@ class Devices:
         """
         device = await self.get(owner, id_or_name)
         if name is not None:
-            device = structs.replace(device, name=check_name(name))
+            device = structs.replace(device, name=check_name(name, device.id))
         if notes is not None:
             if not isinstance(notes, str) or len(notes) > MAX_NOTES:
                 raise BadInput(f"notes must be a text of at most {MAX_NOTES} characters")
@@ -210,14 +215,23 @@ def check_id(text: str) -> str:
     return lower
 
 
-def check_name(name: Any) -> str:
+def check_name(name: Any, device_id: str) -> str:
     """The name as it is.
 
+    Clients put names into the paths of URLs as they are, so one may hold nothing that ends a path or a part of it, and
+    must not be taken for another device's id.
+
     Raises:
-        BadInput: A device can't be named so.
+        BadInput: The device can't be named so.
     """
     if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME or not name.isprintable():
         raise BadInput(f"a device's name has 1 to {MAX_NAME} printable characters")
-    if name in ("events", "ping"):
+    if (found := _NOT_IN_NAMES.search(name)) is not None:
+        raise BadInput(f"a device's name stands in URLs, so none of / \\ ? # % {{ }} may be in it, and {found[0]} is")
+    if name != name.strip() or name.strip(".") == "":
+        raise BadInput("a device's name neither begins nor ends with a blank, and is not of dots alone")
+    if name.lower() in RESERVED_NAMES:
         raise BadInput(f"{name} is reserved: it is a path of the API")
+    if is_device_id(name.lower()) and name.lower() != device_id:
+        raise BadInput("a device's name may not look like another device's id, 24 hex digits")
     return name

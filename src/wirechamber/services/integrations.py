@@ -15,14 +15,14 @@ from wirechamber.clock import Clock
 from wirechamber.errors import BadInput, Forbidden, NotFound, TooMany
 from wirechamber.eventlog.base import EventLog
 from wirechamber.integrations.base import MASK, Integration, InvalidConfig, Reading
-from wirechamber.integrations.fields import Common, common, without_password
+from wirechamber.integrations.fields import EVENT, Common, common, without_password
 from wirechamber.integrations.registry import Registry, missing_kind
 from wirechamber.model.accounts import PERMISSIONS
 from wirechamber.model.deliveries import Attempt, DayCount
 from wirechamber.model.events import BY_API, Event
 from wirechamber.model.ids import TIME_DIGITS, new_id
 from wirechamber.model.integrations import IntegrationRecord
-from wirechamber.model.names import DEFAULT_TTL, check_name
+from wirechamber.model.names import DEFAULT_TTL, RESERVED, check_name, is_reserved
 from wirechamber.model.times import DAY_MS, day, iso
 from wirechamber.services.beside import computed
 from wirechamber.settings import Settings
@@ -36,6 +36,10 @@ MAX_LOGS = 100
 PAGE = 100
 COUNTER_DAYS = 30
 DEFAULT_KIND = "Webhook"
+# In which answers wrap one, and users send it back.
+WRAPPERS = ("integration", "webhook")
+# Settings that name events.
+TOPICS = ("responseTopic", "errorResponseTopic")
 MAX_DEPTH = 64
 # Texts, numbers, lists and objects of one configuration.
 MAX_VALUES = 20_000
@@ -78,6 +82,7 @@ class Integrations:
         Raises:
             InvalidConfig: Names the field and what is allowed.
         """
+        sent = _unwrapped(sent)
         chosen = self._registry.named(kind or sent.get("integration_type") or DEFAULT_KIND)
         if chosen.unavailable is not None:
             raise InvalidConfig("integration_type", chosen.unavailable)
@@ -102,6 +107,7 @@ class Integrations:
     async def replace(self, owner: str, integration_id: str, sent: Mapping[str, Any]) -> dict[str, Any]:
         """Replaces the whole configuration; what is not sent falls back to its default, nothing is merged."""
         record = await self.get(owner, integration_id)
+        sent = _unwrapped(sent)
         if set(sent) == {"disabled"}:
             # What a switch sends: everything else stays.
             sent = dict(record.settings) | _common_of(record) | {"disabled": sent["disabled"]}
@@ -327,6 +333,10 @@ def _read(kind: Integration[Any, Any], shared: Common, record: IntegrationRecord
     have them sent to himself.
     """
     reading = kind.read(shared.rest, record.secrets)
+    for field in TOPICS:
+        if isinstance(topic := reading.settings.get(field), str) and is_reserved(topic):
+            # One that was saved before goes on, and its events get their default names.
+            raise InvalidConfig(field, f"may not begin with {', '.join(RESERVED)}: such names are reserved")
     # Compiles every template: a malformed one is refused here, not at the first event.
     kind.prepare(reading.config)
     if record.secrets and kind.destination(reading.config) != _destination(kind, record):
@@ -394,6 +404,15 @@ def _counter(count: DayCount) -> dict[str, Any]:
         "error": count.error,
         "retried": count.retried,
     }
+
+
+def _unwrapped(sent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was sent, also when it is wrapped as answers are; what stands beside the wrapped wins."""
+    for wrapper in WRAPPERS:
+        inner = sent.get(wrapper)
+        if isinstance(inner, Mapping) and (len(sent) == 1 or any(inner.get(field) for field in EVENT)):
+            return {**inner, **{key: value for key, value in sent.items() if key != wrapper}}
+    return sent
 
 
 def _check_shape(sent: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from wirechamber.errors import BadInput, Unavailable
 from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.model.events import BY_API, Event
 from wirechamber.model.ids import derived_id, new_id
-from wirechamber.model.names import DEFAULT_TTL, MAX_TTL, check_name
+from wirechamber.model.names import DEFAULT_TTL, MAX_TTL, check_name, check_not_reserved
 from wirechamber.observe.metrics import Metrics
 from wirechamber.settings import Settings
 
@@ -48,7 +48,7 @@ class Publishing:
             BadInput: Name, data or ttl can't be taken.
             Unavailable: The log can't be written, or the disk is nearly full.
         """
-        name = check_name(name)
+        name = check_not_reserved(check_name(name))
         text = _text(data)
         if text is not None and len(text) * 4 > self._max_bytes:
             self._check_size(text)

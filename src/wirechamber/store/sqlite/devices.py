@@ -10,7 +10,7 @@ import msgspec
 from msgspec import structs
 
 from wirechamber.errors import Conflict, NotFound
-from wirechamber.model.devices import CELLULAR, Device
+from wirechamber.model.devices import CELLULAR, Device, name_key
 from wirechamber.model.links import Greeting
 from wirechamber.store.base import DeviceChanges, DeviceCount, DeviceFilter
 from wirechamber.store.sqlite.database import Database
@@ -78,7 +78,7 @@ class SqliteDevices:
 
     async def by_name(self, owner: str, name: str) -> Device | None:
         """The owner's device of that name, in any case."""
-        return await self._one("owner = ? and name_key = ?", (owner, name.casefold()))
+        return await self._one("owner = ? and name_key = ?", (owner, name_key(name)))
 
     async def find(self, where: DeviceFilter, *, limit: int | None = None, offset: int = 0) -> tuple[list[Device], int]:
         """One page, and the number of all that match."""
@@ -138,7 +138,7 @@ class SqliteDevices:
             if device.owner is not None:
                 return device
             taken = db.execute(
-                "select 1 from device where owner = ? and name_key = ?", (owner, (device.name or "").casefold())
+                "select 1 from device where owner = ? and name_key = ?", (owner, name_key(device.name or ""))
             ).fetchone()
             # A name is unique to its owner: the newcomer comes without.
             device = structs.replace(device, owner=owner, name=None if taken else device.name)
@@ -202,7 +202,7 @@ def _found(where: DeviceFilter) -> tuple[str, list[Any]]:
         values.append(where.owner)
     if where.name is not None:
         conditions.append("instr(name_key, ?) > 0")
-        values.append(where.name.casefold())
+        values.append(name_key(where.name))
     if where.online is not None:
         conditions.append("online = 1" if where.online else "online = 0")
     # Few are online, perhaps, and the planner does not know.
@@ -252,7 +252,7 @@ def _device_row(device: Device) -> tuple[Any, ...]:
         device.id,
         device.owner,
         device.name,
-        None if device.name is None else device.name.casefold(),
+        None if device.name is None else name_key(device.name),
         device.created_at,
         _json.encode(structs.replace(device, **_UNTOLD)).decode(),
     )
