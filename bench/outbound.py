@@ -12,8 +12,9 @@ import uvloop
 from bench.harness import ANSWER_TIMEOUT_S, Result, Size, load
 from bench.webhooks import bare_pycurl
 from wirechamber.clock import SystemClock
+from wirechamber.delivery.flight import Exchange
 from wirechamber.delivery.guard import Guard
-from wirechamber.delivery.outbound import Exchange, Outbound
+from wirechamber.delivery.outbound import Outbound
 from wirechamber.integrations.base import Request
 
 COUNT: dict[Size, int] = {"full": 20_000, "quick": 500}

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.delivery.builders import NOW, an_event
+from wirechamber.delivery.flight import Exchange
 from wirechamber.delivery.masks import MAX_SECRETS, Echoes, echoes, masked, untold
-from wirechamber.delivery.outbound import Exchange
 from wirechamber.delivery.record import detail
 from wirechamber.integrations.base import MASK, MIN_ECHOED, Context, NoResponse, Request, Response
 from wirechamber.integrations.webhook import Webhook

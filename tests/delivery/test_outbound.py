@@ -17,8 +17,9 @@ import trustme
 import uvloop
 
 from wirechamber.clock import SystemClock
+from wirechamber.delivery.flight import MAX_HEADER_BYTES, MAX_PIECES, Exchange
 from wirechamber.delivery.guard import Guard
-from wirechamber.delivery.outbound import MAX_HEADER_BYTES, MAX_PIECES, SLICE_S, Exchange, Outbound
+from wirechamber.delivery.outbound import SLICE_S, Outbound
 from wirechamber.integrations.base import MAX_ANSWER_BYTES, NoResponse, Request, Response
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

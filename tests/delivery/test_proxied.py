@@ -16,8 +16,9 @@ import trustme
 from tests.delivery.test_outbound import OK, Serve, answering, serving
 from tests.standins.proxy import ForwardProxy, answer
 from wirechamber.clock import SystemClock
+from wirechamber.delivery.flight import Exchange
 from wirechamber.delivery.guard import Guard
-from wirechamber.delivery.outbound import Exchange, Outbound
+from wirechamber.delivery.outbound import Outbound
 from wirechamber.integrations.base import NoResponse, Request, Response
 from wirechamber.proxy import read
 

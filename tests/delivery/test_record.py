@@ -1,6 +1,6 @@
 import json
 
-from wirechamber.delivery.outbound import Exchange
+from wirechamber.delivery.flight import Exchange
 from wirechamber.delivery.record import KEPT_BODY_BYTES, detail
 from wirechamber.integrations.base import MASK, NoResponse, Request, Response
 

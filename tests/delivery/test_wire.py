@@ -15,8 +15,9 @@ import trustme
 from tests.delivery.test_outbound import LOOPBACK, Serve, exchange, read_request, serving
 from tests.standins import h2
 from wirechamber.clock import SystemClock
+from wirechamber.delivery.flight import MAX_WIRE_BYTES
 from wirechamber.delivery.guard import Guard
-from wirechamber.delivery.outbound import MAX_WIRE_BYTES, Outbound
+from wirechamber.delivery.outbound import Outbound
 from wirechamber.integrations.base import MAX_ANSWER_BYTES, NoResponse, Request, Response
 
 # What a target would say if it was let, and what it may come to: kernels keep some on the way.

@@ -11,11 +11,11 @@ from msgspec import Struct
 
 from wirechamber.clock import SteadyClock
 from wirechamber.delivery import policy, results, sound
+from wirechamber.delivery.flight import Exchange
 from wirechamber.delivery.index import Index, Trigger
 from wirechamber.delivery.job import Job
 from wirechamber.delivery.lanes import LaneKey, Lanes
 from wirechamber.delivery.order import Order
-from wirechamber.delivery.outbound import Exchange
 from wirechamber.delivery.record import detail
 from wirechamber.delivery.runner import Run, Runner
 from wirechamber.delivery.settler import MAX_WAITING, Settled, Settler

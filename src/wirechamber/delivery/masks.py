@@ -19,7 +19,8 @@ from urllib.parse import quote, quote_plus
 
 from msgspec import structs
 
-from wirechamber.delivery.outbound import Exchange
+from wirechamber import texts
+from wirechamber.delivery.flight import Exchange
 from wirechamber.integrations.base import (
     MASK,
     MIN_ECHOED,
@@ -84,6 +85,16 @@ class Echoes:
                     return data[:-end] + _MASK
         return data
 
+    def _masked_text(self, reply: Response, body: bytes) -> bytes:
+        """The body of a reply in another encoding than UTF-8, without the secrets as they look in that one."""
+        encoding, _ = texts.encoding_of(body, reply.header("Content-Type"))
+        if encoding == "utf-8":
+            return body
+        mask = MASK.encode(encoding)
+        for form in self._texts:
+            body = body.replace(form.encode(encoding, "replace"), mask)
+        return body
+
     def text(self, text: str) -> str:
         """The text without the secrets; the same object where there are none."""
         if len(text) <= _SMALL:
@@ -109,7 +120,9 @@ class Echoes:
             why = self.text(reply.why)
             return reply if why == reply.why else NoResponse(why, reply.final)
         headers = self.headers(reply.headers)
-        body = self.masked(reply.body, cut=reply.length > len(reply.body))
+        body = self.masked(reply.body, cut=reply.cut)
+        if self._texts and (b"\0" in body[:4] or not body.isascii()):
+            body = self._masked_text(reply, body)
         if headers is reply.headers and body is reply.body:
             return reply
         return structs.replace(reply, headers=headers, body=body)

@@ -4,9 +4,9 @@ All of libcurl's sockets are watched by one epoll descriptor, and that is what t
 requests move, the loop is woken once and everything that can be done is done in one go. (In a thread of its own,
 every request cost two hand-overs of the GIL; docs/performance.md has the figures.)
 
-Redirects are not followed, the environment's proxies are ignored, nothing is decoded, and size and time are bounded:
-what is kept of an answer, and what comes on the wire. The guard is asked in libcurl's open-socket callback, which sees
-the address really used.
+Redirects are not followed, the environment's proxies are ignored, nothing is decoded here (see `delivery.unpack`),
+and size and time are bounded: what is kept of an answer, and what comes on the wire. The guard is asked in libcurl's
+open-socket callback, which sees the address really used.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ import select
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pycurl
 import structlog
-from msgspec import Struct
 
 from wirechamber.clock import Clock
 from wirechamber.delivery.curl import WANTS_CERTIFICATE, header_lines, problem_of, set_shape, unsendable
+from wirechamber.delivery.flight import MAX_WIRE_BYTES, Done, Exchange, Flight, LargeAnswers
 from wirechamber.delivery.frames import TEXT, Frames, traced
 from wirechamber.delivery.guard import Guard
 from wirechamber.delivery.proxied import Proxied, goes_direct, set_proxy
 from wirechamber.delivery.wire import bytes_read
-from wirechamber.integrations.base import MAX_ANSWER_BYTES, NoResponse, Request, Response
+from wirechamber.integrations.base import NoResponse, Request, Response
 from wirechamber.observe.logs import Seldom
 from wirechamber.proxy import Proxy
 
@@ -39,14 +38,6 @@ _seldom = Seldom(_log, every_s=60.0)
 
 # No connection within this is ETIMEDOUT; the whole of a request has its own, longer bound.
 CONNECT_TIMEOUT_S = 10.0
-# A target that sends headers for ever.
-MAX_HEADER_BYTES = 64 * 1024
-MAX_HEADERS = 256
-# What may come on the wire for one answer, for what is thrown away comes as well: extensions of chunks, 1xx answers,
-# padding, frames without data.
-MAX_WIRE_BYTES = 1024 * 1024
-# Pieces of an answer that are taken, such as chunks: each is a call of ours, and 600 KB on the wire may be 100,000.
-MAX_PIECES = 4_096
 # So long libcurl is let work, and so long what has ended is told, in one turn of the loop; and so many sockets are seen
 # to before that is looked at.
 SLICE_S = 0.005
@@ -67,99 +58,11 @@ MAX_IDLE_HANDLES = 512
 CLOSED = "closed"
 
 
-class Exchange(Struct, frozen=True):
-    """A request and what came of it.
-
-    Attributes:
-        started_at: Milliseconds since 1970.
-        address: The address really connected to, if there was a connection.
-    """
-
-    request: Request
-    reply: Response | NoResponse
-    started_at: int
-    duration_ms: int
-    address: str | None
-
-
-Done = Callable[[Exchange], None]
-
-
 class _LentSocket(socket.socket):
     """The socket whose descriptor pycurl copies: closed as soon as it has been, and nobody else holds it."""
 
     def __del__(self) -> None:
         self.close()
-
-
-class _Flight:
-    """A handle of libcurl's and the request that it has under way. Reused: setting one up is dear."""
-
-    __slots__ = (
-        "again", "asked_certificate", "body", "cut", "done", "forbidden", "handle", "head_ended", "header_bytes",
-        "headers", "length", "opened", "request", "secure", "set_alone", "set_direct", "set_headers", "set_lifetime",
-        "set_shape", "set_traced", "set_url", "shared", "started", "started_at", "stream",
-    )  # fmt: skip
-
-    def __init__(self, handle: pycurl.Curl) -> None:
-        self.handle = handle
-        # What the handle was told last, so as not to tell it again.
-        self.set_url = ""
-        self.set_headers: tuple[tuple[str, str], ...] | None = None
-        self.set_shape: tuple[str, bool, bool] | None = None
-        self.set_direct: bool | None = None
-        self.set_alone = False
-        self.set_lifetime = 0
-        self.set_traced = False
-        self.secure = False
-        # Of HTTP/2, as it is traced.
-        self.stream = 0
-
-    def begin(self, request: Request, done: Done, started_at: int, started: float) -> None:
-        self.request = request
-        self.done = done
-        self.started_at = started_at
-        self.started = started
-        # It was sent a second time; a connection was opened for it; it is one of HTTP/2, which others may share; the
-        # target was seen to ask for a certificate.
-        self.again = self.opened = self.shared = self.head_ended = self.asked_certificate = False
-        self.headers: list[tuple[str, str]] = []
-        self.header_bytes = 0
-        self.body: list[bytes] = []
-        self.length = 0
-        self.cut = False
-        self.forbidden: str | None = None
-
-    def take_header(self, line: bytes) -> int | None:
-        self.header_bytes += len(line)
-        if self.header_bytes > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADERS:
-            return -1
-        if line[:5] == b"HTTP/":
-            # A 1xx answer came before: only the last one's headers count.
-            self.headers.clear()
-            self.head_ended = False
-            self.shared = line[5:6] == b"2"
-            return None
-        if self.head_ended:
-            # A trailer is no header (RFC 9110, section 6.5.1).
-            return None
-        name, colon, value = line.decode("latin-1").partition(":")
-        if colon:
-            self.headers.append((name.strip(), value.strip()))
-        else:
-            self.head_ended = True
-        return None
-
-    def take_body(self, data: bytes) -> int | None:
-        room = MAX_ANSWER_BYTES - self.length
-        self.length += len(data)
-        if len(data) > room or len(self.body) == MAX_PIECES:
-            if len(self.body) < MAX_PIECES:
-                self.body.append(data[:room])
-            self.cut = True
-            return 0
-        self.body.append(data)
-        return None
 
 
 class Outbound:
@@ -173,7 +76,7 @@ class Outbound:
 
     Attributes:
         counted: How often a bound or a remedy was used: `wire` (an answer was cut on the wire), `sent_again` (on a new
-            connection), `proxy` (the operator's proxy had trouble).
+            connection), `proxy` (the operator's proxy had trouble), `large` (no place for another large answer).
     """
 
     def __init__(
@@ -188,8 +91,9 @@ class Outbound:
         self.counted: Counter[str] = Counter()
         self._loop = asyncio.get_running_loop()
         self._new: deque[tuple[Request, Done, int]] = deque()
-        self._idle: list[_Flight] = []
-        self._flights: dict[pycurl.Curl, _Flight] = {}
+        self._idle: list[Flight] = []
+        self._flights: dict[pycurl.Curl, Flight] = {}
+        self._large = LargeAnswers(self.counted)
         self._ended: deque[tuple[Done, Exchange]] = deque()
         self._turn_due = False
         self._closed = False
@@ -200,7 +104,7 @@ class Outbound:
         self._timer_at = 0.0
         self._poll = select.epoll()
         # Watched sockets, and how often something came on each. Beside them, of those that get much: how many bytes had
-        # come at the first look, and how many answers have ended since.
+        # come at the first look, and how many the answers that have ended since could have.
         self._watched: dict[int, int] = {}
         self._metered: dict[int, tuple[int, int]] = {}
         # By host and port: how long the slowest answers took lately, and since when connections that are kept are in
@@ -373,9 +277,9 @@ class Outbound:
         if self._vigil is None:
             self._vigil = self._loop.call_later(self._silence_s, self._look_for_silence)
 
-    def _new_flight(self) -> _Flight:
+    def _new_flight(self) -> Flight:
         handle = pycurl.Curl()
-        flight = _Flight(handle)
+        flight = Flight(handle, self._large)
         set_option = handle.setopt
         set_option(pycurl.NOSIGNAL, 1)
         set_option(pycurl.FOLLOWLOCATION, 0)
@@ -395,7 +299,7 @@ class Outbound:
         set_option(pycurl.WRITEFUNCTION, flight.take_body)
         return flight
 
-    def _prepare(self, flight: _Flight, request: Request) -> None:
+    def _prepare(self, flight: Flight, request: Request) -> None:
         set_option = flight.handle.setopt
         if request.url != flight.set_url:
             set_option(pycurl.URL, request.url)
@@ -427,7 +331,7 @@ class Outbound:
         if self._doubted or flight.set_lifetime:
             self._set_lifetime(flight)
 
-    def _open(self, flight: _Flight, address: Any) -> Any:
+    def _open(self, flight: Flight, address: Any) -> Any:
         family, kind, protocol, target = address
         flight.opened = True
         if not flight.set_direct:
@@ -441,7 +345,7 @@ class Outbound:
             return pycurl.SOCKET_BAD
         return _LentSocket(family, kind, protocol)
 
-    def _hear(self, flight: _Flight, kind: int, text: bytes) -> None:
+    def _hear(self, flight: Flight, kind: int, text: bytes) -> None:
         if kind != TEXT:
             return
         stream = self._frames.hear(flight.handle, text)
@@ -464,7 +368,7 @@ class Outbound:
     def _landed(self, handle: pycurl.Curl, error: tuple[int, str] | None) -> None:
         flight = self._flights.pop(handle)
         if flight.shared:
-            self._credit(handle.getinfo(pycurl.ACTIVESOCKET))
+            self._credit(handle.getinfo(pycurl.ACTIVESOCKET), flight.wire_bytes)
         self._multi.remove_handle(handle)
         # A proxy's address is the operator's affair.
         address = (handle.getinfo(pycurl.PRIMARY_IP) or None) if flight.set_direct else None
@@ -482,7 +386,7 @@ class Outbound:
         else:
             handle.close()
 
-    def _reply(self, flight: _Flight, error: tuple[int, str] | None) -> Response | NoResponse:
+    def _reply(self, flight: Flight, error: tuple[int, str] | None) -> Response | NoResponse:
         """What a request that has ended came to."""
         reply: Response | NoResponse
         if error is None or (flight.cut and error[0] == pycurl.E_WRITE_ERROR):
@@ -494,7 +398,7 @@ class Outbound:
             reply = self._by_trace(flight, reply)
         return reply if flight.set_direct else self._by_proxy(flight, reply, error)
 
-    def _by_trace(self, flight: _Flight, reply: Response | NoResponse) -> Response | NoResponse:
+    def _by_trace(self, flight: Flight, reply: Response | NoResponse) -> Response | NoResponse:
         """The reply, or what the trace knows better."""
         if isinstance(reply, Response):
             if flight.shared:
@@ -507,7 +411,7 @@ class Outbound:
         return reply
 
     def _by_proxy(
-        self, flight: _Flight, reply: Response | NoResponse, error: tuple[int, str] | None
+        self, flight: Flight, reply: Response | NoResponse, error: tuple[int, str] | None
     ) -> Response | NoResponse:
         """The reply, or the proxy's trouble where it was that."""
         assert self._proxied is not None
@@ -532,21 +436,21 @@ class Outbound:
         if read - first <= MAX_WIRE_BYTES:
             return
         here = [each for each in self._flights.values() if each.handle.getinfo(pycurl.ACTIVESOCKET) == descriptor]
-        if read - first <= MAX_WIRE_BYTES * (len(here) + ended):
+        if read - first <= ended + sum(each.wire_bytes for each in here):
             return
         for flight in here:
             self.counted["wire"] += 1
-            why = f"EPROTO: more than {MAX_WIRE_BYTES} bytes came for one answer"
+            why = f"EPROTO: more than {flight.wire_bytes} bytes came for one answer"
             _seldom.warning("answer_cut_on_the_wire", why=why, address=flight.handle.getinfo(pycurl.PRIMARY_IP))
             self._break_off(flight, NoResponse(why))
 
-    def _credit(self, descriptor: int) -> None:
+    def _credit(self, descriptor: int, wire_bytes: int) -> None:
         """An answer has ended on a connection that others share: the next one may be as large."""
         metered = self._metered.get(descriptor)
         if metered is not None:
-            self._metered[descriptor] = metered[0], metered[1] + 1
+            self._metered[descriptor] = metered[0], metered[1] + wire_bytes
 
-    def _break_off(self, flight: _Flight, reply: NoResponse) -> None:
+    def _break_off(self, flight: Flight, reply: NoResponse) -> None:
         """Ends a request at once, and its connection with it."""
         del self._flights[flight.handle]
         address = flight.handle.getinfo(pycurl.PRIMARY_IP) or None
@@ -574,7 +478,7 @@ class Outbound:
             self._vigil = self._loop.call_later(max(0.01, soonest), self._look_for_silence)
         self._take_turn()
 
-    def _is_silent(self, flight: _Flight, waited: float) -> bool:
+    def _is_silent(self, flight: Flight, waited: float) -> bool:
         return (
             not flight.again
             and not flight.opened
@@ -583,7 +487,7 @@ class Outbound:
             and waited > 2 * self._slow.get(_authority(flight.request.url), 0.0)
         )
 
-    def _send_again(self, flight: _Flight, now: float) -> None:
+    def _send_again(self, flight: Flight, now: float) -> None:
         """On a new connection, in what is left of its time; and no request goes out on those of before any more."""
         authority = _authority(flight.request.url)
         if authority not in self._doubted:
@@ -601,7 +505,7 @@ class Outbound:
         self._multi.add_handle(handle)
         self._flights[handle] = flight
 
-    def _set_lifetime(self, flight: _Flight) -> None:
+    def _set_lifetime(self, flight: Flight) -> None:
         """Where connections are in doubt, only those that are younger than the doubt are used again."""
         since = self._doubted.get(_authority(flight.request.url))
         lifetime = 0
@@ -614,7 +518,7 @@ class Outbound:
             flight.handle.setopt(pycurl.MAXLIFETIME_CONN, lifetime)
             flight.set_lifetime = lifetime
 
-    def _was_slow(self, flight: _Flight, taken: float) -> None:
+    def _was_slow(self, flight: Flight, taken: float) -> None:
         if flight.header_bytes:
             authority = _authority(flight.request.url)
             _remember(self._slow, authority, max(taken, self._slow.get(authority, 0.0) / 2))
@@ -627,12 +531,13 @@ class Outbound:
         request: Request,
         done: Done,
         reply: Response | NoResponse,
-        flight: _Flight | None = None,
+        flight: Flight | None = None,
         address: str | None = None,
     ) -> int:
         """Notes what came of a request; returns how long it took, in milliseconds."""
         duration = started_at = 0
         if flight is not None:
+            flight.let_go()
             duration, started_at = int((time.monotonic() - flight.started) * 1000), flight.started_at
         self._ended.append((done, Exchange(request, reply, started_at or self._clock.now(), duration, address)))
         return duration

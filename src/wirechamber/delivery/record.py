@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from wirechamber import texts
+from wirechamber.delivery.flight import Exchange
 from wirechamber.delivery.masks import echoes, masked, shown
-from wirechamber.delivery.outbound import Exchange
-from wirechamber.integrations.base import NoResponse, Request
+from wirechamber.integrations.base import NoResponse, Request, Response
 
 # The rest of a body is not kept, only its length.
 KEPT_BODY_BYTES = 16_384
@@ -32,12 +33,14 @@ class SentRequest(Struct, frozen=True, omit_defaults=True):
 
 
 class GotResponse(Struct, frozen=True, omit_defaults=True):
-    """An answer as it came in. `body_length` is the number of bytes read."""
+    """An answer as it came in, its body as text. `body_length` is the number of bytes read, content codings undone;
+    `unreadable` why that could not be."""
 
     status: int
     headers: Sequence[tuple[str, str]]
     body: str | None = None
     body_length: int = 0
+    unreadable: str = ""
 
 
 class Step(Struct, frozen=True, omit_defaults=True):
@@ -101,7 +104,15 @@ def _part(request: Request, place: int) -> bytes | None:
 
 
 def _parts(exchange: Exchange, place: int = 0, events: int = 1) -> tuple[SentRequest, GotResponse | None, str | None]:
-    request, reply = exchange.request, masked(exchange).reply
+    request, reply = exchange.request, exchange.reply
+    length = 0
+    if isinstance(reply, Response):
+        length = reply.length
+        most = KEPT_BODY_BYTES + LONGEST_FORM * max(map(len, request.secrets), default=0)
+        if len(reply.body) > most:
+            # What is not kept is not looked through; who made the answer may have made the secrets, too.
+            reply = structs.replace(reply, body=reply.body[:most])
+    reply = masked(structs.replace(exchange, reply=reply)).reply
     whole = body = request.body
     kept = KEPT_BODY_BYTES
     if events > 1:
@@ -113,16 +124,15 @@ def _parts(exchange: Exchange, place: int = 0, events: int = 1) -> tuple[SentReq
         request.method,
         url,
         headers,
-        None if body is None else _kept(_begin(body, request.secrets)),
+        None if body is None else _begin(body, request.secrets)[:KEPT_BODY_BYTES].decode("utf-8", "replace"),
         0 if whole is None else len(whole),
     )
     if isinstance(reply, NoResponse):
         return sent, None, reply.why
-    return sent, GotResponse(reply.status, reply.headers, _kept(reply.body, kept), reply.length), None
-
-
-def _kept(body: bytes, kept: int = KEPT_BODY_BYTES) -> str:
-    return body[:kept].decode("utf-8", "replace")
+    cut = reply.cut or len(reply.body) > kept
+    body_text = texts.text_of(reply.body[:kept], reply.header("Content-Type"), cut=cut)
+    got = GotResponse(reply.status, reply.headers, body_text, length, reply.unreadable)
+    return sent, got, None
 
 
 def _begin(body: bytes, secrets: tuple[str, ...]) -> bytes:

@@ -11,9 +11,11 @@ import structlog
 
 from wirechamber.clock import Clock
 from wirechamber.delivery import sound
+from wirechamber.delivery.flight import Exchange
 from wirechamber.delivery.masks import masked, told, untold
-from wirechamber.delivery.outbound import Exchange, Outbound
+from wirechamber.delivery.outbound import Outbound
 from wirechamber.delivery.underway import UnderWay
+from wirechamber.delivery.unpack import taken_in, takes_long
 from wirechamber.integrations.base import (
     About,
     Allow,
@@ -242,14 +244,30 @@ class Runner:
         return int(self._clock.monotonic() * 1000)
 
     def _called(self, run: Run, exchange: Exchange) -> None:
+        if takes_long(exchange):
+            self._tasks.spawn(self._take_in(run, exchange), "large-answer")
+            return
         try:
-            exchange = masked(exchange)
+            exchange = masked(taken_in(exchange))
         except Exception as problem:
-            _log.exception("masking_failed", integration=run.integration)
-            self._end(run, sound.fault(sound.raised(problem)))
+            self._not_taken_in(run, problem)
             return
         run.exchanges.append(exchange)
         self._advance(run, exchange.reply)
+
+    async def _take_in(self, run: Run, exchange: Exchange) -> None:
+        """Takes a large answer in: looking for secrets in it takes milliseconds for each."""
+        try:
+            exchange = await computed(lambda: masked(taken_in(exchange)))
+        except Exception as problem:
+            self._not_taken_in(run, problem)
+            return
+        run.exchanges.append(exchange)
+        self._advance(run, exchange.reply)
+
+    def _not_taken_in(self, run: Run, problem: Exception) -> None:
+        _log.exception("masking_failed", integration=run.integration)
+        self._end(run, sound.fault(sound.raised(problem)))
 
     def _end(self, run: Run, outcomes: Any) -> None:
         if run.ended:
@@ -349,7 +367,7 @@ class Runner:
                 unsound = sound.request_problem(step.request)
                 if unsound is not None:
                     raise TokenRefused(sound.fault(unsound))
-                exchange = await self._outbound.exchange(step.request)
+                exchange = taken_in(await self._outbound.exchange(step.request))
                 # The plan must see the token; nobody else may.
                 run.exchanges.append(untold(exchange))
                 secrets += step.request.secrets

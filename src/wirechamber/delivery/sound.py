@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from wirechamber.integrations.base import (
+    MAX_LARGE_ANSWER_BYTES,
     Answer,
     Delivered,
     Misconfigured,
@@ -78,6 +79,8 @@ def request_problem(request: Any) -> str | None:
     for header in headers:
         if type(header) is not tuple or len(header) != 2 or type(header[0]) is not str or type(header[1]) is not str:
             return "a request's headers must be pairs of texts, in a tuple"
+    if type(request.answer_bytes) is not int or not 0 < request.answer_bytes <= MAX_LARGE_ANSWER_BYTES:
+        return f"a request's answer_bytes must be a number from 1 to {MAX_LARGE_ANSWER_BYTES}"
     body = request.body
     if body is not None and type(body) is not bytes:
         return "a request's body must be bytes"

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import msgspec
 from msgspec import Struct
 
+from wirechamber import texts
 from wirechamber.errors import BadInput
+from wirechamber.jsontext import trouble
 from wirechamber.model.events import Event
 
 if TYPE_CHECKING:
@@ -29,8 +33,11 @@ MASK = "[[SENSITIVE]]"
 # A shorter secret can't be told from other text: it is hidden where it was put, and not looked for in answers.
 MIN_ECHOED = 6
 
-# The most of an answer that is read (integrations.md, section 9).
+# The most of an answer that is read (integrations.md, section 9), and of one of which a kind needs the whole.
 MAX_ANSWER_BYTES = 100_000
+MAX_LARGE_ANSWER_BYTES = 1_000_000
+# Lists and objects in an answer's JSON: each takes some 0.2 µs to be made.
+MAX_ANSWER_CONTAINERS = 50_000
 # The whole of a request, from the moment it may start (integrations.md, section 9).
 REQUEST_TIMEOUT_S = 20.0
 
@@ -62,6 +69,7 @@ class Request(Struct, frozen=True):
             request gets there, whatever the operator allows.
         parts: Of a request for several events: what of the body is about each, in the order of the plan's events; the
             record of each event's attempt then shows its own part.
+        answer_bytes: So much of the answer is read, at most `MAX_LARGE_ANSWER_BYTES`.
     """
 
     method: str
@@ -73,20 +81,32 @@ class Request(Struct, frozen=True):
     parts: tuple[bytes, ...] = ()
     hidden: tuple[str, ...] = ()
     as_machine: bool = False
+    answer_bytes: int = MAX_ANSWER_BYTES
+
+
+class NoJson(ValueError):
+    """What was to be JSON is none; the text says why: "it is no JSON: …"."""
 
 
 class Response(Struct, frozen=True):
     """What the target answered.
 
     Attributes:
-        body: The first `MAX_ANSWER_BYTES`, as sent (no content coding is undone, because none is asked for).
-        length: How many bytes came before reading stopped; more than `len(body)` when it was cut.
+        body: The first bytes, as many as the request wanted, without the content codings (gzip, …) that they came in.
+        length: How many bytes there were before reading stopped; more than `len(body)` when it was cut.
+        unreadable: Why there is no body although one came: its content coding can't be undone. Empty otherwise.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     length: int = 0
+    unreadable: str = ""
+
+    @property
+    def cut(self) -> bool:
+        """Whether the body is only the first part of what the target had to say."""
+        return self.length > len(self.body)
 
     def header(self, name: str) -> str | None:
         """The last header of that name, compared without regard to case."""
@@ -95,6 +115,27 @@ class Response(Struct, frozen=True):
             if key.lower() == wanted:
                 return value
         return None
+
+    def text(self) -> str:
+        """The body as text, in the encoding that it says: by byte order mark, charset, or in itself; else UTF-8."""
+        return texts.text_of(self.body, self.header("Content-Type"), cut=self.cut)
+
+    def json(self) -> Any:
+        """The body as JSON, in the same encodings; `null` is a value as any other.
+
+        Raises:
+            NoJson: It is none, it was cut, or it holds too much.
+        """
+        if self.unreadable:
+            raise NoJson(self.unreadable)
+        if self.cut:
+            raise NoJson(f"it is longer than the {len(self.body)} bytes that were read of it")
+        if len(self.body) > MAX_ANSWER_BYTES and _containers(self.body) > MAX_ANSWER_CONTAINERS:
+            raise NoJson(f"it holds more than {MAX_ANSWER_CONTAINERS} lists and objects, too many to be read")
+        try:
+            return texts.json_of(self.body, self.header("Content-Type"))
+        except (msgspec.DecodeError, RecursionError, UnicodeError) as problem:
+            raise NoJson(f"it is no JSON: {trouble(self.body, problem)}" if self.body else "it is empty") from None
 
 
 class NoResponse(Struct, frozen=True):
@@ -442,6 +483,13 @@ class SingleRequest(Integration[Config, Prepared]):
             reply = yield Call(request)
             if isinstance(reply, NoResponse):
                 outcomes.append(Refused(reply.why) if reply.final else TryLater(reply.why))
+            elif len(reply.body) > MAX_ANSWER_BYTES:
+                # What is made of so much takes long enough to be felt by others.
+                outcomes.append((yield Compute(partial(self.outcome, event, reply, prepared, context))))
             else:
                 outcomes.append(self.outcome(event, reply, prepared, context))
         return outcomes
+
+
+def _containers(data: bytes) -> int:
+    return data.count(b"[") + data.count(b"{")

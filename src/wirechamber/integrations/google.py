@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from wirechamber.integrations.answers import retry_after
-from wirechamber.integrations.base import Response
+from wirechamber.integrations.base import NoJson, Response
 
 # Of Google's own text, so much goes into an error.
 MAX_MESSAGE = 300
@@ -37,8 +36,8 @@ class Problem(Struct, frozen=True):
 def problem_in(response: Response) -> Problem:
     """The error in an answer, read softly: an answer that is none of Google's gives an empty one."""
     try:
-        error = msgspec.json.decode(response.body)["error"]
-    except (msgspec.DecodeError, LookupError, TypeError, RecursionError):
+        error = response.json()["error"]
+    except (NoJson, LookupError, TypeError):
         return Problem()
     if not isinstance(error, dict):
         return Problem()

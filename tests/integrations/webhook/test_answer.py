@@ -50,7 +50,11 @@ def test_a_success_without_a_body_says_nothing_more(status: int) -> None:
     [
         (b"plain", {}, "plain"),
         (b'{"results":[{"elevation":12.50}]}', {"responseTemplate": "{{{results.0.elevation}}}"}, "12.5"),
-        (b"no json", {"responseTemplate": "{{x}}"}, "no json"),
+        (b"no json", {"responseTemplate": "{{PARTICLE_EVENT_NAME}}!"}, "temp!"),
+        (b"\xef\xbb\xbf" + b'{"x":"y"}', {"responseTemplate": "{{x}}"}, "y"),
+        (b"\xef\xbb\xbfplain", {}, "plain"),
+        (b"null", {"responseTemplate": "[{{x}}]"}, "[]"),
+        (b"null", {}, "null"),
         (b'{"x":"y"}', {"responseTemplate": "{{x}} for {{PARTICLE_EVENT_NAME}}"}, "y for temp"),
         (b"\xff\xfe", {}, "��"),
         (b"\x00\x01", {"dataUrlResponseEvent": True}, "data:application/octet-stream;base64,AAE="),
@@ -58,6 +62,38 @@ def test_a_success_without_a_body_says_nothing_more(status: int) -> None:
 )
 def test_the_answer(body: bytes, fields: dict[str, Any], data: str) -> None:
     assert outcome(200, body, **fields) == Delivered(Answer(data))
+
+
+def test_the_charset_of_the_answer_counts() -> None:
+    latin = {"Content-Type": "application/json; charset=ISO-8859-1"}
+    body = '{"city":"Zürich"}'.encode("latin-1")
+    assert outcome(200, body, latin, responseTemplate="{{city}}") == Delivered(Answer("Zürich"))
+    assert outcome(200, body, latin) == Delivered(Answer('{"city":"Zürich"}'))
+
+
+@pytest.mark.parametrize("template", ["{{x}}", {"x": "{{x}}"}, "{{.}}", "{{#x}}{{/x}}"])
+@pytest.mark.parametrize("body", [b"no json", b'{"x":1', b"<html></html>"])
+def test_an_answer_that_is_no_json_where_the_template_names_it_is_an_error_that_says_so(
+    body: bytes, template: Any
+) -> None:
+    refused = outcome(200, body, responseTemplate=template)
+    assert isinstance(refused, Refused)
+    assert refused.why.startswith("responseTemplate: the answer can't be used: it is no JSON: ")
+
+
+def test_a_part_of_an_answer_is_an_error_only_where_the_whole_is_needed() -> None:
+    reading = HOOK.read({"url": "https://example.com/in", "responseTemplate": "{{x}}"}, {})
+    response = Response(200, (), b'{"x":1}', 1_000_001)
+    told = HOOK.outcome(EVENT, response, HOOK.prepare(reading.config), CONTEXT)
+    assert told == Refused(
+        "responseTemplate: the answer can't be used: it is longer than the 7 bytes that were read of it"
+    )
+    plain = HOOK.read({"url": "https://example.com/in"}, {})
+    assert HOOK.outcome(EVENT, response, HOOK.prepare(plain.config), CONTEXT) == Delivered(Answer('{"x":1}'))
+
+
+def test_an_answer_of_blanks_is_none_for_a_template() -> None:
+    assert outcome(200, b"\r\n", responseTemplate="{{x}}") == Delivered(None)
 
 
 def test_an_object_as_template_gives_json_with_texts() -> None:

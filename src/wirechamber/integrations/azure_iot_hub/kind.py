@@ -20,6 +20,7 @@ from wirechamber.integrations.base import (
     Delivered,
     Integration,
     Misconfigured,
+    NoJson,
     NoResponse,
     Outcome,
     Plan,
@@ -391,13 +392,13 @@ def message(event: Event, info: Any) -> bytes:
 
 def _used_up(reply: Response) -> bool:
     """Whether a 403 is about the messages of the day (error 403002); the name or the number stands in either place."""
-    told = (reply.header("iothub-errorcode") or "") + reply.body.decode("utf-8", "replace")
+    told = (reply.header("iothub-errorcode") or "") + reply.text()
     return "403002" in told or "IotHubQuotaExceeded" in told
 
 
 def _disabled(seen: Response | NoResponse) -> bool:
     """Whether an identity is one that somebody has disabled."""
-    return isinstance(seen, Response) and _object(seen.body).get("status") == "disabled"
+    return isinstance(seen, Response) and _told(seen).get("status") == "disabled"
 
 
 def _said(reply: Response) -> str:
@@ -406,10 +407,10 @@ def _said(reply: Response) -> str:
     The name stands in a header or in front of the sentence (`ErrorCode:<name>;<sentence>`), or both are inside a JSON
     text that is the message.
     """
-    told = _object(reply.body)
+    told = _told(reply)
     name = reply.header("iothub-errorcode") or ""
     sentence = _text(told, "Message") or _text(told, "message")
-    inner = _object(sentence.encode()) if sentence.startswith("{") else {}
+    inner = _inner(sentence) if sentence.startswith("{") else {}
     if inner:
         name = name if name.isidentifier() else str(inner.get("errorCode", name))
         sentence = _text(inner, "message")
@@ -422,9 +423,17 @@ def _said(reply: Response) -> str:
     return f" ({': '.join(parts)[:MAX_WHY]})" if parts else ""
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _told(reply: Response) -> dict[str, Any]:
     try:
-        found = msgspec.json.decode(data)
+        found = reply.json()
+    except NoJson:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _inner(sentence: str) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(sentence)
     except (msgspec.DecodeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

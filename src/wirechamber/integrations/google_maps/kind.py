@@ -16,6 +16,7 @@ from wirechamber.integrations.base import (
     Delivered,
     Integration,
     Misconfigured,
+    NoJson,
     NoResponse,
     Outcome,
     Plan,
@@ -169,12 +170,12 @@ class GoogleMaps(Integration[GoogleMapsConfig, GoogleMapsConfig]):
 
 def _found(response: Response, host: str) -> Outcome:
     try:
-        value = msgspec.json.decode(response.body)
+        value = response.json()
         location = value["location"]
         for number in (location["lat"], location["lng"], value["accuracy"]):
             if isinstance(number, bool) or not isinstance(number, int | float):
                 raise TypeError
-    except (msgspec.DecodeError, LookupError, TypeError, RecursionError):
+    except (NoJson, LookupError, TypeError):
         return TryLater(f"{host} answered 200 with something that is no location")
     return Delivered(Answer(_ANSWER.render(value)))
 

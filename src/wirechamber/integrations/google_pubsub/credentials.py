@@ -24,6 +24,7 @@ from wirechamber.integrations.base import (
     Context,
     InvalidConfig,
     Misconfigured,
+    NoJson,
     NoResponse,
     Request,
     TryLater,
@@ -209,8 +210,8 @@ def _granted(reply: Any, who: str, context: Context) -> Any:
     if isinstance(reply, NoResponse):
         return TryLater(f"no token for {who}: {reply.why}")
     try:
-        said = msgspec.json.decode(reply.body)
-    except (msgspec.DecodeError, RecursionError):
+        said = reply.json()
+    except NoJson:
         said = None
     said = said if isinstance(said, dict) else {}
     if reply.status == 200 and isinstance(said.get("access_token"), str):

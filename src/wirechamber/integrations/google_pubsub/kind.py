@@ -21,6 +21,7 @@ from wirechamber.integrations.base import (
     Integration,
     Misconfigured,
     Needs,
+    NoJson,
     NoResponse,
     Outcome,
     Plan,
@@ -314,7 +315,7 @@ def _sentence(status: int, problem: Problem, prepared: Publisher) -> str:
 
 def _message_ids(reply: Response) -> list[str]:
     try:
-        found = msgspec.json.decode(reply.body)["messageIds"]
-    except (msgspec.DecodeError, LookupError, TypeError, RecursionError):
+        found = reply.json()["messageIds"]
+    except (NoJson, LookupError, TypeError):
         return []
     return [str(each) for each in found] if isinstance(found, list) else []

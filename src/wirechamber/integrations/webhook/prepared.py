@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from wirechamber.integrations.base import InvalidConfig
+from wirechamber.integrations.base import MAX_ANSWER_BYTES, MAX_LARGE_ANSWER_BYTES, InvalidConfig
 from wirechamber.integrations.templates import Allowance, OutputTooLarge, Room, Template, TemplateError, compile
 from wirechamber.integrations.variables import Names
 from wirechamber.integrations.webhook.config import SECRET_HEADERS, WebhookConfig
@@ -145,6 +145,10 @@ class Prepared:
         template = config.response_template
         self.answer_text = compiled("responseTemplate", template, allowance) if isinstance(template, str) else None
         self.answer_tree = Tree("responseTemplate", template, allowance) if isinstance(template, dict) else None
+        # A data URL has the answer's bytes, whatever they are.
+        self.has_answer_template = template is not None and not config.data_url_response_event
+        # A part of JSON is none.
+        self.answer_bytes = MAX_LARGE_ANSWER_BYTES if self.has_answer_template else MAX_ANSWER_BYTES
         self.names = Names({name for each in self._request_templates() for name in each.names})
         self.topic_names = Names(
             {name for each in (self.response_topic, self.error_topic) if each is not None for name in each.names}

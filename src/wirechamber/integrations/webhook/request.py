@@ -59,7 +59,10 @@ def build(event: Event, prepared: Prepared, context: Context) -> Request:
         raise Unsendable(problem.description) from None
     if len(url) + len(body or b"") > MAX_REQUEST_BYTES:
         raise Unsendable(f"the request is larger than {MAX_REQUEST_BYTES} bytes")
-    return Request(config.request_type, url, headers, body, config.reject_unauthorized, secrets, hidden=hidden)
+    return Request(
+        config.request_type, url, headers, body, config.reject_unauthorized, secrets, hidden=hidden,
+        answer_bytes=prepared.answer_bytes,
+    )  # fmt: skip
 
 
 def request_scene(event: Event, prepared: Prepared, context: Context) -> Scene:

@@ -1,0 +1,117 @@
+"""Undoes the content codings of answers (RFC 9110, section 8.4): none is asked for, and some targets send one anyway.
+
+What comes out is bounded as what comes in is, layer by layer: a byte of gzip can stand for a thousand.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from wirechamber.delivery.flight import Exchange
+from wirechamber.integrations.base import MAX_ANSWER_BYTES, NoResponse, Response
+
+# Layers of codings; more than two are met in attacks only.
+MAX_LAYERS = 4
+# Members of one gzip file, each of which takes some microseconds however little it holds.
+MAX_MEMBERS = 100
+# Of the IANA registry, those that Python can't undo. What is not in it, such as `utf-8`, is a target's mistake: its
+# answer is as it would be without.
+_OTHERS = frozenset(("br", "zstd", "dcb", "dcz", "compress", "x-compress", "exi", "pack200-gzip"))
+_GZIP = b"\x1f\x8b"
+# RFC 9110, section 8.4.1.2: some send "deflate" without its wrapper.
+_GZIPPED, _DEFLATED = (16 + zlib.MAX_WBITS,), (zlib.MAX_WBITS, -zlib.MAX_WBITS)
+
+
+def taken_in(exchange: Exchange) -> Exchange:
+    """The exchange, its answer without content codings."""
+    reply = exchange.reply
+    if isinstance(reply, NoResponse):
+        return exchange
+    plain = unpacked(reply, exchange.request.answer_bytes)
+    return exchange if plain is reply else structs.replace(exchange, reply=plain)
+
+
+def takes_long(exchange: Exchange) -> bool:
+    """Whether so much came, or may come out of it, that others should not wait while it is looked at."""
+    if exchange.request.answer_bytes <= MAX_ANSWER_BYTES or isinstance(exchange.reply, NoResponse):
+        return False
+    reply = exchange.reply
+    return len(reply.body) > MAX_ANSWER_BYTES or (reply.body != b"" and reply.header("Content-Encoding") is not None)
+
+
+class _Unreadable(Exception):
+    """A coding that can't be undone; the text says why."""
+
+
+def unpacked(reply: Response, most: int) -> Response:
+    """The response without its content codings; the same object where there are none.
+
+    Args:
+        most: So many bytes are kept of what comes out.
+    """
+    said = [value for name, value in reply.headers if name.lower() == "content-encoding"]
+    if not said or not reply.body:
+        return reply
+    codings = [coding.strip().lower() for value in said for coding in value.split(",")]
+    data, cut = reply.body, reply.cut
+    try:
+        if len(codings) > MAX_LAYERS:
+            raise _Unreadable(f"its Content-Encoding has more than {MAX_LAYERS} layers")
+        # The last one was applied last.
+        for coding in reversed(codings):
+            data, cut = _undone(coding, data, most, cut)
+    except _Unreadable as problem:
+        return structs.replace(reply, body=b"", length=0, unreadable=str(problem))
+    if data is reply.body:
+        return reply
+    return structs.replace(reply, body=data, length=len(data) + cut)
+
+
+def _undone(coding: str, data: bytes, most: int, cut: bool) -> tuple[bytes, bool]:
+    """What is behind one coding, and whether it is only the beginning of it.
+
+    Raises:
+        _Unreadable: It can't be told.
+    """
+    if coding in ("gzip", "x-gzip"):
+        # A proxy may have undone it and left the header.
+        return _inflated(data, _GZIPPED, most, cut) if data.startswith(_GZIP) else (data, cut)
+    if coding == "deflate":
+        return _inflated(data, _DEFLATED, most, cut)
+    if coding in _OTHERS:
+        raise _Unreadable(f"its Content-Encoding is {coding}, which was not asked for and can't be undone here")
+    return data, cut
+
+
+def _inflated(data: bytes, forms: Iterable[int], most: int, cut: bool) -> tuple[bytes, bool]:
+    for form in forms:
+        try:
+            return _members(data, form, most, cut)
+        except zlib.error:
+            continue
+    raise _Unreadable("its Content-Encoding says that it is compressed, and it can't be unpacked")
+
+
+def _members(data: bytes, form: int, most: int, cut: bool) -> tuple[bytes, bool]:
+    """One after the other (RFC 1952, section 2.2); what follows them and is none is left out."""
+    pieces: list[bytes] = []
+    left = most
+    for _ in range(MAX_MEMBERS):
+        reader = zlib.decompressobj(form)
+        # One byte more than is kept, to know whether there is more.
+        piece = reader.decompress(data, left + 1)
+        pieces.append(piece[:left])
+        if len(piece) > left:
+            return b"".join(pieces), True
+        left -= len(piece)
+        if not reader.eof:
+            if not cut:
+                raise zlib.error("incomplete")
+            return b"".join(pieces), True
+        data = reader.unused_data
+        if not data.startswith(_GZIP) or form not in _GZIPPED:
+            return b"".join(pieces), cut
+    raise zlib.error("too many members")
