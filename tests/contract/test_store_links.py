@@ -25,6 +25,8 @@ from wirechamber.model.links import (
     Greeted,
     Greeting,
     HasHad,
+    KeepAlive,
+    KeepAliveTold,
     KnownSession,
     LinkRecord,
     MetricsTold,
@@ -131,6 +133,8 @@ def test_what_a_device_told(opener: StoreOpener, tmp_path: Path) -> None:
                     Subscribed(ONE, Subscription("t/", device=TWO)),
                     Unsubscribed(ONE, "spark"),
                     Unsubscribed(ONE, "t/"),
+                    KeepAliveTold(ONE, KeepAlive(ping=600)),
+                    KeepAliveTold(ONE, KeepAlive(lifetime=86_400, queue=True)),
                     CameOnline(ONE, NOW + 3, "192.0.2.7 5001"),
                     Greeted(device=NOBODY, at=NOW, address="", greeting=HELLO, session=a_session(9, device=NOBODY)),
                     Subscribed(NOBODY, Subscription("x")),
@@ -143,6 +147,7 @@ def test_what_a_device_told(opener: StoreOpener, tmp_path: Path) -> None:
             device=ONE, online=True, last_heard=NOW + 3, last_handshake_at=NOW, address="192.0.2.7 5001",
             greeting=HELLO, functions=("on", "öff"), variables={"t": "double", "s": "string"},
             subscriptions=(Subscription("particle", binary=True, cbor=True), Subscription("t/", device=TWO)),
+            keep_alive=KeepAlive(lifetime=86_400, queue=True),
         )  # fmt: skip
         async with opener(tmp_path) as store:
             assert await store.links.get(ONE) == told
@@ -179,6 +184,7 @@ def test_a_device_that_greets_tells_everything_anew(opener: StoreOpener, tmp_pat
                     [
                         Greeted(device=device, at=NOW, address="a 1", greeting=HELLO, session=a_session(number)),
                         Described(device, ("f",), {"v": "int32"}),
+                        KeepAliveTold(device, KeepAlive(queue=True)),
                         SystemDescribed(device, NOW, {"a": 1}),
                         MetricsTold(device, NOW, {"mem:free": 2}),
                         Subscribed(device, Subscription("old")),

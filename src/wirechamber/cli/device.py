@@ -24,6 +24,7 @@ from wirechamber.model.times import iso_or_none
 from wirechamber.services import device_lists
 from wirechamber.services.devices import view
 from wirechamber.services.identity import as_pem, check_psk, fingerprint, new_device_key, read_public_key
+from wirechamber.services.presence import expected_by
 from wirechamber.settings import Settings
 from wirechamber.store.base import DeviceFilter
 
@@ -177,11 +178,12 @@ def listed(
                 each.platform_id,
                 "yes" if each.online else "no",
                 iso_or_none(each.last_heard),
+                iso_or_none(expected_by(each)),
                 each.key,
             )
             for each in devices
         ]
-        columns = ("ID", "NAME", "OWNER", "PLATFORM", "ONLINE", "HEARD", "KEY")
+        columns = ("ID", "NAME", "OWNER", "PLATFORM", "ONLINE", "HEARD", "EXPECTED BY", "KEY")
         show_table(columns, rows, empty="there are no devices yet")
 
     in_folder(work, data=data)

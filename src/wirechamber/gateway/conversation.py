@@ -31,6 +31,8 @@ from wirechamber.model.links import (
     Greeted,
     Greeting,
     HasHad,
+    KeepAlive,
+    KeepAliveTold,
     MetricsTold,
     Subscribed,
     Subscription,
@@ -43,6 +45,7 @@ from wirechamber.protocols.coap import blockwise
 from wirechamber.protocols.coap.blockwise import Fetch, More, Next, Receiver, Whole
 from wirechamber.protocols.coap.exchange import DEVICE_OS, OVER_TCP, RFC_7252, Busy, Endpoint, Request, Timing
 from wirechamber.protocols.coap.message import Code, Message, Option, Type, uint
+from wirechamber.protocols.deviceos import keepalive
 from wirechamber.protocols.deviceos.describe import read_application, read_system
 from wirechamber.protocols.deviceos.messages import (
     Describe,
@@ -186,12 +189,14 @@ class Conversation:
                 self._flush(link, Purpose.OTHER)
                 _log.info("device_left", device=link.device.id, why=told.reasons)
                 self._roster.went(link)
+            case keepalive.KeepAlive() if not link.reliable:
+                self._keep_alive(link, request, told)
             case LedgerRequest():
                 self._reply(link, request, Code.NOT_FOUND)
             case Malformed(code=code):
                 self.refused["malformed"] += 1
                 self._reply(link, request, code)
-            case Unknown() | Hello():
+            case Unknown() | Hello() | keepalive.KeepAlive():
                 self.refused["unknown"] += 1
                 self._reply(link, request, Code.NOT_FOUND)
         return Purpose.OTHER
@@ -322,6 +327,7 @@ class Conversation:
         link.behind = behind if old is None or old.behind is None else old.behind
         self._outboxes.leave(link, device.owner)
         link.subscriptions = ()
+        link.keep_alive, link.asleep = None, False
         if hello is not None:
             self.recall(link, _greeting(hello))
         self._roster.came(link)
@@ -476,6 +482,17 @@ class Conversation:
         self._outboxes.join(link, link.device.owner, link.subscriptions)
 
     # --- the rest ---
+
+    def _keep_alive(self, link: Link, request: Request, told: keepalive.KeepAlive) -> None:
+        assert link.device is not None
+        keep_alive = KeepAlive(told.lifetime, told.queue, told.ping)
+
+        def done(ok: bool) -> None:
+            if ok and not link.closed:
+                self._roster.kept_alive(link, keep_alive)
+            self._kept(link, request, Code.CHANGED)(ok)
+
+        self._keeper.keep(KeepAliveTold(link.device.id, keep_alive), done)
 
     def _time(self, link: Link, request: Request) -> None:
         seconds = self._clock.now() // 1000

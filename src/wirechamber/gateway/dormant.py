@@ -174,6 +174,9 @@ class Dormant:
         if link.online:
             self._conversation.endpoint(link)
             self._outboxes.back(link)
+            if told.keep_alive is not None and told.keep_alive.queue:
+                # Whatever opened the session is looked at after this.
+                self._roster.slept(link)
 
     def _position(self, text: str) -> Cursor:
         """A position that was stored; what is none of the log's stands for where all were."""
@@ -210,9 +213,16 @@ class Dormant:
             self._roster.put(known.device, link)
             link.heard = now
             if known.device in online:
-                self._roster.restored(link)
-                if online[known.device].subscriptions:
+                record = online[known.device]
+                self._roster.restored(link, record.keep_alive)
+                if record.keep_alive is not None and record.last_heard is not None:
+                    # It is pinged when it expects that, as far as anybody knows.
+                    silent = (self._clock.now() - record.last_heard) / 1000
+                    link.heard = now - min(max(silent, 0.0), record.keep_alive.ping or 0.0)
+                if record.subscriptions:
                     self.wake(link)
+                elif record.keep_alive is not None and record.keep_alive.queue:
+                    self._roster.slept(link)
         for device_id, record in online.items():
             if self._roster.get(device_id) is None:
                 # Its connection ended with the last process.

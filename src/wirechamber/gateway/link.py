@@ -40,6 +40,9 @@ class Link(ABC):
         parts: Blocks of a message that is not complete yet.
         published: The meter's counts of what publishing takes.
         timer: When the exchanges must be looked at next, as far as the timers know.
+        keep_alive: How it is kept in touch with, where its device told.
+        asleep: Its device is in queue mode and has not been heard for a while: what is for it waits.
+        pinged: What `heard` was when it was pinged last.
         claimed_id: The device id that the handshake told, if it did.
         behind: Up to where the device has had its events; set while it is away.
         noted: What of that the store was told last.
@@ -47,9 +50,9 @@ class Link(ABC):
     """
 
     __slots__ = (
-        "address", "allowance", "behind", "claimed_id", "closed", "device", "deviceos", "endpoint", "formats",
-        "handshake", "heard", "id", "idle_limit", "max_message", "mids", "noted", "online", "outbox", "parts",
-        "published", "reliable", "storing", "subscriptions", "system_allowance", "timer", "told",
+        "address", "allowance", "asleep", "behind", "claimed_id", "closed", "device", "deviceos", "endpoint", "formats",
+        "handshake", "heard", "id", "idle_limit", "keep_alive", "max_message", "mids", "noted", "online", "outbox",
+        "parts", "pinged", "published", "reliable", "storing", "subscriptions", "system_allowance", "timer", "told",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, deviceos: bool, reliable: bool = False) -> None:
@@ -62,6 +65,9 @@ class Link(ABC):
         self.heard = 0.0
         self.idle_limit = 0.0
         self.formats = True
+        self.keep_alive: links.KeepAlive | None = None
+        self.asleep = False
+        self.pinged = 0.0
         self.max_message = 1152
         self.closed = False
         self.address: tuple[Any, ...] = ()

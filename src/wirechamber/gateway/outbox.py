@@ -251,6 +251,9 @@ class Outboxes:
     def away(self, link: Link) -> Cursor:
         """The device went away; returns where it goes on when it is back."""
         outbox, link.outbox = link.outbox, None
+        if outbox is None and link.behind is not None:
+            # It was away before.
+            return link.behind
         at = self._reach
         if outbox is not None:
             if outbox.settling is not None:
@@ -449,7 +452,7 @@ class Outboxes:
             at += 1
             took += 1
             outbox = link.outbox
-            if outbox is None or not link.online or outbox.behind is not None or outbox.seen >= order:
+            if outbox is None or not link.online or link.asleep or outbox.behind is not None or outbox.seen >= order:
                 continue
             outbox.seen = order
             wanted = [each for each in link.subscriptions if wants(each, event)]
@@ -493,7 +496,7 @@ class Outboxes:
     def _send_waiting(self, link: Link, outbox: Outbox) -> int:
         count = 0
         now = self._clock.steady()
-        while outbox.waiting and len(outbox.sent) < OUTSTANDING and link.online:
+        while outbox.waiting and len(outbox.sent) < OUTSTANDING and link.online and not link.asleep:
             before, event, wanted = outbox.next()
             if event.received_at + event.ttl * 1000 < now:
                 self.expired += 1

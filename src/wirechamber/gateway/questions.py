@@ -36,6 +36,8 @@ from wirechamber.switchboard.base import (
 # cloud-api.md, section 3: a device that is believed to be online gets this long.
 ANSWER_S = 30.0
 PING_S = 15.0
+# Questions that wait for the next word of a device that sleeps.
+MAX_WAITING = 16
 
 
 class Asked:
@@ -71,6 +73,8 @@ class Questions:
         self._ready = ready
         self._flush = flush
         self._discard = discard
+        # By device, which may have another link when it is back.
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
     async def ask(self, device: str, question: Question) -> Value:
         """As `Holder.ask`."""
@@ -80,12 +84,14 @@ class Questions:
         if isinstance(question, Leave):
             self._discard(link)
             return True
+        within = PING_S if isinstance(question, Ping) else ANSWER_S
+        if link.asleep:
+            link = await self._next_word(device, within)
         await self._ready(link)
         endpoint = link.endpoint
         if endpoint is None or link.closed:
             raise Offline("the device is offline", error="timed out")
         asked = Asked(question, asyncio.get_running_loop().create_future())
-        within = PING_S if isinstance(question, Ping) else ANSWER_S
         try:
             message = _message(question, endpoint.next_token(), link.next_id())
             answered = None if isinstance(question, Ping) else within
@@ -102,7 +108,39 @@ class Questions:
             if message.token:
                 endpoint.release(message.token, self._clock.monotonic())
 
+    async def _next_word(self, device: str, within: float) -> Link:
+        """Waits until a device that sleeps says something, as long as whoever asks would wait for the answer."""
+        waiting = self._waiting.setdefault(device, [])
+        if len(waiting) >= MAX_WAITING:
+            raise DeviceUnreachable("the device sleeps, and enough waits for its next word", error="timed out")
+        word: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(word)
+        try:
+            async with asyncio.timeout(within):
+                await word
+        except TimeoutError:
+            raise DeviceUnreachable(
+                "the device is in queue mode: it listens only when it has said something, and it has not yet; "
+                "`expected_by` of the device tells when it says something at the latest",
+                error="timed out",
+            ) from None
+        finally:
+            waiting.remove(word)
+            if not waiting:
+                self._waiting.pop(device, None)
+        link = self._roster.get(device)
+        if link is None or not link.online:
+            raise Offline("the device is offline", error="timed out")
+        return link
+
     # --- what comes back ---
+
+    def heard(self, link: Link) -> None:
+        """A device that was away, or slept, said something."""
+        device = link.device
+        for word in self._waiting.get("" if device is None else device.id, ()):
+            if not word.done():
+                word.set_result(None)
 
     def answered(self, asked: Asked, message: Message) -> None:
         """A device answered."""

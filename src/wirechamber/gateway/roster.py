@@ -16,7 +16,7 @@ from wirechamber.gateway.outbox import Outboxes
 from wirechamber.gateway.slices import slices
 from wirechamber.model.devices import Device
 from wirechamber.model.events import Event
-from wirechamber.model.links import CameOnline, WentOffline
+from wirechamber.model.links import CameOnline, HasHad, KeepAlive, WentOffline
 from wirechamber.services.presence import idle_limit, status_event
 from wirechamber.store.base import Store
 
@@ -104,23 +104,44 @@ class Roster:
             return
         link.online = True
         self.online += 1
-        link.idle_limit = idle_limit(device.platform_id)
+        link.idle_limit = idle_limit(device.platform_id, link.keep_alive)
         self._tell(Status(link, self._clock, online=True))
         self._keeper.keep(CameOnline(device=device.id, at=self._clock.now(), address=link.host))
 
-    def restored(self, link: Link) -> None:
+    def restored(self, link: Link, keep_alive: KeepAlive | None) -> None:
         """The device was online when the process ended, and nobody was told otherwise."""
         assert link.device is not None
         link.online = True
-        link.idle_limit = idle_limit(link.device.platform_id)
         self.online += 1
+        self.kept_alive(link, keep_alive)
+
+    def kept_alive(self, link: Link, keep_alive: KeepAlive | None) -> None:
+        """The device told, now or long ago, how it is kept in touch with."""
+        assert link.device is not None
+        link.keep_alive = keep_alive
+        link.idle_limit = idle_limit(link.device.platform_id, keep_alive)
+
+    def slept(self, link: Link) -> None:
+        """The device does not listen before it says something again: what is for it waits, as if it were away."""
+        if link.asleep or link.device is None:
+            return
+        link.asleep = True
+        if link.subscriptions:
+            self._keeper.keep(HasHad(link.device.id, self._outboxes.away(link)))
+
+    def woke(self, link: Link) -> None:
+        """The device said something, and listens: it gets what waited."""
+        if link.asleep:
+            link.asleep = False
+            if link.subscriptions:
+                self._outboxes.back(link)
 
     def went(self, link: Link) -> None:
         """The device is gone, as far as anybody can tell."""
         device = link.device
         if not link.online or device is None:
             return
-        link.online = False
+        link.online = link.asleep = False
         self.online -= 1
         behind = None if link.dormant else self._outboxes.away(link)
         self._tell(Status(link, self._clock, online=False))

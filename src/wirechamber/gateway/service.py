@@ -21,6 +21,7 @@ from wirechamber.gateway.accounting import Accounting
 from wirechamber.gateway.dormant import Dormant
 from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.intake import Intake
+from wirechamber.gateway.keepalive import KeepAlives, Pinged
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import Meter, Purpose, rows
@@ -153,6 +154,14 @@ class Gateway:
             close=self.close,
             drop=self._drop,
         )
+        self.keep_alives = KeepAlives(
+            clock,
+            self.roster,
+            endpoint=self.conversation.endpoint,
+            flush=lambda link: self.flush(link, Purpose.KEEPALIVE),
+            wake=self._open,
+            forget=self._forget,
+        )
         self._gone: list[str] = []
         # Links whose handshake is done and which have not said yet who they are.
         self._unnamed: dict[Link, float] = {}
@@ -200,6 +209,7 @@ class Gateway:
 
     def _welcome(self, link: Link) -> None:
         self._named(link)
+        self.questions.heard(link)
         for early in self._held.pop(link, ()):
             self.received(link, *early)
 
@@ -274,7 +284,7 @@ class Gateway:
             self.questions.unanswered(tag)
         elif isinstance(tag, Sent) and link.reliable:
             self.ended(link, "it acknowledges nothing")
-        elif isinstance(tag, Sent):
+        elif isinstance(tag, Sent | Pinged):
             # It acknowledges nothing, so it is not there; it gets the rest when it is back.
             self._went(link)
 
@@ -339,6 +349,11 @@ class Gateway:
     def wake(self, link: UdpLink) -> None:
         """Something came for a session that is in the store only."""
         self.dormant.wake(link)
+
+    def awake(self, link: Link) -> None:
+        """A device that slept has said something, and it is known from where."""
+        self.roster.woke(link)
+        self.questions.heard(link)
 
     def find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
         """Looks a pre-shared key up."""
@@ -414,8 +429,16 @@ class Gateway:
         self.roster.came(link)
         self.outboxes.back(link)
 
+    def _open(self, link: Link) -> None:
+        if isinstance(link, UdpLink):
+            self.dormant.wake(link)
+
     def _went(self, link: Link) -> None:
         self.roster.went(link)
+        self._forget(link)
+
+    def _forget(self, link: Link) -> None:
+        """What a link was sent and has not acknowledged is not sent again."""
         if link.endpoint is not None:
             for tag in link.endpoint.abandon():
                 if isinstance(tag, Asked):
@@ -455,8 +478,11 @@ class Gateway:
             now = self._clock.monotonic()
             async for links in slices(self.roster):
                 for link in links:
-                    if link.online and now - link.heard > link.idle_limit:
+                    silent = now - link.heard
+                    if link.online and silent > link.idle_limit:
                         self.faults.guard(link, "presence", partial(self._went, link))
+                    elif link.online and link.keep_alive is not None:
+                        self.faults.guard(link, "keep-alive", partial(self.keep_alives.look, link, silent))
             async for unnamed in slices(self._unnamed.items()):
                 for link, since in unnamed:
                     self.faults.guard(link, "presence", partial(self._look_after_unnamed, link, now - since))

@@ -90,6 +90,9 @@ class Handler(Protocol):
     def wake(self, link: UdpLink) -> None:
         """Something came for a session that is in the store only; `UdpLink.open` is called, or `Udp.forget`."""
 
+    def awake(self, link: Link) -> None:
+        """A device that slept has said something, and it is known from where."""
+
     def find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
         """Looks a pre-shared key up and calls `found` with it, or with None."""
 
@@ -184,6 +187,8 @@ class UdpLink(Link):
             # Without a connection id, the address is what tells whose a record is.
             if address != self.address and self.cid:
                 self.adopt(address)
+        if self.asleep:
+            self._udp.handler.awake(self)
 
     def adopt(self, address: Address) -> None:
         """The device is at this address now."""

@@ -6,6 +6,8 @@ import unicodedata
 
 from msgspec import Struct
 
+from wirechamber.model.links import KeepAlive
+
 DEFAULT_PLATFORM = 32
 
 # Platforms that reach the cloud over a cellular network (cloud-api.md, section 3).
@@ -25,6 +27,7 @@ class Device(Struct, frozen=True, kw_only=True):
         online: Its owner was told that it is.
         last_heard: When something authentic came last; behind by some seconds while it is online.
         firmware_version, firmware_product_id, system_version: As the device told in Hello.
+        keep_alive: How it is kept in touch with, where it told.
         key: Whether it has a public key, a pre-shared key, or neither.
     """
 
@@ -45,6 +48,7 @@ class Device(Struct, frozen=True, kw_only=True):
     system_version: int | None = None
     functions: tuple[str, ...] = ()
     variables: dict[str, str] = {}
+    keep_alive: KeepAlive | None = None
     key: str | None = None
 
 

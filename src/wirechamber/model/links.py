@@ -163,6 +163,27 @@ class Unsubscribed(Struct, frozen=True):
     of: str | None = None
 
 
+class KeepAlive(Struct, frozen=True, omit_defaults=True):
+    """How a device said that it is kept in touch with (docs/device-link.md).
+
+    Attributes:
+        lifetime: Seconds of silence after which it is gone; None: as usual.
+        queue: It listens for a moment after it has said something, and not otherwise.
+        ping: Seconds of silence after which it is pinged; None: it pings by itself.
+    """
+
+    lifetime: int | None = None
+    queue: bool = False
+    ping: int | None = None
+
+
+class KeepAliveTold(Struct, frozen=True):
+    """A device told how it is kept in touch with, until it says otherwise or greets anew."""
+
+    device: str
+    keep_alive: KeepAlive
+
+
 class CameOnline(Struct, frozen=True):
     """A device's owner was told that it is online."""
 
@@ -191,8 +212,9 @@ class HasHad(Struct, frozen=True):
 
 
 Change = (
-    Greeted | Described | SystemDescribed | MetricsTold | Subscribed | Unsubscribed | CameOnline | WentOffline | HasHad
-)
+    Greeted | Described | SystemDescribed | MetricsTold | Subscribed | Unsubscribed | KeepAliveTold | CameOnline
+    | WentOffline | HasHad
+)  # fmt: skip
 
 
 class LinkRecord(Struct, frozen=True, kw_only=True):
@@ -214,6 +236,7 @@ class LinkRecord(Struct, frozen=True, kw_only=True):
     functions: tuple[str, ...] = ()
     variables: dict[str, str] = {}
     subscriptions: tuple[Subscription, ...] = ()
+    keep_alive: KeepAlive | None = None
     damaged: bool = False
 
 

@@ -15,6 +15,7 @@ from wirechamber.errors import BadInput, Conflict, Forbidden, NotFound, TooMany
 from wirechamber.model.devices import CELLULAR, DEFAULT_PLATFORM, Device
 from wirechamber.model.ids import is_device_id
 from wirechamber.model.times import iso, iso_or_none
+from wirechamber.services.presence import expected_by
 from wirechamber.store.base import DeviceCount, DeviceFilter, Store
 
 MAX_NAME = 128
@@ -190,6 +191,8 @@ def view(device: Device) -> dict[str, Any]:
         "online": device.online,
         "connected": device.online,
         "cellular": device.platform_id in CELLULAR,
+        "expected_by": iso_or_none(expected_by(device)),
+        "queue_mode": device.keep_alive is not None and device.keep_alive.queue,
         "status": "normal",
         "notes": device.notes,
         "serial_number": device.serial_number,

@@ -7,6 +7,7 @@ from wirechamber.eventlog.base import EventLog
 from wirechamber.model.devices import CELLULAR, Device
 from wirechamber.model.events import Event
 from wirechamber.model.ids import new_id
+from wirechamber.model.links import KeepAlive
 
 STATUS_EVENT = "spark/status"
 
@@ -16,9 +17,24 @@ IDLE_S = 25.0 + 90.0 + 5.0
 IDLE_CELLULAR_S = 23 * 60.0 + 90.0 + 5.0
 
 
-def idle_limit(platform_id: int) -> float:
-    """Seconds of silence after which a device of this platform is gone."""
-    return IDLE_CELLULAR_S if platform_id in CELLULAR else IDLE_S
+# How long a device that was to be heard, or is pinged, may take to be heard after all.
+GRACE_S = 90.0 + 5.0
+
+
+def idle_limit(platform_id: int, keep_alive: KeepAlive | None = None) -> float:
+    """Seconds of silence after which a device of this platform, which told this of itself, is gone."""
+    usual = IDLE_CELLULAR_S if platform_id in CELLULAR else IDLE_S
+    if keep_alive is None:
+        return usual
+    told = keep_alive.lifetime if keep_alive.lifetime is not None else keep_alive.ping
+    return usual if told is None else told + GRACE_S
+
+
+def expected_by(device: Device) -> int | None:
+    """When a device that is online is taken to be gone unless it says something before, milliseconds since 1970."""
+    if not device.online or device.last_heard is None:
+        return None
+    return device.last_heard + int(idle_limit(device.platform_id, device.keep_alive) * 1000)
 
 
 def status_event(device: Device, clock: SteadyClock, *, online: bool) -> Event:

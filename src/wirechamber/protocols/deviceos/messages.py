@@ -12,6 +12,7 @@ from enum import IntEnum, IntFlag
 from msgspec import Struct
 
 from wirechamber.protocols.coap.message import MAX_MESSAGE, Code, Message, Option, Type, bad_option, ping, uint
+from wirechamber.protocols.deviceos.keepalive import KEEP_ALIVE, KeepAlive, read_keep_alive
 from wirechamber.protocols.deviceos.varint import TooShort, read_varint, write_varint
 
 # Device OS: an event without Max-Age lives for 60 s (device-protocol.md, Q24).
@@ -225,7 +226,10 @@ class Malformed(Struct, frozen=True):
     code: int = Code.BAD_REQUEST
 
 
-FromDevice = Hello | Describe | Publish | Subscribe | TimeRequest | Ping | Goodbye | LedgerRequest | Unknown | Malformed
+FromDevice = (
+    Hello | Describe | Publish | Subscribe | TimeRequest | Ping | Goodbye | KeepAlive | LedgerRequest | Unknown
+    | Malformed
+)  # fmt: skip
 
 # --- events: the hot path ---
 
@@ -336,6 +340,8 @@ def read_request(message: Message) -> FromDevice:
                 return read_goodbye(message.payload)
             case Code.POST, b"L":
                 return LedgerRequest(message.payload, message.option(Option.BLOCK1), message.option(Option.REQUEST_TAG))
+            case Code.PUT, letter if letter == KEEP_ALIVE:
+                return read_keep_alive(message) or Malformed("a lifetime or the like that is none")
     except UnicodeDecodeError:
         return Malformed("text that is not UTF-8")
     return Unknown(code, b"/".join(segments).decode("utf-8", "replace"))

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from wirechamber.errors import Conflict, NotFound
 from wirechamber.model.devices import CELLULAR, Device, name_key
-from wirechamber.model.links import Greeting
+from wirechamber.model.links import Greeting, KeepAlive
 from wirechamber.store.base import DeviceChanges, DeviceCount, DeviceFilter
 from wirechamber.store.sqlite.database import Database
 from wirechamber.store.sqlite.told import readable
@@ -32,7 +32,7 @@ from json_each(?) where value ->> 0 not in (select id from device)
 UPDATE = "update device set owner = ?2, name = ?3, name_key = ?4, created_at = ?5, record = ?6 where id = ?1"
 SELECT = """
 select device.owner, record, link.online, last_heard, last_handshake_at, address, greeting, functions, variables,
-public_key is not null, psk is not null
+keep_alive, public_key is not null, psk is not null
 from device left join link on link.device = device.id left join told on told.device = device.id
 left join device_key on device_key.device = device.id
 """
@@ -219,12 +219,14 @@ def _some(db: sqlite3.Connection, device_ids: Sequence[str]) -> list[Device]:
 _read_ids = _json.Decoder(list[str]).decode
 _read_device = _json.Decoder(Device).decode
 _read_greeting = _json.Decoder(Greeting).decode
+_read_keep_alive = _json.Decoder(KeepAlive).decode
 _read_functions = _json.Decoder(tuple[str, ...]).decode
 _read_variables = _json.Decoder(dict[str, str]).decode
 
 
 def _device(row: tuple[Any, ...]) -> Device:
-    owner, record, online, last_heard, last_handshake_at, address, greeting, functions, variables, *keys = row
+    owner, record, online, last_heard, last_handshake_at, address, greeting, functions, variables, *rest = row
+    keep_alive, *keys = rest
     device = _read_device(record)
     told = readable(_read_greeting, greeting)
     platform = device.platform_id if told is None else told.platform
@@ -243,6 +245,7 @@ def _device(row: tuple[Any, ...]) -> Device:
         system_version=None if told is None else told.system_version,
         functions=readable(_read_functions, functions) or (),
         variables=readable(_read_variables, variables) or {},
+        keep_alive=readable(_read_keep_alive, keep_alive),
         key={(1, 0): "public", (0, 1): "psk", (1, 1): "both"}.get(tuple(keys)),
     )
 

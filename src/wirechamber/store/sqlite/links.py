@@ -19,6 +19,8 @@ from wirechamber.model.links import (
     Greeted,
     Greeting,
     HasHad,
+    KeepAlive,
+    KeepAliveTold,
     LinkRecord,
     MetricsTold,
     Session,
@@ -72,10 +74,11 @@ greeting = coalesce(news.greeting, told.greeting),
 functions = coalesce(news.functions, told.functions),
 variables = coalesce(news.variables, told.variables),
 system = coalesce(news.system, told.system),
-system_at = coalesce(news.system_at, told.system_at)
+system_at = coalesce(news.system_at, told.system_at),
+keep_alive = coalesce(news.keep_alive, told.keep_alive)
 from (
     select value ->> 0 as device, value ->> 1 as greeting, value ->> 2 as functions, value ->> 3 as variables,
-    value ->> 4 as system, value ->> 5 as system_at from json_each(?)
+    value ->> 4 as system, value ->> 5 as system_at, value ->> 6 as keep_alive from json_each(?)
 ) as news
 where told.device = news.device
 """
@@ -94,7 +97,7 @@ select value ->> 0, value ->> 1, value ->> 2 from json_each(?) where value ->> 0
 """
 RECORD = """
 select link.device, online, last_heard, last_handshake_at, address, resume_from, greeting, functions, variables,
-(
+keep_alive, (
     select json_group_array(json_array(prefix, json(iif(binary, 'true', 'false')), json(iif(cbor, 'true', 'false')),
     nullif(sender, ''), token)) from subscription where subscription.device = link.device
 )
@@ -173,6 +176,10 @@ class SqliteLinks:
         return await self._database.write(work)
 
 
+# What a device tells of itself, as `TOLD` has it.
+_TOLD = ("greeting", "functions", "variables", "system", "system_at", "keep_alive")
+
+
 class _News:
     """What a batch holds about one device."""
 
@@ -206,6 +213,8 @@ class _News:
                 self.subscriptions[wanted.prefix, wanted.device or ""] = wanted
             case Unsubscribed():
                 self.subscriptions[change.prefix, change.of or ""] = None
+            case KeepAliveTold():
+                self.told |= {"keep_alive": _text(change.keep_alive)}
             case CameOnline():
                 self.link |= {"online": 1, "last_heard": change.at, "address": change.address}
             case WentOffline():
@@ -237,11 +246,7 @@ def _apply(db: sqlite3.Connection, vault: Vault, changes: Sequence[Change]) -> N
     ]:
         for query in (MAKE_LINK, LINK):
             db.execute(query, (_text(links),))
-    if told := [
-        (device, *map(news.told.get, ("greeting", "functions", "variables", "system", "system_at")))
-        for device, news in devices.items()
-        if news.told
-    ]:
+    if told := [(device, *map(news.told.get, _TOLD)) for device, news in devices.items() if news.told]:
         for query in (MAKE_TOLD, TOLD):
             db.execute(query, (_text(told),))
     if measured := [(device, *news.metrics) for device, news in devices.items() if news.metrics is not None]:
@@ -260,6 +265,7 @@ def _apply(db: sqlite3.Connection, vault: Vault, changes: Sequence[Change]) -> N
 _read_greeting = msgspec.json.Decoder(Greeting).decode
 _read_functions = msgspec.json.Decoder(tuple[str, ...]).decode
 _read_variables = msgspec.json.Decoder(dict[str, str]).decode
+_read_keep_alive = msgspec.json.Decoder(KeepAlive).decode
 _read_system = msgspec.json.Decoder(dict[str, Any]).decode
 _read_metrics = msgspec.json.Decoder(dict[str, float | int | None]).decode
 _read_subscriptions = msgspec.json.Decoder(list[tuple[str, bool, bool, str | None, str]]).decode
@@ -283,6 +289,7 @@ def _record(row: tuple[Any, ...]) -> LinkRecord:
         greeting,
         functions,
         variables,
+        keep_alive,
         subscriptions,
     ) = row
     told = (
@@ -302,6 +309,8 @@ def _record(row: tuple[Any, ...]) -> LinkRecord:
         functions=told[1] or (),
         variables=told[2] or {},
         subscriptions=told[3] or (),
+        # What can't be read is as if it had not been told: then it is pinged for, or gone, as usual.
+        keep_alive=readable(_read_keep_alive, keep_alive),
         damaged=any(
             stored is not None and found is None
             for stored, found in zip((greeting, functions, variables, subscriptions), told, strict=True)
