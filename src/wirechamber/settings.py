@@ -45,7 +45,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The effective configuration of one cloud."""
 
     data: Annotated[str, _help("Data folder: databases and keys; made on first start, mode 0700.")] = "./data"
-    http_host: Annotated[str, _help("Address to listen on.")] = "127.0.0.1"
+    http_host: Annotated[str, _help("Address to listen on; `::` for every one, IPv4 and IPv6.")] = "127.0.0.1"
     http_port: Annotated[Port, _help("Port to listen on; 0 takes a free one and prints it.")] = 8080
     base_url: Annotated[str, _help("How clients reach this cloud; derived from host and port when empty.")] = ""
     tls_cert: Annotated[str, _help("PEM certificate chain for https; read again when it changes.")] = ""
@@ -154,7 +154,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         Literal["auto", "console", "json"], _help("auto: readable on a terminal, JSON otherwise.")
     ] = "auto"
-    udp_host: Annotated[str, _help("Address on which devices are listened to, over UDP and TCP.")] = "0.0.0.0"  # noqa: S104
+    udp_host: Annotated[
+        str,
+        _help("Address on which devices are listened to, over UDP and TCP; `::` for every one, IPv4 and IPv6."),
+    ] = "0.0.0.0"  # noqa: S104
     udp_port: Annotated[Port, _help("UDP port for devices; 0 takes a free one and prints it.")] = 5684
     tcp_port: Annotated[
         Port, _help("TCP port for devices of the older generation (Photon, Core); usually 5683. 0 for none.")

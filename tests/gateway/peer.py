@@ -64,7 +64,8 @@ class Peer:
     Args:
         psk: A pre-shared key; then plain CoAP by the RFCs is spoken, otherwise Device OS.
         cid: What a device with a pre-shared key wants in records to it; None: it knows no connection ids.
-        host: Where it is: an address of loopback.
+        host: Where it is: an address of loopback; None: any.
+        to: The cloud's address that it asks, and takes answers from.
     """
 
     def __init__(
@@ -76,10 +77,12 @@ class Peer:
         psk: bytes | None = None,
         cid: bytes | None = b"",
         suites: Sequence[int] | None = None,
-        host: str = "127.0.0.1",
+        host: str | None = "127.0.0.1",
+        to: str = "127.0.0.1",
     ) -> None:
         self.port = port
         self.host = host
+        self.to = to
         self.server_key = server_key
         self.device = device
         self.key = key or device_key()
@@ -103,9 +106,10 @@ class Peer:
         return cls(cloud.udp_port, ServerKeys(cloud.folder).ec().public_key(), device, **more)
 
     def _new_socket(self) -> socket.socket:
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        made.bind((self.host, 0))
-        made.connect(("127.0.0.1", self.port))
+        made = socket.socket(socket.AF_INET6 if ":" in self.to else socket.AF_INET, socket.SOCK_DGRAM)
+        if self.host is not None:
+            made.bind((self.host, 0))
+        made.connect((self.to, self.port))
         return made
 
     def move(self) -> None:
@@ -171,7 +175,11 @@ class Peer:
 
     def transmit(self, datagram: bytes) -> None:
         self.sent.append(datagram)
-        self.socket.send(datagram)
+        try:
+            self.socket.send(datagram)
+        except ConnectionRefusedError:
+            # Of the one before: nobody was there.
+            self.socket.send(datagram)
 
     def _datagram(self, timeout_s: float) -> bytes | None:
         self.socket.settimeout(max(timeout_s, 0.001))

@@ -15,6 +15,7 @@ import structlog
 from wirechamber.api.connection import HttpConnection
 from wirechamber.api.connections import HEADERS_TIMEOUT_S, Connections
 from wirechamber.errors import CloudError
+from wirechamber.listening import bound
 from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks, ended
 
@@ -120,7 +121,7 @@ class Listener:
             accepted.close()
 
 
-async def bound(host: str, port: int) -> list[socket.socket]:
+async def listening(host: str, port: int) -> list[socket.socket]:
     """Sockets that listen on every address of a host.
 
     Args:
@@ -131,18 +132,9 @@ async def bound(host: str, port: int) -> list[socket.socket]:
     """
     found: list[socket.socket] = []
     try:
-        loop = asyncio.get_running_loop()
-        infos = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(infos):
-            listening = socket.socket(family, kind, protocol)
-            found.append(listening)
-            listening.setblocking(False)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                # Or an IPv4 address would be bound twice.
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind((address[0], found[0].getsockname()[1] if len(found) > 1 else address[1], *address[2:]))
-            listening.listen(BACKLOG)
+        found = await bound(host, port, socket.SOCK_STREAM)
+        for each in found:
+            each.listen(BACKLOG)
     except OSError as problem:
         for each in found:
             with suppress(OSError):

@@ -12,8 +12,9 @@ from wirechamber.api import streams
 from wirechamber.api.connection import HttpConnection
 from wirechamber.api.connections import Connections
 from wirechamber.api.http import Network, within
-from wirechamber.api.listener import Listener, bound
+from wirechamber.api.listener import Listener, listening
 from wirechamber.api.tls import Certificate
+from wirechamber.listening import reached_at
 from wirechamber.observe.tasks import Tasks, ended
 from wirechamber.settings import Settings
 from wirechamber.shares import network_of
@@ -50,7 +51,7 @@ async def serving(
         BadInput: The certificate can't be used.
     """
     certificate = Certificate(settings) if settings.tls_cert else None
-    sockets = await bound(settings.http_host, settings.http_port)
+    sockets = await listening(settings.http_host, settings.http_port)
     runner = web.AppRunner(
         app,
         handle_signals=False,
@@ -79,16 +80,10 @@ async def serving(
     watchers = [] if certificate is None else [tasks.restarting(certificate.renew, "tls-reload")]
     port = sockets[0].getsockname()[1]
     try:
-        yield Server(f"{'http' if certificate is None else 'https'}://{_host(settings.http_host)}:{port}", port)
+        yield Server(f"{'http' if certificate is None else 'https'}://{reached_at(sockets)}", port)
     finally:
         await ended(*watchers)
         app[streams.OPEN].stop()
         await listener.close()
         before_stop()
         await runner.cleanup()
-
-
-def _host(host: str) -> str:
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host

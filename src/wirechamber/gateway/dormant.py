@@ -19,13 +19,14 @@ from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, EventLog, Scope
 from wirechamber.gateway.accounting import BLOCK, Accounting
 from wirechamber.gateway.conversation import Conversation
+from wirechamber.gateway.datagrams import parse_way
 from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.mids import Mids
 from wirechamber.gateway.outbox import Outboxes
 from wirechamber.gateway.roster import Roster
 from wirechamber.gateway.slices import slices
-from wirechamber.gateway.udp import Udp, UdpLink, parse_address
+from wirechamber.gateway.udp import Udp, UdpLink
 from wirechamber.model import links
 from wirechamber.model.links import Checkpoint, LinkRecord, Reservation
 from wirechamber.observe.logs import Seldom
@@ -203,7 +204,7 @@ class Dormant:
         now = self._clock.monotonic()
         for known in await sessions.known():
             link = UdpLink(self._udp, known.id, known.cid, deviceos=known.deviceos)
-            link.adopt(parse_address(known.address))
+            link.adopt(parse_way(known.address))
             link.stored = True
             self._udp.bind(link)
             device = devices.get(known.device or "")

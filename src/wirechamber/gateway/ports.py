@@ -77,12 +77,8 @@ async def _bind_later(port: DevicePort) -> None:
 
 def _ports(gateway: Gateway, settings: Settings) -> list[DevicePort]:
     """What is to be opened so that devices get in."""
-    loop, host, tcp = asyncio.get_running_loop(), settings.udp_host, gateway.tcp
-
-    async def open_udp() -> None:
-        await loop.create_datagram_endpoint(lambda: gateway.udp, local_addr=(host, settings.udp_port))
-
-    ports = [DevicePort("udp", host, settings.udp_port, open_udp)]
+    host, tcp = settings.udp_host, gateway.tcp
+    ports = [DevicePort("udp", host, settings.udp_port, lambda: gateway.udp.open(host, settings.udp_port))]
     if tcp is not None:
         ports.append(DevicePort("tcp", host, settings.tcp_port, lambda: tcp.listen(host, settings.tcp_port)))
     return ports

@@ -18,6 +18,7 @@ from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.gateway import conversation as talk
 from wirechamber.gateway.accounting import Accounting
+from wirechamber.gateway.datagrams import Way
 from wirechamber.gateway.dormant import Dormant
 from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.intake import Intake
@@ -33,7 +34,7 @@ from wirechamber.gateway.roster import Roster
 from wirechamber.gateway.slices import slices
 from wirechamber.gateway.tcp import Tcp
 from wirechamber.gateway.timers import Timers
-from wirechamber.gateway.udp import Address, Udp, UdpLink
+from wirechamber.gateway.udp import Udp, UdpLink
 from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks
 from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Expired, Rejected, Request
@@ -167,7 +168,7 @@ class Gateway:
         self._unnamed: dict[Link, float] = {}
         self._unnamed_places: Shares[Link] = Shares(MAX_UNNAMED)
         # What came from them meanwhile, where the handshake told who they are.
-        self._held: dict[Link, list[tuple[bytes, int, int, Address]]] = {}
+        self._held: dict[Link, list[tuple[bytes, int, int, Way]]] = {}
         self._tasks = tasks
         self._working: set[asyncio.Task[Any]] = set()
         self.refused: Counter[str] = Counter()
@@ -177,7 +178,7 @@ class Gateway:
 
     # --- what arrives ---
 
-    def received(self, link: Link, data: bytes, sequence: int, size: int, address: Address) -> None:
+    def received(self, link: Link, data: bytes, sequence: int, size: int, address: Way) -> None:
         """A device sent a message.
 
         Args:
@@ -197,7 +198,7 @@ class Gateway:
                 return
         link.after_accounting(lambda: self._accounted(link, data, sequence, size, address))
 
-    def _hold(self, link: Link, early: tuple[bytes, int, int, Address]) -> None:
+    def _hold(self, link: Link, early: tuple[bytes, int, int, Way]) -> None:
         """Keeps what a device says that need not say Hello, until it is known, and stored, whose link this is."""
         held = self._held.setdefault(link, [])
         if len(held) < MAX_HELD and sum(len(each[0]) for each in held) + len(early[0]) <= MAX_HELD_BYTES:
@@ -219,7 +220,7 @@ class Gateway:
         if link.device is not None and not link.closed:
             self.conversation.endpoint(link)
 
-    def _accounted(self, link: Link, data: bytes, sequence: int, size: int, address: Address) -> None:
+    def _accounted(self, link: Link, data: bytes, sequence: int, size: int, address: Way) -> None:
         link.moved(sequence, address)
         if link.device is None and data[1:2] >= FIRST_RESPONSE:
             # Nobody was asked anything yet, and strangers leave nothing behind in the exchanges.

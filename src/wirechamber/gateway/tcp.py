@@ -8,6 +8,7 @@ back, as devices do.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,7 @@ from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import DOWN_BYTES, DOWN_DATAGRAMS, UP_BYTES, UP_DATAGRAMS, Meter, Purpose
 from wirechamber.gateway.slices import slices
+from wirechamber.listening import bound
 from wirechamber.model.devices import Device
 from wirechamber.model.ids import new_id
 from wirechamber.observe.logs import Seldom
@@ -379,28 +381,29 @@ class Tcp:
         # By network, in the order of their turns.
         self._line: dict[str, deque[Connection]] = {}
         self._pump: asyncio.Handle | None = None
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def listen(self, host: str, port: int) -> None:
-        """Opens the socket; an empty host stands for all addresses.
+        """Opens the port on every address that the host stands for.
 
         Raises:
             OSError: It is not to be had.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), host or None, port, backlog=BACKLOG)
+        for each in await bound(host, port, socket.SOCK_STREAM):
+            self._servers.append(await loop.create_server(lambda: Connection(self), sock=each, backlog=BACKLOG))
 
     @property
     def port(self) -> int:
         """The port that is listened on; 0 while there is none."""
-        sockets = self._server.sockets if self._server is not None else ()
+        sockets = self._servers[0].sockets if self._servers else ()
         return int(sockets[0].getsockname()[1]) if sockets else 0
 
     def close_port(self) -> None:
         """Takes no more connections."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        servers, self._servers = self._servers, []
+        for each in servers:
+            each.close()
 
     def close(self) -> None:
         """Ends all connections, and takes no more; devices come back by themselves."""

@@ -1,4 +1,4 @@
-"""The UDP side of the gateway: one socket, datagrams in, datagrams out.
+"""The UDP side of the gateway: whose a datagram is, handshakes, and links that are made by them.
 
 A datagram belongs to a session by the connection id in its record or, where there is none, by the address it came
 from. Whatever a datagram holds, it causes bounded work: mostly a look-up and a decryption. A ClientHello without a good
@@ -7,19 +7,18 @@ cookie is answered by no more bytes than it had, and forgotten.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import msgspec
 import structlog
 
 from wirechamber.clock import Clock
 from wirechamber.gateway.accounting import BLOCK, LOW, Accounting
+from wirechamber.gateway.datagrams import Datagrams, Way, format_way
 from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import DOWN_BYTES, DOWN_DATAGRAMS, UP_BYTES, UP_DATAGRAMS, Meter, Purpose, overhead
@@ -57,8 +56,6 @@ from wirechamber.shares import Shares, neighbours_of, network_of
 _log = structlog.get_logger("wirechamber.gateway")
 _seldom = Seldom(_log)
 
-Address = tuple[Any, ...]
-
 # Handshakes under way, half-open ones too: each is some kilobytes and 0.2 ms of work. A spoofed address begins none.
 # When all places are taken, the oldest of the network that has most gives way, so whoever floods drops his own.
 MAX_HANDSHAKES = 4096
@@ -69,8 +66,6 @@ MAX_WAITING = 16
 MAX_WAITING_BYTES = 8192
 # Handshakes that are looked at in one turn of the loop; each may send its flight again.
 SLICE = 256
-# The socket's buffers: a fleet that lost power together comes back together.
-SOCKET_BUFFER = 4 * 1024 * 1024
 # The first two bytes of a connection id say which process holds it; there is one.
 SLOT = b"\0\0"
 
@@ -81,7 +76,7 @@ class Handler(Protocol):
     def established(self, link: UdpLink) -> None:
         """A handshake is done; the device has not said yet who it is, unless a pre-shared key did."""
 
-    def received(self, link: Link, data: bytes, sequence: int, size: int, address: Address) -> None:
+    def received(self, link: Link, data: bytes, sequence: int, size: int, address: Way) -> None:
         """An authentic record of application data; `size` in bytes on the wire."""
 
     def ended(self, link: UdpLink, why: str) -> None:
@@ -125,12 +120,12 @@ class UdpLink(Link):
         self.stored = False
         # Number of the record that told where the device is.
         self._at = -1
-        self.waiting: list[tuple[bytes, Address]] | None = None
+        self.waiting: list[tuple[bytes, Way]] | None = None
         self.handshaking: Handshaking | None = None
 
     # --- what comes in ---
 
-    def arrived(self, datagram: bytes, address: Address) -> None:
+    def arrived(self, datagram: bytes, address: Way) -> None:
         """Takes a datagram that names this session."""
         session = self.session
         if session is None:
@@ -153,7 +148,7 @@ class UdpLink(Link):
             else:
                 self.take(received, len(record), address)
 
-    def take(self, received: Received, size: int, address: Address) -> None:
+    def take(self, received: Received, size: int, address: Way) -> None:
         """Takes a record that proved to be the device's.
 
         Args:
@@ -178,7 +173,7 @@ class UdpLink(Link):
             if len(data) == 2 and (data[0] == AlertLevel.FATAL or data[1] == Alert.CLOSE_NOTIFY):
                 self._udp.handler.ended(self, f"alert {data[1]}")
 
-    def moved(self, sequence: int, address: Address) -> None:
+    def moved(self, sequence: int, address: Way) -> None:
         """As `Link.moved`: an older record does not bring an older address back."""
         if self.stored:
             self._accounting.received(self)
@@ -190,12 +185,12 @@ class UdpLink(Link):
         if self.asleep:
             self._udp.handler.awake(self)
 
-    def adopt(self, address: Address) -> None:
+    def adopt(self, address: Way) -> None:
         """The device is at this address now."""
         self.address = address
         self._overhead = overhead(address[0]) if address else 0
 
-    def _wait(self, datagram: bytes, address: Address) -> None:
+    def _wait(self, datagram: bytes, address: Way) -> None:
         waiting = self.waiting
         if waiting is None:
             waiting = self.waiting = []
@@ -286,7 +281,7 @@ class UdpLink(Link):
             session=self.id,
             top=-1 if session is None else session.top,
             mids=self.mids.to_bytes(),
-            address=format_address(self.address),
+            address=format_way(self.address),
         )
 
     @property
@@ -310,7 +305,7 @@ class UdpLink(Link):
             state=msgspec.msgpack.encode(session.state),
             created_at=now,
             device=device,
-            address=format_address(self.address),
+            address=format_way(self.address),
             send_limit=session.send_limit,
             top=session.top,
             mids=self.mids.to_bytes(),
@@ -340,7 +335,7 @@ class Handshaking:
 
     __slots__ = ("address", "began", "core", "counts", "due", "link", "overhead")
 
-    def __init__(self, core: ServerHandshake, address: Address, began: float) -> None:
+    def __init__(self, core: ServerHandshake, address: Way, began: float) -> None:
         self.core = core
         self.address = address
         self.began = began
@@ -350,14 +345,13 @@ class Handshaking:
         self.counts = [0, 0, 0, 0]
 
 
-class Udp(asyncio.DatagramProtocol):
-    """The socket, its sessions and its handshakes.
+class Udp:
+    """The port, its sessions and its handshakes.
 
     Attributes:
         refused: Datagrams and records that were dropped, by reason.
         handshakes_done: How many were completed.
         datagrams: How many came.
-        port: Where the socket is open; 0 while it is not.
     """
 
     def __init__(
@@ -379,24 +373,21 @@ class Udp(asyncio.DatagramProtocol):
         self.handshakes_done = 0
         self.datagrams = 0
         self._by_cid: dict[bytes, UdpLink] = {}
-        self._by_address: dict[Address, UdpLink] = {}
-        self._handshakes: dict[Address, Handshaking] = {}
+        self._by_address: dict[Way, UdpLink] = {}
+        self._handshakes: dict[Way, Handshaking] = {}
         self._places: Shares[Handshaking] = Shares(MAX_HANDSHAKES)
-        self._transport: asyncio.DatagramTransport | None = None
-        self.port = 0
+        self._port = Datagrams(self.datagram_received, self.refused)
+        self.open = self._port.open
+        self.transmit = self._port.send
 
-    # --- the socket ---
+    # --- the port ---
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is open."""
-        # uvloop's transports are no asyncio.DatagramTransport.
-        self._transport = cast("asyncio.DatagramTransport", transport)
-        sock: socket.socket = transport.get_extra_info("socket")
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-        self.port = sock.getsockname()[1]
+    @property
+    def port(self) -> int:
+        """Where it is open; 0 while it is not."""
+        return self._port.port
 
-    def datagram_received(self, data: bytes, addr: Address) -> None:
+    def datagram_received(self, data: bytes, addr: Way) -> None:
         """Takes a datagram; whatever it does to us, the socket stays open for others."""
         self.datagrams += 1
         try:
@@ -404,7 +395,7 @@ class Udp(asyncio.DatagramProtocol):
         except Exception as problem:
             self._faults.of(None, "datagram", problem)
 
-    def _received(self, data: bytes, addr: Address) -> None:
+    def _received(self, data: bytes, addr: Way) -> None:
         """Finds whom a datagram is for."""
         kind = data[0] if data else 0
         if kind in (TLS12_CID, MOVED):
@@ -431,20 +422,9 @@ class Udp(asyncio.DatagramProtocol):
                 return
         self._greet(data, addr)
 
-    def error_received(self, exc: Exception) -> None:
-        """The network told that somebody is not there; time-outs take care of it."""
-        self.refused["network_error"] += 1
-
-    def transmit(self, datagram: bytes, address: Address) -> None:
-        """Sends a datagram; the network may lose it, and so may a full buffer."""
-        transport = self._transport
-        if transport is not None and not transport.is_closing():
-            transport.sendto(datagram, address)
-
     def close(self) -> None:
-        """Closes the socket; devices are told nothing, and go on with the next process."""
-        if self._transport is not None:
-            self._transport.close()
+        """Closes the port; devices are told nothing, and go on with the next process."""
+        self._port.close()
 
     # --- sessions ---
 
@@ -478,7 +458,7 @@ class Udp(asyncio.DatagramProtocol):
         """How many are under way."""
         return len(self._handshakes)
 
-    def repeated(self, address: Address, received: Received) -> None:
+    def repeated(self, address: Way, received: Received) -> None:
         """A device that has a session repeats the end of its handshake."""
         handshaking = self._handshakes.get(address)
         if handshaking is not None:
@@ -502,7 +482,7 @@ class Udp(asyncio.DatagramProtocol):
         elif now - handshaking.began > HANDSHAKE_S:
             self.drop(handshaking)
 
-    def _greet(self, data: bytes, addr: Address) -> None:
+    def _greet(self, data: bytes, addr: Way) -> None:
         now = self.clock.monotonic()
         answer = self._listener.greet(data, repr(addr[:2]).encode(), now)
         if isinstance(answer, Answer):
@@ -587,14 +567,3 @@ class Udp(asyncio.DatagramProtocol):
         self._places.discard(handshaking)
         if self._handshakes.get(handshaking.address) is handshaking:
             del self._handshakes[handshaking.address]
-
-
-def format_address(address: Address) -> str:
-    """As it is kept: `host port`."""
-    return f"{address[0]} {address[1]}" if address else ""
-
-
-def parse_address(text: str) -> Address:
-    """What `format_address` made; empty when there is none."""
-    host, _, port = text.rpartition(" ")
-    return (host, int(port)) if host and port.isdigit() else ()
