@@ -129,6 +129,7 @@ def test_what_a_device_told(opener: StoreOpener, tmp_path: Path) -> None:
                     MetricsTold(ONE, NOW + 2, {"mem:free": 140, "app:0": -5.5}),
                     Subscribed(ONE, Subscription("spark")),
                     Subscribed(ONE, Subscription("particle")),
+                    # In another form, for a handler of its own.
                     Subscribed(ONE, Subscription("particle", binary=True, cbor=True)),
                     Subscribed(ONE, Subscription("t/", device=TWO)),
                     Unsubscribed(ONE, "spark"),
@@ -146,7 +147,10 @@ def test_what_a_device_told(opener: StoreOpener, tmp_path: Path) -> None:
         told = LinkRecord(
             device=ONE, online=True, last_heard=NOW + 3, last_handshake_at=NOW, address="192.0.2.7 5001",
             greeting=HELLO, functions=("on", "öff"), variables={"t": "double", "s": "string"},
-            subscriptions=(Subscription("particle", binary=True, cbor=True), Subscription("t/", device=TWO)),
+            subscriptions=(
+                    Subscription("particle"), Subscription("particle", binary=True, cbor=True),
+                    Subscription("t/", device=TWO),
+                ),
             keep_alive=KeepAlive(lifetime=86_400, queue=True),
         )  # fmt: skip
         async with opener(tmp_path) as store:
@@ -176,7 +180,9 @@ def test_what_a_device_told(opener: StoreOpener, tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_device_that_greets_tells_everything_anew(opener: StoreOpener, tmp_path: Path) -> None:
+def test_a_device_that_greets_tells_its_wishes_anew_and_its_description_holds_until_the_next(
+    opener: StoreOpener, tmp_path: Path
+) -> None:
     async def work() -> None:
         async with two_devices(opener, tmp_path) as store:
             for device, number in ((ONE, 1), (TWO, 2)):
@@ -202,16 +208,31 @@ def test_a_device_that_greets_tells_everything_anew(opener: StoreOpener, tmp_pat
             )
             assert await store.links.get(ONE) == LinkRecord(
                 device=ONE, online=True, last_heard=NOW + 9, last_handshake_at=NOW, address="b 2", greeting=other,
-                subscriptions=(Subscription("new"),),
+                functions=("f",), variables={"v": "int32"}, subscriptions=(Subscription("new"),),
             )  # fmt: skip
-            assert await store.links.description(ONE) == Description(metrics={"mem:free": 2}, metrics_at=NOW)
+            assert await store.links.description(ONE) == Description(
+                system={"a": 1}, system_at=NOW, metrics={"mem:free": 2}, metrics_at=NOW
+            )
+            # What it describes in the same moment counts, before its Hello or behind it.
+            await store.links.apply(
+                [
+                    Described(ONE, ("g",), {}),
+                    Greeted(device=ONE, at=NOW + 9, address="b 2", greeting=other),
+                    SystemDescribed(ONE, NOW + 9, {"a": 2}),
+                ]
+            )
+            described = await store.links.get(ONE)
+            assert described is not None
+            assert (described.functions, described.variables) == (("g",), {})
+            assert (await store.links.description(ONE)).system == {"a": 2}
             assert await store.sessions.of_device(ONE) == [a_session(1)]
             # … or with a new one, which replaces those before.
             await store.links.apply([Greeted(device=ONE, at=NOW + 20, address="b 2", session=a_session(5, device=ONE))])
             assert await store.sessions.of_device(ONE) == [a_session(5, device=ONE)]
             one = await store.links.get(ONE)
             assert one is not None
-            assert (one.greeting, one.subscriptions, one.last_handshake_at) == (None, (), NOW + 20)
+            # Without a Hello, it is no device that describes itself.
+            assert (one.greeting, one.functions, one.subscriptions, one.last_handshake_at) == (None, (), (), NOW + 20)
             # Nothing of it touched the other one.
             assert await store.sessions.of_device(TWO) == [a_session(2)]
             two = await store.links.get(TWO)
@@ -237,10 +258,10 @@ def test_the_registry_shows_what_links_told_and_does_not_write_it(opener: StoreO
                 ]
             )
             shown = a_device(
-                1, platform_id=12, product_id=12, online=True, last_heard=NOW, last_handshake_at=NOW,
-                last_ip_address="2001:db8::1", firmware_product_id=4711, firmware_version=3, system_version=6200,
-                functions=("f",), variables={"v": "bool"},
+                1, platform_id=12, product_id=4711, online=True, last_heard=NOW, last_handshake_at=NOW,
+                last_ip_address="2001:db8::1", greeting=HELLO, functions=("f",), variables={"v": "bool"},
             )  # fmt: skip
+            assert (shown.firmware_product_id, shown.firmware_version, shown.system_version) == (4711, 3, 6200)
             assert await store.devices.get(ONE) == shown
             # A stale record that is written back takes nothing away.
             await store.devices.update(a_device(1, name="lamp", functions=("x",), online=False, last_heard=1))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cloud import Target, cloud
 from tests.gateway.peer import Peer, path_of
-from tests.gateway.town import Town, new_device_id, until
+from tests.gateway.town import Town, in_store, new_device_id, until
 from wirechamber.protocols.coap.message import Code, Option, Type, ack, ping
 from wirechamber.protocols.deviceos.messages import Goodbye, write_goodbye
 
@@ -139,6 +139,7 @@ def test_a_device_gets_its_own_event_back_if_it_asked_for_it(town: Town) -> None
 
 BINARY = b"\x00\x01\xff"
 STRUCTURED = bytes.fromhex("a361610161626374776f6163f5")
+LOST = ("too_large", "format", "unacknowledged")
 
 
 def publish_all_kinds(town: Town, name: str) -> None:
@@ -153,7 +154,7 @@ def publish_all_kinds(town: Town, name: str) -> None:
     [
         ({}, [(None, b"text"), (50, b'{"a":1,"b":"two","c":true}')]),
         ({"binary": True}, [(None, b"text"), (42, BINARY), (50, b'{"a":1,"b":"two","c":true}')]),
-        ({"cbor": True}, [(60, STRUCTURED)]),
+        ({"cbor": True}, [(60, b"\x64text"), (60, b"\x43" + BINARY), (60, STRUCTURED)]),
     ],
 )
 def test_each_subscription_gets_the_form_that_it_takes(
@@ -175,6 +176,65 @@ def test_plain_and_structured_handlers_of_one_device_both_get_theirs(town: Town)
     town.device().publish("both/x", STRUCTURED, content_format=65001)
     got = sorted(message.uint(Option.CONTENT_FORMAT) or 0 for message in (peer.request(), peer.request()))
     assert got == [50, 60]
+
+
+@pytest.mark.parametrize(
+    ("data", "cbor"),
+    [
+        ('{"a":123,"b":"testing"}', "a26161187b616267" + b"testing".hex()),
+        ("21.5", "f94d60"),
+        ("[true,null]", "82f5f6"),
+        ("on", "626f6e"),
+        ("", "60"),
+    ],
+)
+def test_a_structured_handler_gets_what_the_api_and_other_devices_publish_as_text(
+    town: Town, data: str, cbor: str
+) -> None:
+    before = [
+        town.metric("wirechamber_device_input_refused_total", part="to_devices", reason=reason) for reason in LOST
+    ]
+    peer = town.device()
+    peer.subscribe("demo/var", cbor=True)
+    town.publish("demo/var", data)
+    town.device().publish("demo/var/too", data.encode())
+    for _ in range(2):
+        message = peer.request()
+        assert (message.uint(Option.CONTENT_FORMAT), message.payload.hex()) == (60, cbor)
+    after = [town.metric("wirechamber_device_input_refused_total", part="to_devices", reason=reason) for reason in LOST]
+    assert before == after
+
+
+def test_what_no_handler_of_a_device_takes_is_counted_as_that(town: Town) -> None:
+    before = [
+        town.metric("wirechamber_device_input_refused_total", part="to_devices", reason=reason) for reason in LOST
+    ]
+    peer = town.device()
+    peer.subscribe("plain")
+    town.device().publish("plain", BINARY, content_format=42)
+    town.publish("plain", "text")
+    assert given(peer, 1) == [b"text"]
+    after = [town.metric("wirechamber_device_input_refused_total", part="to_devices", reason=reason) for reason in LOST]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [0, 1, 0]
+    log = town.cloud.log_file.read_text().splitlines()
+    assert len([line for line in log if "event_of_no_use_to_device" in line and peer.device in line]) == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_subscriptions_of_one_prefix_for_several_forms_stand_side_by_side(town: Town, order: tuple[int, ...]) -> None:
+    ways: tuple[dict[str, bool], ...] = ({}, {"binary": True}, {"cbor": True})
+    name = f"side-{order[0]}"
+    peer = town.device()
+    for each in order:
+        peer.subscribe(name, **ways[each])
+    town.publish(name, "text")
+    town.device().publish(name, BINARY, content_format=42)
+    forms = [(message.uint(Option.CONTENT_FORMAT), message.payload) for message in (peer.request() for _ in range(4))]
+    assert forms == [(None, b"text"), (60, b"\x64text"), (42, BINARY), (60, b"\x43" + BINARY)]
+    assert peer.silent()
+    told = in_store(town.cloud, lambda store: store.links.get(peer.device))
+    assert told is not None
+    assert len(told.subscriptions) == 3
 
 
 def test_firmware_before_6_2_gets_text_and_no_options_but_the_path(town: Town) -> None:

@@ -132,7 +132,7 @@ class Street:
             coreid="f" * 24, partition="f" * 24, origin="api", ttl=60,
         )  # fmt: skip
 
-    def _send(self, link: Link, event: Event, wanted: Sequence[Subscription], sent: Sent) -> bool:
+    def _send(self, link: Link, event: Event, wanted: Sequence[Subscription], sent: Sent) -> None:
         if link in self.broken:
             raise RuntimeError("this one is broken")
         self.got[link].append(event.data or event.name)
@@ -141,7 +141,6 @@ class Street:
             asyncio.get_running_loop().call_soon(self.outboxes.acknowledged, link, sent)
         else:
             self.unanswered.append((link, sent))
-        return True
 
     async def settle(self, done: Callable[[], bool]) -> None:
         """Lets the loop turn until something is so."""

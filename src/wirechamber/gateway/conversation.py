@@ -26,6 +26,7 @@ from wirechamber.gateway.meter import Purpose
 from wirechamber.gateway.outbox import Outboxes, Sent
 from wirechamber.gateway.roster import Roster
 from wirechamber.model.devices import Device
+from wirechamber.model.generations import takes
 from wirechamber.model.links import (
     Described,
     Greeted,
@@ -75,8 +76,6 @@ MAX_SUBSCRIPTIONS = 32
 NSTART = 16
 # Greetings whose key is being looked up and stored.
 MAX_GREETING = 10_000
-# Device OS 6.2: content formats of events, and subscriptions that ask for them (device-protocol.md, section 8).
-FORMATS_SINCE = 6200
 # How long a device may take to describe itself when it is asked.
 DESCRIBE_S = 30.0
 
@@ -212,7 +211,7 @@ class Conversation:
             case Whole(body):
                 change = self._description(device, asked.kind, body)
                 if change is not None:
-                    self._keeper.keep(change)
+                    self._keep_description(link, change, lambda ok: None)
             case _:
                 self.refused["description"] += 1
 
@@ -299,8 +298,7 @@ class Conversation:
             session=link.record(device.id, now) if link.device is None else None,
             handshake=link.device is None,
         )
-        if greeting is not None and greeting.platform != device.platform_id:
-            device = structs.replace(device, platform_id=greeting.platform)
+        device = device.greeted(greeting)
         self._admitted.add(link)
         self._keeper.keep(change, lambda ok: self._greeted(link, device, hello, request, ok, behind))
 
@@ -323,6 +321,7 @@ class Conversation:
         link.greeted(device)
         old = self._roster.put(device.id, link)
         if old is not None:
+            self._outboxes.broke(old)
             self._close(old, "its device has begun a new session")
         link.behind = behind if old is None or old.behind is None else old.behind
         self._outboxes.leave(link, device.owner)
@@ -330,6 +329,8 @@ class Conversation:
         link.keep_alive, link.asleep = None, False
         if hello is not None:
             self.recall(link, _greeting(hello))
+            if link.describing is None:
+                link.describing = asyncio.get_running_loop().create_future()
         self._roster.came(link)
         if request is not None:
             self._reply(link, request)
@@ -343,8 +344,7 @@ class Conversation:
     @staticmethod
     def recall(link: Link, greeting: Greeting) -> None:
         """Minds what a device told in its Hello, now or long ago."""
-        link.max_message = greeting.max_message or link.max_message
-        link.formats = (greeting.system_version or 0) >= FORMATS_SINCE
+        link.takes = takes(greeting)
 
     def _ask_to_describe(self, link: Link) -> None:
         # One at a time: firmware drops the connection when it is asked for both at once (device-protocol.md, Q17).
@@ -374,7 +374,20 @@ class Conversation:
             self.refused["description"] += 1
             self._reply(link, request, Code.BAD_REQUEST)
             return
-        self._keeper.keep(change, self._kept(link, request))
+        self._keep_description(link, change, self._kept(link, request))
+
+    def _keep_description(
+        self, link: Link, change: Described | SystemDescribed | MetricsTold, done: Callable[[bool], None]
+    ) -> None:
+        def stored(ok: bool) -> None:
+            describing = link.describing
+            if isinstance(change, Described) and describing is not None:
+                link.describing = None
+                if not describing.done():
+                    describing.set_result(None)
+            done(ok)
+
+        self._keeper.keep(change, stored)
 
     def _whole(self, link: Link, request: Request, key: Hashable, block1: bytes, payload: bytes) -> bytes | None:
         """The body that a block completes; None while it does not: then the block is answered."""
@@ -424,7 +437,7 @@ class Conversation:
         wanted = Subscription(
             subscribe.prefix,
             # A device that speaks plain CoAP is told the format of what it gets.
-            binary=subscribe.binary or not link.deviceos,
+            binary=subscribe.binary or not (link.deviceos or subscribe.cbor),
             cbor=subscribe.cbor,
             device=subscribe.device,
             token=b"" if link.deviceos else request.message.token,
@@ -455,6 +468,8 @@ class Conversation:
         begins = self._outboxes.begins(link)
         if begins is not None:
             self._keeper.keep(HasHad(device.id, begins))
+        if not link.deviceos:
+            self._keeper.keep(Unsubscribed(device.id, wanted.prefix, wanted.device))
         self._keeper.keep(Subscribed(device.id, wanted), done)
 
     def _unsubscribe(self, link: Link, request: Request, wanted: Subscription, observe: int | None) -> None:
@@ -504,8 +519,17 @@ class Conversation:
 
 
 def _others(link: Link, wanted: Subscription) -> tuple[Subscription, ...]:
-    """What the device wants beside this, which replaces what it wanted of the same."""
-    return tuple(each for each in link.subscriptions if (each.prefix, each.device) != (wanted.prefix, wanted.device))
+    """What the device wants beside this, which replaces what it wanted of the same.
+
+    Device OS has handlers of one prefix for text, binary and structured data; an observer's later word replaces the
+    earlier one (RFC 7641, section 3.1).
+    """
+    return tuple(each for each in link.subscriptions if _about(link, each) != _about(link, wanted))
+
+
+def _about(link: Link, subscription: Subscription) -> tuple[object, ...]:
+    about = subscription.prefix, subscription.device
+    return (*about, subscription.binary, subscription.cbor) if link.deviceos else about
 
 
 def _greeting(hello: Hello) -> Greeting:

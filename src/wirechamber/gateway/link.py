@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from wirechamber.gateway.allowance import Allowance
 from wirechamber.gateway.meter import Counts, Purpose
 from wirechamber.gateway.mids import Mids
 from wirechamber.model.devices import Device
+from wirechamber.model.generations import takes
 from wirechamber.protocols.coap.exchange import Endpoint
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ class Link(ABC):
         online: Its owner was told that it is.
         heard: When something authentic came last, seconds, monotonic.
         idle_limit: Seconds of silence after which it is taken to be gone.
-        formats: It understands content formats of events (Device OS 6.2 and later).
-        max_message: The largest CoAP message that it takes, bytes.
+        describing: Done when the device has described itself; None while nobody waits for that.
+        takes: What its device takes: how long messages may be, and what it understands.
         closed: Nothing more will be sent or received.
         mids: Message ids of its stored events, for after a restart.
         storing: Message ids of events that are on their way to the log.
@@ -50,9 +52,10 @@ class Link(ABC):
     """
 
     __slots__ = (
-        "address", "allowance", "asleep", "behind", "claimed_id", "closed", "device", "deviceos", "endpoint", "formats",
-        "handshake", "heard", "id", "idle_limit", "keep_alive", "max_message", "mids", "noted", "online", "outbox",
-        "parts", "pinged", "published", "reliable", "storing", "subscriptions", "system_allowance", "timer", "told",
+        "address", "allowance", "asleep", "behind", "claimed_id", "closed", "describing", "device", "deviceos",
+        "endpoint", "handshake", "heard", "id", "idle_limit", "keep_alive", "mids", "noted", "online", "outbox",
+        "parts", "pinged", "published", "reliable", "storing", "subscriptions", "system_allowance", "takes", "timer",
+        "told",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, deviceos: bool, reliable: bool = False) -> None:
@@ -64,11 +67,11 @@ class Link(ABC):
         self.online = False
         self.heard = 0.0
         self.idle_limit = 0.0
-        self.formats = True
+        self.describing: asyncio.Future[None] | None = None
+        self.takes = takes(None)
         self.keep_alive: links.KeepAlive | None = None
         self.asleep = False
         self.pinged = 0.0
-        self.max_message = 1152
         self.closed = False
         self.address: tuple[Any, ...] = ()
         self.mids = Mids()
@@ -96,6 +99,14 @@ class Link(ABC):
     def dormant(self) -> bool:
         """Whether it is in the store only, and what its device has had is not known here."""
         return False
+
+    def room(self, answer: int) -> int:
+        """The longest message that its device takes, bytes.
+
+        Args:
+            answer: What it must have room for behind it, as `generations.Takes.room`.
+        """
+        return self.takes.room(reliable=self.reliable, answer=answer)
 
     @property
     def host(self) -> str:

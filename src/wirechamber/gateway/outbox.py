@@ -27,6 +27,7 @@ from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.slices import slices
+from wirechamber.gateway.undelivered import Suspects, Undelivered, Unsent, Why
 from wirechamber.model.events import Event
 from wirechamber.model.links import HasHad, Subscription
 from wirechamber.model.prefixes import Prefixes
@@ -34,8 +35,6 @@ from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks
 
 _seldom = Seldom(structlog.get_logger("wirechamber.gateway"))
-# The same answer may come again and again: an hour between two warnings.
-_too_large = Seldom(structlog.get_logger("wirechamber.gateway"), every_s=3600.0)
 
 # How many wait for one device in memory, and how many bytes of data; the rest is looked for when there is room again.
 MAX_WAITING = 64
@@ -62,12 +61,16 @@ _UNKNOWN = Cursor("?")
 class Sent:
     """An event that was sent to a device and is not acknowledged yet."""
 
-    __slots__ = ("before", "wanted")
+    __slots__ = ("at", "before", "event", "wanted")
 
-    def __init__(self, before: Cursor, wanted: Sequence[Subscription]) -> None:
+    def __init__(self, before: Cursor, event: str, wanted: Sequence[Subscription], at: float) -> None:
         # The position before it: from there the log is read when the device must get it again.
         self.before = before
+        # Its id.
+        self.event = event
         self.wanted = wanted
+        # When it was sent first, seconds, monotonic.
+        self.at = at
 
 
 class Outbox:
@@ -103,6 +106,11 @@ class Outbox:
     def line_up(self, before: Cursor, event: Event, wanted: list[Subscription]) -> None:
         """Adds an event that is newer than all."""
         self.waiting.append((before, event, wanted))
+        self.bytes += len(event.data or "")
+
+    def put_back(self, before: Cursor, event: Event, wanted: list[Subscription]) -> None:
+        """Puts an event back that was taken: it is the oldest."""
+        self.waiting.appendleft((before, event, wanted))
         self.bytes += len(event.data or "")
 
     def next(self) -> tuple[Cursor, Event, list[Subscription]]:
@@ -164,7 +172,7 @@ class Outboxes:
             starts after this process must look for events from here on.
         delivered: Events that devices acknowledged.
         expired: Events whose time to live was over before the device had them.
-        too_large: Events that no message to the device can hold.
+        undelivered: Those that devices did not get for another reason.
     """
 
     def __init__(
@@ -173,7 +181,7 @@ class Outboxes:
         clock: SteadyClock,
         tasks: Tasks,
         faults: Faults,
-        send: Callable[[Link, Event, Sequence[Subscription], Sent], bool],
+        send: Callable[[Link, Event, Sequence[Subscription], Sent], Unsent | None],
     ) -> None:
         self._log = log
         self._clock = clock
@@ -191,7 +199,8 @@ class Outboxes:
         self.noted = log.tail.newest
         self.delivered = 0
         self.expired = 0
-        self.too_large = 0
+        self.undelivered = Undelivered()
+        self._suspects = Suspects()
         # Events up to here have been handed out; the next one is being handed out, to those who wanted it then.
         self._at = log.tail.newest
         self._giving: Entry | None = None
@@ -265,6 +274,17 @@ class Outboxes:
         link.behind = link.noted = at
         self._unsettled.pop(link, None)
         return at
+
+    def broke(self, link: Link) -> None:
+        """The device's connection ended, by its doing: maybe by what it was sent and did not acknowledge."""
+        if link.outbox is not None and link.device is not None:
+            self._suspects.ended(link.device.id, [sent.event for sent in link.outbox.sent])
+
+    def unanswered(self, link: Link, sent: Sent) -> None:
+        """The event was not acknowledged, however often it was sent."""
+        if link.device is not None and link.heard > sent.at:
+            # The device is there all the same.
+            self._suspects.ended(link.device.id, [sent.event])
 
     def back(self, link: Link) -> None:
         """The device is back: it gets what it has missed and what comes."""
@@ -354,7 +374,7 @@ class Outboxes:
         """The device has the event."""
         outbox = link.outbox
         if outbox is not None and sent in outbox.sent:
-            del outbox.sent[sent]
+            self._over(link, outbox, sent)
             self.delivered += 1
             self._go_on(link, outbox)
 
@@ -362,9 +382,14 @@ class Outboxes:
         """The event's time to live was over before the device acknowledged it."""
         outbox = link.outbox
         if outbox is not None and sent in outbox.sent:
-            del outbox.sent[sent]
+            self._over(link, outbox, sent)
             self.expired += 1
             self._go_on(link, outbox)
+
+    def _over(self, link: Link, outbox: Outbox, sent: Sent) -> None:
+        del outbox.sent[sent]
+        if link.device is not None:
+            self._suspects.clear(link.device.id, sent.event)
 
     @property
     def _reach(self) -> Cursor:
@@ -496,23 +521,41 @@ class Outboxes:
     def _send_waiting(self, link: Link, outbox: Outbox) -> int:
         count = 0
         now = self._clock.steady()
-        while outbox.waiting and len(outbox.sent) < OUTSTANDING and link.online and not link.asleep:
+        device = "" if link.device is None else link.device.id
+        while outbox.waiting and len(outbox.sent) < self._outstanding(device) and link.online and not link.asleep:
             before, event, wanted = outbox.next()
             if event.received_at + event.ttl * 1000 < now:
                 self.expired += 1
+                self._suspects.clear(device, event.id)
                 continue
-            sent = Sent(before, wanted)
+            if self._suspects.guilty(device, event.id):
+                self._give_up(link, event, Unsent(Why.UNACKNOWLEDGED))
+                continue
+            sent = Sent(before, event.id, wanted, self._clock.monotonic())
             outbox.sent[sent] = None
-            count += 1
-            if not self._send(link, event, wanted, sent):
+            unsent = self._send(link, event, wanted, sent)
+            if unsent is not None and not unsent.partly:
                 del outbox.sent[sent]
-                self.too_large += 1
-                why = "a device takes 1,024 bytes in one event; let the answers of webhooks come in chunks"
-                size = len((event.data or "").encode("utf-8", "replace"))
-                _too_large.warning(
-                    "event_too_large_for_devices", why=why, name=event.name, bytes=size, owner=event.owner
-                )
+                if unsent.why is Why.BUSY:
+                    outbox.put_back(before, event, wanted)
+                    asyncio.get_running_loop().call_later(RETRY_S, self._line_up, link)
+                    break
+            count += 1
+            if unsent is not None:
+                self._give_up(link, event, unsent)
+        if device and not outbox.waiting and not outbox.sent and outbox.behind is None:
+            self._suspects.forget(device)
         return count
+
+    def _outstanding(self, device: str) -> int:
+        """How many events the device may have that it has not acknowledged: one, while any of them is suspected."""
+        return 1 if self._suspects.any(device) else OUTSTANDING
+
+    def _give_up(self, link: Link, event: Event, unsent: Unsent) -> None:
+        if unsent.why is not Why.BUSY:
+            self.undelivered.note(link, event, unsent)
+        if link.device is not None and not unsent.partly:
+            self._suspects.clear(link.device.id, event.id)
 
     # --- what was missed ---
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ from wirechamber.gateway.slices import slices
 from wirechamber.gateway.tcp import Tcp
 from wirechamber.gateway.timers import Timers
 from wirechamber.gateway.udp import Udp, UdpLink
+from wirechamber.gateway.undelivered import Unsent
 from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks
 from wirechamber.protocols.coap.exchange import Acknowledged, Answered, Expired, Rejected, Request
@@ -287,6 +288,8 @@ class Gateway:
             self.ended(link, "it acknowledges nothing")
         elif isinstance(tag, Sent | Pinged):
             # It acknowledges nothing, so it is not there; it gets the rest when it is back.
+            if isinstance(tag, Sent):
+                self.outboxes.unanswered(link, tag)
             self._went(link)
 
     # --- what goes out ---
@@ -313,11 +316,11 @@ class Gateway:
     def _endpoint(self, link: Link) -> Any:
         return self.conversation.endpoint(link)
 
-    def _notify(self, link: Link, event: Any, wanted: Any, sent: Sent) -> bool:
-        if not self.notices.send(link, event, wanted, sent):
-            return False
-        self.flush(link, Purpose.ANSWER)
-        return True
+    def _notify(self, link: Link, event: Any, wanted: Any, sent: Sent) -> Unsent | None:
+        unsent = self.notices.send(link, event, wanted, sent)
+        if unsent is None or unsent.partly:
+            self.flush(link, Purpose.ANSWER)
+        return unsent
 
     def _tell(self, link: Link, name: str, data: bytes) -> None:
         self.notices.tell(link, name, data)
@@ -343,6 +346,7 @@ class Gateway:
 
     def ended(self, link: Link, why: str) -> None:
         """The device ended its session."""
+        self.outboxes.broke(link)
         if link.device is not None and not link.reliable:
             self._gone.append(link.id)
         self.close(link, why)
@@ -598,14 +602,14 @@ class Gateway:
     def refusals(self) -> dict[tuple[str, str], int]:
         """What was refused or dropped: by part and reason."""
         waiting = self.intake.batches.dropped + self.keeper.batches.dropped
-        parts = {
+        parts: dict[str, Mapping[str, int]] = {
             "udp": self.udp.refused,
             "tcp": Counter() if self.tcp is None else self.tcp.refused,
             "messages": self.refused
             + self.conversation.refused
             + Counter(blocks_forgotten=self.conversation.blocks.forgotten),
             "events": self.publications.refused,
-            "to_devices": Counter(expired=self.outboxes.expired, too_large=self.outboxes.too_large),
+            "to_devices": {**self.outboxes.undelivered.counts, "expired": self.outboxes.expired},
             "store": Counter(waiting=waiting),
             "faults": self.faults.counted,
         }

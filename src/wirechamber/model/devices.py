@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from wirechamber.model.links import KeepAlive
+from wirechamber.model.generations import Takes, takes
+from wirechamber.model.links import Greeting, KeepAlive
 
 DEFAULT_PLATFORM = 32
 
@@ -23,11 +24,11 @@ class Device(Struct, frozen=True, kw_only=True):
         id: 24 lower-case hex digits.
         owner: Id of the user who claimed it, or None.
         platform_id: As the device told; as registered until then.
-        product_id: The product; equals the platform id while the device is in none.
+        product_id: The product: as registered, else as the firmware tells; the platform id while the device is in none.
         online: Its owner was told that it is.
         last_heard: When something authentic came last; behind by some seconds while it is online.
-        firmware_version, firmware_product_id, system_version: As the device told in Hello.
         keep_alive: How it is kept in touch with, where it told.
+        greeting: As the device told in Hello; None while it has told nothing.
         key: Whether it has a public key, a pre-shared key, or neither.
     """
 
@@ -43,13 +44,43 @@ class Device(Struct, frozen=True, kw_only=True):
     last_ip_address: str | None = None
     last_heard: int | None = None
     last_handshake_at: int | None = None
-    firmware_product_id: int | None = None
-    firmware_version: int | None = None
-    system_version: int | None = None
+    greeting: Greeting | None = None
     functions: tuple[str, ...] = ()
     variables: dict[str, str] = {}
     keep_alive: KeepAlive | None = None
     key: str | None = None
+
+    @property
+    def firmware_product_id(self) -> int | None:
+        """The product that its firmware is for."""
+        return None if self.greeting is None else self.greeting.product
+
+    @property
+    def firmware_version(self) -> int | None:
+        """The version of its product's firmware."""
+        return None if self.greeting is None else self.greeting.product_version
+
+    @property
+    def system_version(self) -> int | None:
+        """The number of its Device OS."""
+        return None if self.greeting is None else self.greeting.system_version
+
+    @property
+    def takes(self) -> Takes:
+        """How long messages to it may be, and what it understands."""
+        return takes(self.greeting)
+
+    def greeted(self, greeting: Greeting | None) -> Device:
+        """The device with what it told in Hello."""
+        if greeting is None:
+            return self
+        told = greeting.product or greeting.platform
+        return structs.replace(
+            self,
+            greeting=greeting,
+            platform_id=greeting.platform,
+            product_id=told if self.product_id == self.platform_id else self.product_id,
+        )
 
 
 def name_key(name: str) -> str:

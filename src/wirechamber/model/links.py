@@ -149,7 +149,7 @@ class MetricsTold(Struct, frozen=True):
 
 
 class Subscribed(Struct, frozen=True):
-    """A device wants events. Again with the same prefix and sender replaces what it wanted of these."""
+    """A device wants events, beside what it wants already of this prefix and sender in another form."""
 
     device: str
     subscription: Subscription

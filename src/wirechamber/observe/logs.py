@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-# Texts that `Seldom` tells apart.
+# Texts that `Seldom` tells apart, unless it is told otherwise.
 MAX_TEXTS = 256
 MASK = "[[SENSITIVE]]"
 _SECRET_KEYS = frozenset(
@@ -34,26 +34,35 @@ class Seldom:
     """Warnings of something that may go on for long: the first at once, then one a while, with how many there were.
 
     Args:
-        every_s: Seconds between two warnings of the same text.
+        every_s: Seconds between two warnings of the same text, about the same.
+        texts: How many are told apart; the one that was told first is forgotten.
     """
 
-    def __init__(self, log: Any, every_s: float = 10.0) -> None:
+    def __init__(self, log: Any, every_s: float = 10.0, texts: int = MAX_TEXTS) -> None:
         self._log = log
         self._every_s = every_s
-        self._next: dict[str, float] = {}
-        self._kept_back: dict[str, int] = {}
+        self._texts = texts
+        self._next: dict[tuple[str, str], float] = {}
+        self._kept_back: dict[tuple[str, str], int] = {}
 
-    def warning(self, event: str, *, why: str, **more: Any) -> None:
-        """Logs it, or counts it for the next time."""
+    def warning(self, event: str, *, why: str, about: str = "", **more: Any) -> None:
+        """Logs it, or counts it for the next time.
+
+        Args:
+            about: What it is about: each has a warning of its own.
+        """
         now = time.monotonic()
-        if now < self._next.get(why, 0.0):
-            self._kept_back[why] = self._kept_back.get(why, 0) + 1
+        key = why, about
+        if now < self._next.get(key, 0.0):
+            self._kept_back[key] = self._kept_back.get(key, 0) + 1
             return
-        if len(self._next) >= MAX_TEXTS:
-            self._next.clear()
-            self._kept_back.clear()
-        self._next[why] = now + self._every_s
-        kept_back = self._kept_back.pop(why, 0)
+        self._next.pop(key, None)
+        if len(self._next) >= self._texts:
+            oldest = next(iter(self._next))
+            del self._next[oldest]
+            self._kept_back.pop(oldest, None)
+        self._next[key] = now + self._every_s
+        kept_back = self._kept_back.pop(key, 0)
         self._log.warning(event, why=why, **more, **({"times_before": kept_back} if kept_back else {}))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from wirechamber.errors import BadInput, DeviceUnreachable, NotFound
 from wirechamber.model.devices import Device
+from wirechamber.model.generations import Takes
 from wirechamber.services.devices import Devices
 from wirechamber.switchboard.base import (
     CallFunction,
+    Described,
     NotThere,
     Offline,
     Ping,
@@ -15,9 +17,6 @@ from wirechamber.switchboard.base import (
     Switchboard,
     Value,
 )
-
-# device-protocol.md, section 12.
-MAX_ARGUMENT_BYTES = 1024
 
 
 class Functions:
@@ -40,12 +39,13 @@ class Functions:
             DeviceUnreachable: It is offline or did not answer in time.
         """
         device = await self._devices.get(owner, id_or_name)
-        if len(argument.encode("utf-8", "replace")) > MAX_ARGUMENT_BYTES:
-            raise BadInput(f"the argument is too long: at most {MAX_ARGUMENT_BYTES} bytes of UTF-8 are allowed")
+        check_argument(argument, device.takes)
         if function not in device.functions:
             # Whether it is online, whoever holds its link knows; the registry learns it a moment later.
             if not device.online:
                 raise Offline("the device is offline", error="timed out")
+            device = await self._described(owner, device)
+        if function not in device.functions:
             raise NotFound(f"Function {function} not found", error=f"Function {function} not found")
         result = await self._switchboard.ask(device.id, CallFunction(function, argument))
         return device, int(result)
@@ -63,6 +63,9 @@ class Functions:
         if kind is None:
             if not device.online:
                 raise Offline("the device is offline", error="Timed out.")
+            device = await self._described(owner, device)
+            kind = device.variables.get(variable)
+        if kind is None:
             raise NotFound(f"the device has no variable {variable}", error="Variable not found")
         try:
             return device, await self._switchboard.ask(device.id, ReadVariable(variable, kind))
@@ -70,6 +73,14 @@ class Functions:
             raise NotFound(f"the device has no variable {variable}", error="Variable not found") from None
         except DeviceUnreachable as problem:
             raise DeviceUnreachable(problem.description, error="Timed out.") from None
+
+    async def _described(self, owner: str, device: Device) -> Device:
+        """The device as it describes itself: one that has just connected may be about to."""
+        try:
+            await self._switchboard.ask(device.id, Described())
+        except DeviceUnreachable:
+            return device
+        return await self._devices.get(owner, device.id)
 
     async def ping(self, owner: str, id_or_name: str) -> bool:
         """Whether the device answers at this moment."""
@@ -88,3 +99,15 @@ class Functions:
         device = await self._devices.get(owner, id_or_name)
         await self._switchboard.ask(device.id, Signal(on))
         return device
+
+
+def check_argument(argument: str, takes: Takes) -> None:
+    """Whether a device takes an argument of this length: older firmware cuts a longer one, loses it, or crashes.
+
+    Raises:
+        BadInput: It does not.
+    """
+    if len(argument.encode("utf-8", "replace")) > takes.max_argument:
+        raise BadInput(
+            f"the argument is too long: this device ({takes.generation.name}) takes {takes.max_argument} bytes of UTF-8"
+        )

@@ -43,11 +43,15 @@ class Describe(Struct, frozen=True):
     """Tell your metrics now. Answered by True once they are stored."""
 
 
+class Described(Struct, frozen=True):
+    """Has it told its functions and variables since it connected? Answered by True once it has, or will not."""
+
+
 class Leave(Struct, frozen=True):
     """Its keys are not good any more: end its sessions. Answered by True."""
 
 
-Question = CallFunction | ReadVariable | Ping | Signal | Describe | Leave
+Question = CallFunction | ReadVariable | Ping | Signal | Describe | Described | Leave
 
 
 class Offline(DeviceUnreachable):

@@ -70,6 +70,20 @@ class Busy(RuntimeError):
     """More is under way than an endpoint holds; the caller tries again later or gives up."""
 
 
+class TooLong(ValueError):
+    """The peer has no room for a message.
+
+    Attributes:
+        size: Of the message, bytes.
+        room: What there is.
+    """
+
+    def __init__(self, size: int, room: int) -> None:
+        super().__init__(f"a message of {size} bytes, where the peer takes {room}")
+        self.size = size
+        self.room = room
+
+
 class Request(Struct, frozen=True, gc=False):
     """The peer asks something, for the first time. A CON must be answered soon: `Endpoint.reply`."""
 
@@ -458,6 +472,7 @@ class Endpoint:
         *,
         keep: bool = False,
         until: float | None = None,
+        room: int | None = None,
     ) -> int:
         """Sends a message; a CON again and again until it is acknowledged, and not before earlier ones are (NSTART).
 
@@ -473,12 +488,14 @@ class Endpoint:
             answer_within: Seconds within which an answer must come; None: none is expected, though one is told.
             keep: The first answer is not the last one. More are told until `release`.
             until: From this time on it is not worth being sent (again); None: it always is.
+            room: The longest message that the peer takes, bytes; None: that is not known.
 
         Returns:
             The message id.
 
         Raises:
             Busy: Too much is waiting.
+            TooLong: The message is longer than there is room for.
             ValueError: The token is in use, or the message can't be written.
         """
         expects = answer_within is not None
@@ -490,6 +507,8 @@ class Endpoint:
             raise Busy("too many messages wait")
         id = self._take_id(message.id)
         data = write_message(Message(message.type, message.code, id, message.token, message.options, message.payload))
+        if room is not None and len(data) > room:
+            raise TooLong(len(data), room)
         if not con and not expects and tag is None:
             self._put(data)
             return id

@@ -68,7 +68,7 @@ def json_to_cbor(text: str) -> bytes:
         NotJson: The text is no JSON.
     """
     try:
-        value = json.loads(text, object_hook=_bytes, parse_int=_integer)
+        value = json.loads(text, object_hook=_bytes, parse_int=_integer, parse_constant=_no_number)
     except (ValueError, RecursionError, OverflowError) as problem:
         raise NotJson("no JSON, or too large a number") from problem
     _check_depth(value, 0)
@@ -77,6 +77,16 @@ def json_to_cbor(text: str) -> bytes:
     except UnicodeEncodeError:
         # A lone surrogate, which JSON can escape, has no UTF-8.
         return json_to_cbor(json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace").decode())
+
+
+def text_to_cbor(text: str) -> bytes:
+    """A text as a CBOR text; half a character in it is replaced."""
+    return cbor2.dumps(text.encode("utf-8", "replace").decode())
+
+
+def bytes_to_cbor(data: bytes) -> bytes:
+    """Bytes as a CBOR byte string."""
+    return cbor2.dumps(data)
 
 
 # --- reading ---
@@ -133,6 +143,11 @@ def _finite(value: Any) -> Any:
 
 
 # --- writing ---
+
+
+def _no_number(name: str) -> float:
+    # Python would read NaN and Infinity, which RFC 8259 has not.
+    raise ValueError(f"{name} is no JSON")
 
 
 def _integer(digits: str) -> int | float:

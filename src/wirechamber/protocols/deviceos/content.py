@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from wirechamber.protocols.deviceos.cbor import NotCbor, NotJson, cbor_to_json, json_to_cbor
+from wirechamber.protocols.deviceos.cbor import (
+    NotCbor,
+    NotJson,
+    bytes_to_cbor,
+    cbor_to_json,
+    json_to_cbor,
+    text_to_cbor,
+)
 from wirechamber.protocols.deviceos.messages import ContentFormat
 
 TEXT = "text/plain"
@@ -108,7 +115,8 @@ def to_device(
     """The messages by which an event reaches those handlers of a device that want it: mostly one, or none.
 
     A plain handler is given text only, one for binary data everything, and one for CBOR nothing but CBOR; so an event
-    may have to be sent twice. The device finds its handlers by itself.
+    may have to be sent twice. The device finds its handlers by itself. For CBOR, text that is JSON becomes what it
+    says, other text a CBOR text, and bytes a byte string, so that there is nothing which such a handler does not get.
 
     Args:
         data: As in the log.
@@ -126,21 +134,26 @@ def to_device(
     plain = (False, False) in kinds
     binary = any(is_binary for is_binary, _ in kinds)
     cbor = any(is_cbor for _, is_cbor in kinds)
-    if not mime.startswith("text/"):
-        raw = read_data_url(text)
-        if raw is not None:
-            payload, mime = raw
-            content_format = _FORMATS.get(mime.lower(), int(ContentFormat.OCTET_STREAM))
-            wants = binary or (cbor and content_format == ContentFormat.CBOR)
-            return (Form(payload, content_format),) if wants else ()
-    structured = _structured(text) if cbor and mime == JSON else None
+    raw = None if mime.startswith("text/") else read_data_url(text)
+    if raw is not None:
+        return tuple(_of_bytes(*raw, binary=binary, cbor=cbor))
+    structured = _structured(text) if cbor else None
     forms = []
-    # A handler for binary data takes either, so it is content with the CBOR if that is sent anyway.
+    # A handler for binary data takes either, so it is content with the CBOR if that says the same.
     if plain or (binary and structured is None):
         forms.append(Form(text.encode("utf-8", "replace"), _FORMATS.get(mime)))
-    if structured is not None:
-        forms.append(structured)
+    if cbor:
+        forms.append(structured or Form(text_to_cbor(text), int(ContentFormat.CBOR)))
     return tuple(forms)
+
+
+def _of_bytes(payload: bytes, mime: str, *, binary: bool, cbor: bool) -> Iterator[Form]:
+    content_format = _FORMATS.get(mime.lower(), int(ContentFormat.OCTET_STREAM))
+    is_cbor = content_format == ContentFormat.CBOR
+    if binary or (cbor and is_cbor):
+        yield Form(payload, content_format)
+    if cbor and not is_cbor:
+        yield Form(bytes_to_cbor(payload), int(ContentFormat.CBOR))
 
 
 def _structured(text: str) -> Form | None:

@@ -229,20 +229,14 @@ def _device(row: tuple[Any, ...]) -> Device:
     keep_alive, *keys = rest
     device = _read_device(record)
     told = readable(_read_greeting, greeting)
-    platform = device.platform_id if told is None else told.platform
     return structs.replace(
-        device,
+        device.greeted(told),
         # The column is the truth about the owner: removing a user frees its devices there.
         owner=owner,
-        platform_id=platform,
-        product_id=platform if device.product_id == device.platform_id else device.product_id,
         online=bool(online),
         last_ip_address=address.partition(" ")[0] or None if address else None,
         last_heard=last_heard,
         last_handshake_at=last_handshake_at,
-        firmware_product_id=None if told is None else told.product,
-        firmware_version=None if told is None else told.product_version,
-        system_version=None if told is None else told.system_version,
         functions=readable(_read_functions, functions) or (),
         variables=readable(_read_variables, variables) or {},
         keep_alive=readable(_read_keep_alive, keep_alive),

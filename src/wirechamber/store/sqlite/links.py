@@ -63,6 +63,7 @@ from (select value ->> 0 as device, value ->> 1 as at from json_each(?)) as news
 where link.device = news.device and news.at > coalesce(link.last_heard, 0)
 """
 FORGET = "delete from told where device in (select value from json_each(?))"
+FORGET_KEEP_ALIVE = "update told set keep_alive = null where device in (select value from json_each(?))"
 FORGET_SUBSCRIPTIONS = "delete from subscription where device in (select value from json_each(?))"
 MAKE_TOLD = """
 insert or ignore into told (device)
@@ -185,11 +186,14 @@ class _News:
 
     def __init__(self) -> None:
         self.greeted = False
+        # It says no Hello, and described nothing since.
+        self.mute = False
         self.session: Session | None = None
         self.link: dict[str, Any] = {}
         self.told: dict[str, Any] = {}
         self.metrics: tuple[int, str] | None = None
-        self.subscriptions: dict[tuple[str, str], Subscription | None] = {}
+        self.subscriptions: dict[tuple[str, str, bool, bool], Subscription] = {}
+        self.unsubscribed: set[tuple[str, str]] = set()
 
     def take(self, change: Change) -> None:
         """The next change of the device."""
@@ -200,7 +204,12 @@ class _News:
                 self.link |= {"last_heard": change.at, "address": change.address}
                 if change.session is not None or change.handshake:
                     self.link["last_handshake_at"] = change.at
-                self.told = {"greeting": None if change.greeting is None else _text(change.greeting)}
+                # Its description holds until it describes itself anew; what it wants, it tells each time.
+                self.told.pop("keep_alive", None)
+                if change.greeting is None:
+                    self.mute, self.told = True, {}
+                else:
+                    self.told["greeting"] = _text(change.greeting)
                 self.subscriptions.clear()
             case Described():
                 self.told |= {"functions": _text(change.functions), "variables": _text(change.variables)}
@@ -210,9 +219,11 @@ class _News:
                 self.metrics = (change.at, _text(change.metrics))
             case Subscribed():
                 wanted = change.subscription
-                self.subscriptions[wanted.prefix, wanted.device or ""] = wanted
+                self.subscriptions[wanted.prefix, wanted.device or "", wanted.binary, wanted.cbor] = wanted
             case Unsubscribed():
-                self.subscriptions[change.prefix, change.of or ""] = None
+                gone = change.prefix, change.of or ""
+                self.subscriptions = {key: each for key, each in self.subscriptions.items() if key[:2] != gone}
+                self.unsubscribed.add(gone)
             case KeepAliveTold():
                 self.told |= {"keep_alive": _text(change.keep_alive)}
             case CameOnline():
@@ -236,8 +247,10 @@ def _apply(db: sqlite3.Connection, vault: Vault, changes: Sequence[Change]) -> N
     if sessions:
         db.execute(ENDED, (_text([(device, session.id) for device, session in sessions]),) * 2)
         add_sessions(db, vault, [session for _, session in sessions])
+    if mute := [device for device, news in devices.items() if news.mute]:
+        db.execute(FORGET, (_text(mute),))
     if greeted := [device for device, news in devices.items() if news.greeted]:
-        for query in (FORGET, FORGET_SUBSCRIPTIONS):
+        for query in (FORGET_KEEP_ALIVE, FORGET_SUBSCRIPTIONS):
             db.execute(query, (_text(greeted),))
     if links := [
         (device, *map(news.link.get, ("online", "last_heard", "last_handshake_at", "address", "resume_from")))
@@ -251,13 +264,12 @@ def _apply(db: sqlite3.Connection, vault: Vault, changes: Sequence[Change]) -> N
             db.execute(query, (_text(told),))
     if measured := [(device, *news.metrics) for device, news in devices.items() if news.metrics is not None]:
         db.execute(METRICS, (_text(measured),))
-    wishes = [(device, key, wish) for device, news in devices.items() for key, wish in news.subscriptions.items()]
-    if gone := [(device, *key) for device, key, wish in wishes if wish is None]:
+    if gone := [(device, *key) for device, news in devices.items() for key in news.unsubscribed]:
         db.execute(UNSUBSCRIBE, (_text(gone),))
     if wanted := [
-        (device, *key, int(wish.binary), int(wish.cbor), wish.token.hex())
-        for device, key, wish in wishes
-        if wish is not None
+        (device, prefix, sender, int(binary), int(cbor), wish.token.hex())
+        for device, news in devices.items()
+        for (prefix, sender, binary, cbor), wish in news.subscriptions.items()
     ]:
         db.execute(SUBSCRIBE, (_text(wanted),))
 
