@@ -45,6 +45,7 @@ from wirechamber.secrets import Vault
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
 from wirechamber.services.functions import Functions
+from wirechamber.services.grants import Grants
 from wirechamber.services.identity import Identity
 from wirechamber.services.integrations import Integrations
 from wirechamber.services.publishing import Publishing
@@ -160,6 +161,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             clock=timekeeper,
             metrics=metrics,
             access=access,
+            grants=Grants(store, access, timekeeper),
             devices=devices,
             functions=Functions(devices, switchboard),
             identity=identity,

@@ -13,7 +13,7 @@ from tests.contract.backends import STORES, StoreOpener, run
 from tests.contract.links import a_session
 from tests.delivery.builders import NOW, OWNER, a_delivery, an_attempt, an_integration
 from wirechamber.errors import Conflict, NotFound
-from wirechamber.model.accounts import Token, User
+from wirechamber.model.accounts import OAuthClient, RefreshToken, Token, User
 from wirechamber.model.deliveries import DayCount, Settlement
 from wirechamber.model.devices import Device
 from wirechamber.model.links import CameOnline, Greeted
@@ -255,6 +255,119 @@ def test_the_tokens_of_a_user_are_bounded(opener: StoreOpener, tmp_path: Path, m
             assert len(await store.tokens.of_user("id-bob")) == 1
             assert await store.tokens.remove_all("id-ann", keep=lasting.digest) == 2
             assert [token.digest[0] for token in await store.tokens.of_user("id-ann")] == [0]
+
+    run(work())
+
+
+def a_refresh_token(number: int = 0, **rest: Any) -> RefreshToken:
+    fields: dict[str, Any] = {
+        "digest": bytes([100 + number]) * 32, "family": "f", "user": "id-ann", "client": "particle", "scopes": ("*",),
+        "life": DAY, "created_at": NOW + number, "expires_at": NOW + number + 15 * DAY,
+    }  # fmt: skip
+    return RefreshToken(**(fields | rest))
+
+
+def test_refresh_tokens(opener: StoreOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opener(tmp_path) as store:
+            await store.users.add(a_user())
+            tokens = [a_token(number, family="f") for number in range(3)]
+            again = [a_refresh_token(number, scopes=("events:get", "devices:*")) for number in range(3)]
+            await store.tokens.add(tokens[0], again[0])
+            other = a_token(9, family="other")
+            await store.tokens.add(other, a_refresh_token(9, family="other"))
+            assert await store.tokens.by_digest(tokens[0].digest) == tokens[0]
+            assert await store.tokens.refresh(again[0].digest) == again[0]
+            assert await store.tokens.refresh(b"\0" * 32) is None
+            assert await store.tokens.rotate(again[0].digest, tokens[1], again[1])
+            # Used, and it stays known: whoever shows it again has copied it.
+            assert await store.tokens.refresh(again[0].digest) == structs.replace(again[0], used_at=NOW + 1)
+            assert not await store.tokens.rotate(again[0].digest, tokens[2], again[2])
+            assert await store.tokens.refresh(again[2].digest) is None
+            assert await store.tokens.by_digest(tokens[2].digest) is None
+            # An older access token ends alone, the newest with all there is.
+            assert await store.tokens.remove(tokens[0].digest)
+            assert await store.tokens.refresh(again[1].digest) == again[1]
+            assert await store.tokens.remove(tokens[1].digest)
+            assert [await store.tokens.refresh(each.digest) for each in again[:2]] == [None, None]
+            assert await store.tokens.by_digest(other.digest) == other
+            assert await store.tokens.end_family("other") == 1
+            assert await store.tokens.end_family("other") == 0
+            # The one that is kept keeps what refreshes it.
+            await store.tokens.add(tokens[0], again[0])
+            await store.tokens.add(other, a_refresh_token(9, family="other"))
+            assert await store.tokens.remove_all("id-ann", keep=tokens[0].digest) == 1
+            assert await store.tokens.refresh(again[0].digest) == again[0]
+            assert await store.tokens.refresh(a_refresh_token(9).digest) is None
+            assert await store.tokens.remove_all("id-ann", keep=b"another's") == 1
+            assert await store.tokens.refresh(again[0].digest) is None
+            await store.tokens.add(tokens[0], again[0])
+            assert await store.tokens.remove(again[0].digest)
+            assert await store.tokens.of_user("id-ann") == []
+            await store.tokens.add(tokens[0], again[0])
+            assert await store.tokens.remove_expired(again[0].expires_at) == 1
+            await store.tokens.add(tokens[1], again[1])
+            await store.users.remove("id-ann")
+            assert await store.tokens.refresh(again[1].digest) is None
+
+    run(work())
+
+
+def test_refresh_tokens_are_bounded(opener: StoreOpener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wirechamber.store.sqlite.accounts.MAX_TOKENS", 3)
+
+    async def work() -> None:
+        async with opener(tmp_path) as store:
+            await store.users.add(a_user())
+            await store.tokens.add(a_token(0, family="f"), a_refresh_token(0))
+            for number in range(1, 6):
+                token, refresh = a_token(number, family="f"), a_refresh_token(number)
+                assert await store.tokens.rotate(a_refresh_token(number - 1).digest, token, refresh)
+            await store.tokens.add(a_token(7, family="g"), a_refresh_token(7, family="g"))
+            known = [await store.tokens.refresh(a_refresh_token(number).digest) is not None for number in range(8)]
+            # The oldest that were used have gone.
+            assert known == [False, False, False, False, True, True, False, True]
+
+    run(work())
+
+
+def test_clients_that_users_registered(opener: StoreOpener, tmp_path: Path) -> None:
+    def a_client(number: int, **rest: Any) -> OAuthClient:
+        fields: dict[str, Any] = {
+            "id": f"{number:024x}", "owner": "id-ann", "name": "ünit", "type": "web", "scopes": ("events:get",),
+            "secret": b"s" * 32, "created_at": NOW + number, "redirect_uri": "https://example.com/",
+        }  # fmt: skip
+        return OAuthClient(**(fields | rest))
+
+    async def work() -> None:
+        async with opener(tmp_path) as store:
+            for name in ("ann", "bob"):
+                await store.users.add(a_user(name))
+            first, second = a_client(1), a_client(2, type="installed", redirect_uri=None)
+            assert await store.clients.add(first, 2)
+            assert await store.clients.add(second, 2)
+            assert not await store.clients.add(a_client(3), 2)
+            assert await store.clients.add(a_client(4, owner="id-bob"), 2)
+            assert await store.clients.of_owner("id-ann") == [first, second]
+            assert await store.clients.get(first.id) == first
+            assert await store.clients.get("x") is None
+            renamed = structs.replace(first, name="other", scopes=("*",))
+            assert await store.clients.update(renamed)
+            assert await store.clients.get(first.id) == renamed
+            await store.tokens.add(a_token(1, client=first.id, family="f"), a_refresh_token(1, client=first.id))
+            await store.tokens.add(a_token(2, user="id-bob", client=first.id))
+            await store.tokens.add(a_token(3))
+            assert not await store.clients.remove("id-bob", first.id)
+            assert await store.clients.remove("id-ann", first.id)
+            assert not await store.clients.remove("id-ann", first.id)
+            assert not await store.clients.update(first)
+            # What was got through it is gone, whoever's it was.
+            assert await store.tokens.of_user("id-ann") == [a_token(3)]
+            assert await store.tokens.of_user("id-bob") == []
+            assert await store.tokens.refresh(a_refresh_token(1).digest) is None
+            await store.users.remove("id-ann")
+            assert await store.clients.get(second.id) is None
+            assert await store.clients.of_owner("id-ann") == []
 
     run(work())
 

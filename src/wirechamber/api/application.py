@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from wirechamber.api import absent, devices, events, integrations, meta, oauth, openapi, streams, usage, users
+from wirechamber.api import absent, clients, devices, events, integrations, meta, oauth, openapi, streams, usage, users
 from wirechamber.api.bodies import MAX_BODY_BYTES, check_encoding
 from wirechamber.api.connection import HttpConnection
 from wirechamber.api.http import COMMON_HEADERS, Call, answer
@@ -21,6 +21,7 @@ from wirechamber.errors import CloudError, TooMany, Unavailable
 ROUTES: tuple[Route, ...] = (
     *meta.ROUTES,
     *oauth.ROUTES,
+    *clients.ROUTES,
     *users.ROUTES,
     *streams.ROUTES,
     *events.ROUTES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -12,12 +12,14 @@ from wirechamber.api.http import Call, answer, basic_credentials
 from wirechamber.api.routing import ANYONE, FULL, PASSWORD, TOKEN, Route
 from wirechamber.errors import BadInput, CloudError, InvalidToken
 from wirechamber.model.times import iso_or_none, parse_iso
-from wirechamber.services.access import MAX_TOKEN_SECONDS, TOKEN_BYTES
+from wirechamber.services.access import MAX_TOKEN_SECONDS, Issued
+from wirechamber.services.grants import InvalidClient
 
 # What Particle's cloud calls tokens that were got with a public client's id; python3-particle takes no others.
 PUBLIC_CLIENT = "__PASSWORD_ONLY__"
 PUBLIC_CLIENTS = frozenset(("particle", "particle-api", "particle-cli", "CLI2", "spark", "user"))
 MAX_CLIENT = 128
+DEFAULT_CLIENT = "particle"
 
 
 class UnsupportedGrant(CloudError):
@@ -30,9 +32,10 @@ class UnsupportedGrant(CloudError):
 class TokenRequest(Struct):
     """What `POST /oauth/token` takes, as a form or JSON."""
 
-    grant_type: str
-    username: str
-    password: str
+    grant_type: str = "password"
+    username: str | None = None
+    password: str | None = None
+    refresh_token: str | None = None
     expires_in: int | None = None
     expires_at: str | None = None
     scope: str | None = None
@@ -40,32 +43,87 @@ class TokenRequest(Struct):
     client_secret: str | None = None
 
 
+class InvalidBasicClient(InvalidClient):
+    """The same for one that came by HTTP Basic (RFC 6749, section 5.2)."""
+
+    status = 401
+
+
 async def create(call: Call) -> web.Response:
     """Logs in. A Bearer header is ignored: particle-cli sends `Bearer null`, or its old token."""
     body = await call.body()
     grant_type = body.get("grant_type", "password")
-    if grant_type != "password":
-        raise UnsupportedGrant(f"the grant type {str(grant_type)[:40]!r} is not supported; use password")
+    handler = GRANTS.get(grant_type) if isinstance(grant_type, str) else None
+    if handler is None:
+        told = f"the grant type {str(grant_type)[:40]!r} is not supported; use one of {', '.join(GRANTS)}"
+        raise UnsupportedGrant(told)
+    basic = basic_credentials(call.request)
+    client, secret = (text(body, "client_id"), text(body, "client_secret"))
+    if client is None and basic is not None:
+        client, secret = basic
+    try:
+        issued = await handler(call, body, client, secret or "")
+    except InvalidClient as problem:
+        if basic is None:
+            raise
+        raise InvalidBasicClient(problem.description) from None
+    expires_at = issued.token.expires_at
+    life = 0 if expires_at is None else (expires_at - issued.token.created_at) // 1000
+    said = {"token_type": "bearer", "access_token": issued.secret, "expires_in": life}
+    if issued.refresh is not None:
+        said["refresh_token"] = issued.refresh
+    return answer(said)
+
+
+async def _by_password(call: Call, body: dict[str, Any], client: str | None, secret: str) -> Issued:
     name, password = body.get("username"), body.get("password")
     if not isinstance(name, str) or not isinstance(password, str) or not name:
         raise BadInput("send username and password")
-    client = body.get("client_id") or (basic_credentials(call.request) or ("particle", ""))[0]
+    client = (client or DEFAULT_CLIENT)[:MAX_CLIENT]
+    registered = await call.parts.grants.client(client, secret)
     user = await call.parts.access.verify(name, password, call.address())
-    scopes = tuple(str(body["scope"]).split()) if body.get("scope") else ("*",)
-    issued = await call.parts.access.issue(
-        user, client=str(client)[:MAX_CLIENT], scopes=scopes, expires_in=_life(body, call.parts.clock.now())
-    )
-    expires_at = issued.token.expires_at
-    life = 0 if expires_at is None else (expires_at - issued.token.created_at) // 1000
-    return answer(
-        {
-            "token_type": "bearer",
-            "access_token": issued.secret,
-            "expires_in": life,
-            # Clients expect one; there is no grant that takes it.
-            "refresh_token": secrets.token_hex(TOKEN_BYTES),
-        }
-    )
+    life = _life(body, call.parts.clock.now())
+    return await call.parts.grants.log_in(user, client, _asked(body), life, registered)
+
+
+async def _by_refresh_token(call: Call, body: dict[str, Any], client: str | None, secret: str) -> Issued:
+    shown = text(body, "refresh_token")
+    if shown is None:
+        raise BadInput("send refresh_token")
+    return await call.parts.grants.refresh(shown, client and client[:MAX_CLIENT], secret, _asked(body))
+
+
+async def _by_client(call: Call, body: dict[str, Any], client: str | None, secret: str) -> Issued:
+    if client is None:
+        raise BadInput("send client_id and client_secret, or both by HTTP Basic")
+    return await call.parts.grants.by_client(client, secret, _asked(body), _life(body, call.parts.clock.now()))
+
+
+# By grant type (RFC 6749, sections 4.3, 6 and 4.4).
+GRANTS: dict[str, Callable[[Call, dict[str, Any], str | None, str], Awaitable[Issued]]] = {
+    "password": _by_password,
+    "refresh_token": _by_refresh_token,
+    "client_credentials": _by_client,
+}
+
+
+def text(body: dict[str, Any], name: str) -> str | None:
+    """A text of the body; None when it is absent or empty.
+
+    Raises:
+        BadInput: It is something else.
+    """
+    value = body.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise BadInput(f"{name} must be a text")
+    return value
+
+
+def _asked(body: dict[str, Any]) -> tuple[str, ...] | None:
+    scope = text(body, "scope")
+    return None if scope is None or not scope.strip() else tuple(dict.fromkeys(scope.split()))
 
 
 async def current(call: Call) -> web.Response:
@@ -151,7 +209,8 @@ def _life(body: dict[str, Any], now: int) -> int | None:
 ROUTES = (
     Route(
         method="POST", path="/oauth/token", handler=create, requires=ANYONE, body=TokenRequest,
-        summary="Log in with name and password", answers="{token_type, access_token, expires_in, refresh_token}",
+        summary="Log in with name and password, a refresh token, or as a client that you registered",
+        answers="{token_type, access_token, expires_in, refresh_token}",
     ),
     Route(
         method="GET", path="/v1/access_tokens", handler=listed, requires=PASSWORD,
@@ -171,6 +230,6 @@ ROUTES = (
     ),
     Route(
         method="DELETE", path="/v1/access_tokens/{token}", handler=revoke, requires=ANYONE,
-        summary="Revoke a token; holding it is the permission", answers="{ok}",
+        summary="Revoke an access or refresh token; holding it is the permission", answers="{ok}",
     ),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from wirechamber.observe.metrics import Metrics
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
 from wirechamber.services.functions import Functions
+from wirechamber.services.grants import Grants
 from wirechamber.services.identity import Identity
 from wirechamber.services.integrations import Integrations
 from wirechamber.services.publishing import Publishing
@@ -34,6 +35,7 @@ class Parts:
     clock: Clock
     metrics: Metrics
     access: Access
+    grants: Grants
     devices: Devices
     functions: Functions
     identity: Identity

@@ -23,6 +23,7 @@ class UserChange(Struct):
     password: str | None = None
     current_password: str | None = None
     account_info: dict[str, Any] | None = None
+    invalidate_tokens: bool = False
 
 
 async def show(call: Call) -> web.Response:
@@ -59,16 +60,31 @@ async def change(call: Call) -> web.Response:
         raise BadInput(f"account_info must be an object of at most {MAX_ACCOUNT_INFO} bytes")
     if name is not None or password is not None:
         user = await _proved(call, user, body.get("current_password"))
+    ends = _flag(body.get("invalidate_tokens"))
     # What may be refused comes first, so that a refusal changes nothing.
     if password is not None:
         access.check_password(password)
     if name is not None:
         user = await access.rename(user, name)
     if password is not None:
-        user = await access.set_password(user, password, keep=call.caller.digest, address=call.address())
+        keep = None if ends else call.caller.digest
+        user = await access.set_password(user, password, keep=keep, address=call.address())
     if info is not None:
         await access.set_account_info(user, info)
+    if ends:
+        # The one that asks, too: whoever asks logs in again.
+        await access.revoke_all(user.id)
     return answer({"ok": True, "message": "User was changed"})
+
+
+def _flag(value: Any) -> bool:
+    """A boolean, also as text or number, as forms send it. Raises BadInput when it is none."""
+    word = str(value).lower()
+    if value is None or word in ("", "false", "0"):
+        return False
+    if word in ("true", "1"):
+        return True
+    raise BadInput("invalidate_tokens must be true or false")
 
 
 async def _proved(call: Call, user: User, password: Any) -> User:
@@ -89,7 +105,8 @@ ROUTES = (
     ),
     Route(
         method="PUT", path="/v1/user", handler=change, requires=FULL, body=UserChange,
-        summary="Change your name, password or account information", answers="{ok, message}",
+        summary="Change your name, password or account information; invalidate_tokens ends all your tokens",
+        answers="{ok, message}",
     ),
     Route(
         method="POST", path="/v1/users", handler=create, requires=ANYONE,

@@ -16,6 +16,7 @@ from wirechamber.eventlog.lock import FolderInUse, hold_folder
 from wirechamber.secrets import Vault
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
+from wirechamber.services.grants import Grants
 from wirechamber.services.identity import Identity
 from wirechamber.services.serverkeys import ServerKeys
 from wirechamber.services.usage import Usages
@@ -35,6 +36,7 @@ class Folder:
         self.settings = settings
         self.store = store
         self.access = Access(store, clock, settings)
+        self.grants = Grants(store, self.access, clock)
         self.devices = Devices(store, clock)
         self.identity = Identity(store, clock, settings)
         self.usage = Usages(store, self.devices, clock)

@@ -11,6 +11,7 @@ import typer
 from wirechamber import __version__
 from wirechamber.cli import (
     backup,
+    client,
     config,
     demo,
     device,
@@ -31,8 +32,8 @@ A device cloud that you run yourself.
 
 Start with `wirechamber demo`, or with `wirechamber user create NAME` and `wirechamber serve`.
 
-`user`, `token`, `device`, `server`, `usage` and `backup` open the data folder (WIRECHAMBER_DATA, ./data by default),
-also beside a running server.
+`user`, `token`, `client`, `device`, `server`, `usage` and `backup` open the data folder (WIRECHAMBER_DATA, ./data by
+default), also beside a running server.
 `publish`, `subscribe`, `integration` and `status` speak to a server (WIRECHAMBER_URL) with a token (WIRECHAMBER_TOKEN).
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 not allowed or not logged in, 5 the server is not there.
@@ -52,6 +53,7 @@ def program() -> typer.Typer:
     app.command("config", rich_help_panel=SERVER)(config.command())
     app.add_typer(user.app(), name="user", rich_help_panel=FOLDER)
     app.add_typer(token.app(), name="token", rich_help_panel=FOLDER)
+    app.add_typer(client.app(), name="client", rich_help_panel=FOLDER)
     app.add_typer(device.app(), name="device", rich_help_panel=FOLDER)
     app.add_typer(server.app(), name="server", rich_help_panel=FOLDER)
     app.command("backup", rich_help_panel=FOLDER)(backup.backup)

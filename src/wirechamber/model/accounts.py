@@ -13,6 +13,9 @@ GOOGLE_IDENTITY = "google-identity"
 # What only the operator grants, and nobody has unless it was.
 PERMISSIONS = {GOOGLE_IDENTITY: "integrations without credentials act with the server's own identity at Google"}
 
+# Installed on many machines, or running on a server (RFC 6749, section 2.1).
+CLIENT_TYPES = ("installed", "web")
+
 
 class User(Struct, frozen=True, kw_only=True):
     """Someone who owns devices, events and integrations.
@@ -39,6 +42,7 @@ class Token(Struct, frozen=True, kw_only=True):
         hint: The first 6 characters of the secret, to recognise it in a list.
         scopes: `object:verb` texts (cloud-api.md, section 2), or `*` for everything.
         expires_at: Milliseconds since 1970, or None for never.
+        family: What came of the same login, by refreshing; None where there is nothing to refresh it with.
     """
 
     digest: bytes
@@ -48,3 +52,45 @@ class Token(Struct, frozen=True, kw_only=True):
     scopes: tuple[str, ...]
     created_at: int
     expires_at: int | None = None
+    family: str | None = None
+
+
+class RefreshToken(Struct, frozen=True, kw_only=True):
+    """The right to a new access token, once; it comes with the next refresh token (RFC 9700, section 4.14.2).
+
+    Attributes:
+        digest: SHA-256 of the secret.
+        family: What came of the same login.
+        scopes: Of the access tokens that it brings.
+        life: Milliseconds that each of them lives; 0 for ever.
+        used_at: When it was used. Who shows it again has copied it.
+    """
+
+    digest: bytes
+    family: str
+    user: str
+    client: str
+    scopes: tuple[str, ...]
+    life: int
+    created_at: int
+    expires_at: int
+    used_at: int | None = None
+
+
+class OAuthClient(Struct, frozen=True, kw_only=True):
+    """A program that a user registered: with its secret it logs in as that user, and others log in through it.
+
+    Attributes:
+        type: One of `CLIENT_TYPES`.
+        scopes: What its access tokens may do at most.
+        secret: SHA-256 of its secret.
+    """
+
+    id: str
+    owner: str
+    name: str
+    type: str
+    scopes: tuple[str, ...]
+    secret: bytes
+    created_at: int
+    redirect_uri: str | None = None

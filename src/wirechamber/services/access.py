@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct, structs
 
@@ -71,16 +71,15 @@ class Grant(Struct, frozen=True):
 
     def allows(self, scope: str | None) -> bool:
         """Whether the token holds a scope; None is asked by what every token may do."""
-        return (
-            scope is None or ALL_SCOPES in self.scopes or scope in self.scopes or f"{_object(scope)}:*" in self.scopes
-        )
+        return scope is None or holds(self.scopes, scope)
 
 
 class Issued(Struct, frozen=True):
-    """A new token, the only time its secret is known."""
+    """A new token, the only time its secret is known; and the secret of what it can be refreshed by, if it can."""
 
     secret: str
     token: Token
+    refresh: str | None = None
 
 
 class Access:
@@ -207,9 +206,15 @@ class Access:
         Raises:
             BadInput: A scope is unknown, or the life is negative.
         """
-        for scope in scopes:
-            if scope != ALL_SCOPES and scope not in SCOPES and not _is_family(scope):
-                raise BadInput(f"there is no scope {scope!r}; known are {', '.join(sorted(SCOPES))}")
+        secret, token = self.make(user.id, client=client, scopes=scopes, expires_in=expires_in)
+        await self._store.tokens.add(token)
+        return Issued(secret, token)
+
+    def make(
+        self, user: str, *, client: str, scopes: Sequence[str], expires_in: int | None, family: str | None = None
+    ) -> tuple[str, Token]:
+        """A token that is not stored yet, with its secret; the rest as `issue`."""
+        check_scopes(scopes)
         now = self._clock.now()
         life = self._settings.token_days * DAY_MS if expires_in is None else expires_in * 1000
         if not 0 <= life <= MAX_TOKEN_SECONDS * 1000:
@@ -217,22 +222,22 @@ class Access:
         secret = secrets.token_hex(TOKEN_BYTES)
         token = Token(
             digest=digest_of(secret),
-            user=user.id,
+            user=user,
             hint=secret[:HINT],
             client=client,
             scopes=tuple(scopes),
             created_at=now,
             expires_at=now + life if life else None,
+            family=family,
         )
-        await self._store.tokens.add(token)
-        return Issued(secret, token)
+        return secret, token
 
     async def tokens_of(self, user_id: str) -> list[Token]:
         """The user's tokens, newest first."""
         return await self._store.tokens.of_user(user_id)
 
     async def revoke(self, secret: str) -> bool:
-        """Ends a token; holding it is the permission. False when it was none."""
+        """Ends an access or refresh token and what comes of it; holding it is the permission. False when it is none."""
         return await self._store.tokens.remove(digest_of(secret))
 
     async def revoke_all(self, user_id: str) -> int:
@@ -306,8 +311,16 @@ def digest_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "replace")).digest()
 
 
-def _object(scope: str) -> str:
-    return scope.partition(":")[0]
+def holds(scopes: Collection[str], scope: str) -> bool:
+    """Whether scopes allow what another one does."""
+    return ALL_SCOPES in scopes or scope in scopes or f"{scope.partition(':')[0]}:*" in scopes
+
+
+def check_scopes(scopes: Sequence[str]) -> None:
+    """Raises BadInput when there is none of that name."""
+    for scope in scopes:
+        if scope != ALL_SCOPES and scope not in SCOPES and not _is_family(scope):
+            raise BadInput(f"there is no scope {scope[:64]!r}; known are {', '.join(sorted(SCOPES))}")
 
 
 def _is_family(scope: str) -> bool:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from wirechamber.model.accounts import Token, User
 from wirechamber.model.deliveries import Attempt, DayCount, Delivery, Settlement
 from wirechamber.model.devices import Device
 from wirechamber.model.integrations import IntegrationRecord
@@ -27,48 +26,10 @@ from wirechamber.model.links import (
     Session,
 )
 from wirechamber.model.usage import Usage
+from wirechamber.store.accounts import OAuthClients, Tokens, Users
 
-# Each log-in makes a token, and each set-up of a device a code: of one user there are so many.
-MAX_TOKENS = 10_000
+# Each set-up of a device makes a code: of one user there are so many.
 MAX_CLAIM_CODES = 1_000
-
-
-class Users(Protocol):
-    """Who may log in. Names are compared without regard to case."""
-
-    async def add(self, user: User) -> None:
-        """Raises Conflict when the name is taken."""
-
-    async def get(self, user_id: str) -> User | None: ...
-    async def by_name(self, name: str) -> User | None: ...
-    async def all(self) -> list[User]: ...
-
-    async def update(self, user: User) -> None:
-        """Stores the whole record. Raises NotFound, or Conflict when the new name is taken."""
-
-    async def remove(self, user_id: str) -> bool:
-        """Removes the user with tokens, integrations and their deliveries; devices become free. At once nobody sees the
-        user any more; what there is of it is cleared away in short steps before this returns, or, if it is cut short,
-        by `Deliveries.sweep`."""
-
-
-class Tokens(Protocol):
-    """What was handed out, by digest."""
-
-    async def add(self, token: Token) -> None:
-        """Stores it. Of a user's `MAX_TOKENS` the one goes that would end first."""
-
-    async def by_digest(self, digest: bytes) -> Token | None: ...
-
-    async def of_user(self, user_id: str) -> list[Token]:
-        """Newest first."""
-
-    async def remove(self, digest: bytes) -> bool: ...
-
-    async def remove_all(self, user_id: str, *, keep: bytes | None = None) -> int:
-        """Removes all of a user's but the one of digest `keep`."""
-
-    async def remove_expired(self, now: int) -> int: ...
 
 
 class DeviceFilter(Struct, frozen=True):
@@ -481,6 +442,8 @@ class Store(Protocol):
     def users(self) -> Users: ...
     @property
     def tokens(self) -> Tokens: ...
+    @property
+    def clients(self) -> OAuthClients: ...
     @property
     def devices(self) -> Devices: ...
     @property

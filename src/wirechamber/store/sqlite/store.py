@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wirechamber.clock import Clock
 from wirechamber.secrets import Vault
-from wirechamber.store.sqlite.accounts import SqliteTokens, SqliteUsers
+from wirechamber.store.sqlite.accounts import SqliteClients, SqliteTokens, SqliteUsers
 from wirechamber.store.sqlite.database import FILE, Database
 from wirechamber.store.sqlite.deliveries import SqliteDeliveries
 from wirechamber.store.sqlite.devices import SqliteDevices
@@ -29,6 +29,7 @@ class SqliteStore:
     def __init__(self, database: Database, vault: Vault) -> None:
         self.users = SqliteUsers(database)
         self.tokens = SqliteTokens(database)
+        self.clients = SqliteClients(database)
         self.devices = SqliteDevices(database)
         self.keys = SqliteKeys(database, vault)
         self.claims = SqliteClaims(database)

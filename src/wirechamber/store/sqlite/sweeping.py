@@ -159,6 +159,8 @@ def _clear_user(db: sqlite3.Connection, user: str) -> bool:
     """One step; false when only its integrations are left."""
     for query in (
         "delete from token where digest in (select digest from token where user = ? limit {n})",
+        "delete from refresh_token where digest in (select digest from refresh_token where user = ? limit {n})",
+        "delete from oauth_client where id in (select id from oauth_client where owner = ? limit {n})",
         "delete from claim_code where digest in (select digest from claim_code where owner = ? limit {n})",
     ):
         if db.execute(query.format(n=LARGE_ROWS), (user,)).rowcount:
