@@ -52,13 +52,14 @@ $(VENV)/.vectors: tests/vectors/fetch.py $(VENV)/.dev
 
 # Other people's stacks from the distribution, which tests talk to: program and package. What can't be installed is
 # missed by its tests only, which say so and are skipped.
-PEERS := openssl:openssl gnutls-cli:gnutls-bin coap-client-openssl:libcoap3-bin
+PEERS := openssl:openssl gnutls-cli:gnutls-bin coap-client-openssl:libcoap3-bin nginx:nginx haproxy:haproxy caddy:caddy
 $(VENV)/.peers: Makefile $(VENV)/.dev
 	@for peer in $(PEERS); do program=$${peer%%:*}; package=$${peer##*:}; \
 	  command -v $$program >/dev/null && continue; \
 	  echo "installing $$package ..."; \
 	  export DEBIAN_FRONTEND=noninteractive; \
-	  { apt-get -qq install -y $$package || { apt-get -qq update && apt-get -qq install -y $$package; }; } >/dev/null 2>&1 \
+	  { apt-get -qq install -y --no-install-recommends $$package \
+	    || { apt-get -qq update && apt-get -qq install -y --no-install-recommends $$package; }; } >/dev/null 2>&1 \
 	    || echo "$$package can't be installed: the tests that need it are skipped"; \
 	done
 	@touch $@

@@ -185,7 +185,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         await stack.enter_async_context(within(sweeper))
         app = application(parts)
         metrics.watch_streams(Counts(app[OPEN], hub))
-        keeping_alive = tasks.restarting(partial(keep_alive, app[OPEN], settings.keep_alive), "keep-alive")
+        keeping_alive = tasks.restarting(partial(keep_alive, app[OPEN], log.tail, settings.keep_alive), "keep-alive")
         await stack.enter_async_context(within(keeping_alive))
         checking = tasks.restarting(partial(check_tokens, app[OPEN], access, settings.keep_alive), "token-check")
         await stack.enter_async_context(within(checking))

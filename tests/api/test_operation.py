@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -278,74 +277,3 @@ def test_what_was_handed_on_by_an_untrusted_proxy_is_not_local(tmp_path: Path, t
         assert told.status_code == (200 if trusted else 403)
         assert httpx.get(f"{live.url}/metrics").status_code == 200
         assert 1 <= live.log_file.read_text().count("forwarded_by_an_untrusted_proxy") <= 4
-
-
-@contextmanager
-def nginx(folder: Path, live: Cloud, ca: trustme.CA) -> Iterator[int]:
-    """nginx with the server block of the page, on a free port."""
-    program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-    if program is None:
-        pytest.skip("nginx is not installed here: apt-get install nginx-light")
-    folder.mkdir()
-    _write(ca, folder / "cert.pem", folder / "key.pem")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    found = re.search(r"```nginx\n(.*?)```", (DOCS / "reverse-proxy.md").read_text(), re.DOTALL)
-    assert found is not None
-    block = found.group(1)
-    for old, new in (
-        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
-        ("/etc/ssl/cloud.example.com.pem", str(folder / "cert.pem")),
-        ("/etc/ssl/private/cloud.example.com.key", str(folder / "key.pem")),
-        ("http://127.0.0.1:8080", live.url),
-    ):
-        assert old in block
-        block = block.replace(old, new)
-    temporary = "".join(
-        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"daemon off; pid {folder}/pid; error_log {folder}/error.log;\nevents {{}}\n"
-        f"http {{ access_log off;\n{temporary}{block}\n}}\n"
-    )
-    process = subprocess.Popen(
-        [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
-    )
-    try:
-        eventually(lambda: _answers(port) or process.poll() is not None, what="nginx")
-        assert process.poll() is None, (folder / "error.log").read_text()
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def test_behind_nginx_as_the_page_says(tmp_path: Path) -> None:
-    ca = trustme.CA()
-    context = ssl.create_default_context()
-    ca.configure_trust(context)
-    with (
-        cloud(tmp_path / "data", trusted_proxies="127.0.0.1/32", keep_alive="0.3") as live,
-        nginx(tmp_path / "nginx", live, ca) as port,
-    ):
-        token = live.user("ann")
-        base = f"https://127.0.0.1:{port}"
-        headers = {"Authorization": f"Bearer {token}"}
-        with httpx.Client(base_url=base, verify=context, headers=headers, timeout=10) as client:
-            made = client.post("/v1/webhooks", json={"event": "x", "url": "http://127.0.0.1:1/"}).json()
-            assert made["hookUrl"].startswith("https://127.0.0.1")
-            with client.stream("GET", "/v1/devices/events") as stream:
-                lines = stream.iter_lines()
-                assert next(lines) == ":ok"
-                client.post("/v1/devices/events", json={"name": "through", "data": "nginx"})
-                seen: list[str] = []
-                # It arrives while the stream stays open, and so do keep-alives.
-                while not (any("through" in line for line in seen) and seen.count(":") > 4):
-                    seen.append(next(lines))
-        assert client.is_closed

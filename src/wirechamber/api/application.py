@@ -15,7 +15,7 @@ from wirechamber.api.http import COMMON_HEADERS, Call, answer
 from wirechamber.api.parts import Parts
 from wirechamber.api.routing import Route, refused, served
 from wirechamber.descriptors import for_streams
-from wirechamber.errors import CloudError, TooMany, Unavailable
+from wirechamber.errors import CloudError
 
 # Fixed paths before the ones with a name in their place.
 ROUTES: tuple[Route, ...] = (
@@ -70,15 +70,12 @@ def application(parts: Parts) -> web.Application:
 
 
 def _lasting(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Callable[..., Any]:
-    """The handler of a stream, which counts as such while it runs; a refused one leaves no connection behind."""
+    """The handler of a stream, which counts as such while it runs."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         assert isinstance(request.protocol, HttpConnection)
         request.protocol.lasts()
-        response = await handler(request)
-        if response.status in (TooMany.status, Unavailable.status):
-            response.force_close()
-        return response
+        return await handler(request)
 
     return handle
 

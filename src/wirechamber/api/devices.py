@@ -220,8 +220,10 @@ ROUTES = (
         summary="List your devices", answers="[device], X-Total-Count",
         parameters=(
             Parameter("page", "From 1 on; all devices without page and per_page.", "integer"),
-            Parameter("per_page", "25 if only page is given.", "integer"),
-            Parameter("name", "Only devices whose name holds this, in any letter case."),
+            Parameter("per_page", "25 if only page is given.", "integer", spellings=("perPage",)),
+            Parameter(
+                "name", "Only devices whose name holds this, in any letter case.", spellings=("deviceName",)
+            ),
             Parameter("online", "Only devices that are connected, or only others.", "boolean"),
         ),
     ),

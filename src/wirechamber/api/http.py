@@ -31,9 +31,12 @@ _seldom = Seldom(_log, every_s=3600.0)
 encoded = msgspec.json.Encoder().encode
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 
+# Names what is ignored of a request's query. Nothing is refused for it: some clients add parameters of their own
+# everywhere.
+UNKNOWN = "Wirechamber-Unknown-Parameters"
 COMMON_HEADERS = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "X-Request-Id, X-Total-Count, Wirechamber-Stream-Start",
+    "Access-Control-Expose-Headers": f"X-Request-Id, X-Total-Count, Wirechamber-Stream-Start, {UNKNOWN}",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
 }
@@ -48,12 +51,14 @@ class Call:
     """One request being answered.
 
     Attributes:
+        unknown: Names of the query that mean nothing to the route, as one line.
         grant: What the caller may do; set on every route that is not for anyone.
         secret: The token that it came with.
     """
 
     request: web.Request
     parts: Parts
+    unknown: str = ""
     grant: Grant | None = None
     secret: str = ""
     _body: dict[str, Any] | None = None
@@ -252,6 +257,8 @@ async def listing(
             body = opening + encoded(first)[1:-1] + closing()
             return web.Response(body=body, headers={**COMMON_HEADERS, **JSON, **(headers or {})})
         response = web.StreamResponse(headers={**COMMON_HEADERS, **JSON, **(headers or {})})
+        if call.unknown:
+            response.headers[UNKNOWN] = call.unknown
         call.connection.streams_answer()
         await response.prepare(call.request)
         try:

@@ -155,7 +155,9 @@ def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
             summary=f"List your {area} with today's counts, oldest first", answers=f"[{noun}]",
             parameters=(
                 Parameter("page", "From 1; all in one answer if neither this nor `per_page` is said.", "integer"),
-                Parameter("per_page", "At most 1,000; 25 if only `page` is said.", "integer"),
+                Parameter(
+                    "per_page", "At most 1,000; 25 if only `page` is said.", "integer", spellings=("perPage",)
+                ),
                 Parameter("after", "The id of the last one of the page before; cheaper than `page`."),
             ),
         ),
@@ -188,7 +190,7 @@ def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
                 Parameter("status", "Only `success` or only `error`."),
                 Parameter("device", "Only attempts for events of this device, by id."),
                 Parameter("before", "`meta.before` of the page before."),
-                Parameter("per_page", "At most 100; 25 if not said.", "integer"),
+                Parameter("per_page", "At most 100; 25 if not said.", "integer", spellings=("perPage",)),
             ),
         ),
     )  # fmt: skip

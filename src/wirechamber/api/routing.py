@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -13,7 +14,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from wirechamber.api.bodies import Encoded, check_encoding
-from wirechamber.api.http import Call, answer, authorise, refusal
+from wirechamber.api.http import UNKNOWN, Call, answer, authorise, refusal
 from wirechamber.api.parts import Parts
 from wirechamber.errors import CloudError
 from wirechamber.model.accounts import ALL_SCOPES
@@ -32,6 +33,13 @@ FULL = ALL_SCOPES
 PASSWORD = "password"  # noqa: S105
 
 
+# Taken on every route: the token; particle-api-js's and others' way around caches.
+EVERYWHERE = frozenset(("access_token", "nonce", "_"))
+# Of those that are not known so many are named, and so much of each name.
+MAX_NAMED = 8
+MAX_NAMED_LENGTH = 40
+_ODD = re.compile(r"[^\w.\[\]-]", re.ASCII)
+
 # Counted for a request whose client did not wait for the answer; never sent.
 CLIENT_GONE = 499
 
@@ -42,12 +50,14 @@ class Parameter(Struct, frozen=True):
     Attributes:
         kind: `string`, `integer` or `boolean`.
         where: `query` or `header`.
+        spellings: Other names for it that clients use.
     """
 
     name: str
     meaning: str
     kind: str = "string"
     where: str = "query"
+    spellings: tuple[str, ...] = ()
 
 
 class Route(Struct, frozen=True, kw_only=True):
@@ -61,6 +71,7 @@ class Route(Struct, frozen=True, kw_only=True):
         answers: What is answered, in a few words; begins with the status where that is not 200.
         parameters: What the query and headers of its own may say.
         owned: Path parameters that name something with an owner.
+        refuse: Answers a refusal where it must look otherwise than everywhere else.
     """
 
     method: str
@@ -72,6 +83,7 @@ class Route(Struct, frozen=True, kw_only=True):
     answers: str = ""
     parameters: tuple[Parameter, ...] = ()
     owned: tuple[str, ...] = ()
+    refuse: Callable[[Call, CloudError], web.Response] | None = None
 
     @property
     def scope(self) -> str | None:
@@ -90,28 +102,41 @@ def served(route: Route, parts: Parts) -> Callable[[web.Request], Awaitable[web.
     One function per route rather than a chain of middlewares: each of those would cost every request.
     """
     handler, scope, metrics = route.handler, route.scope, parts.metrics
+    refuse = route.refuse or refused
     open_to_all = route.requires in (ANYONE, PASSWORD)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         started = time.perf_counter()
-        call = Call(request, parts)
+        call = Call(request, parts, unknown_parameters(request, route.parameters))
         try:
             check_encoding(request)
             if not open_to_all:
                 await authorise(call, scope)
             response = await handler(call)
         except CloudError as problem:
-            response = refused(call, problem)
+            response = refuse(call, problem)
         except (asyncio.CancelledError, ConnectionError):
             # The client went away before it had its answer; it is counted as nginx does.
             metrics.request(route.method, route.path, CLIENT_GONE, time.perf_counter() - started)
             raise
         except Exception:
             response = failed(route.name)
+        if call.unknown and not response.prepared:
+            response.headers[UNKNOWN] = call.unknown
         metrics.request(route.method, route.path, response.status, time.perf_counter() - started)
         return response
 
     return handle
+
+
+def unknown_parameters(request: web.Request, known: Iterable[Parameter]) -> str:
+    """The names in a request's query that mean nothing to its route, as one line of plain characters; mostly empty."""
+    if not request.rel_url.raw_query_string:
+        return ""
+    means = {name for each in known if each.where == "query" for name in (each.name, *each.spellings)}
+    names = [name for name in dict.fromkeys(request.query) if name not in means and name not in EVERYWHERE]
+    some = [_ODD.sub("?", name[:MAX_NAMED_LENGTH]) for name in names[:MAX_NAMED]]
+    return ", ".join(some) + (f" and {len(names) - len(some)} more" if len(names) > len(some) else "")
 
 
 def refused(call: Call, problem: CloudError) -> web.Response:

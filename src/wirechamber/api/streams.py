@@ -12,17 +12,18 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from wirechamber.api.http import COMMON_HEADERS, Call
-from wirechamber.api.routing import Parameter, Route
+from wirechamber.api.http import COMMON_HEADERS, UNKNOWN, Call
+from wirechamber.api.routing import Route, refused
+from wirechamber.api.wanted import PARAMETERS, Wanted, is_event_source, wanted
 from wirechamber.errors import CloudError, InvalidToken, TooMany, Unavailable
-from wirechamber.eventlog.base import Scope
-from wirechamber.model.names import check_prefix
+from wirechamber.eventlog.base import Cursor, Scope
+from wirechamber.eventlog.tail import Tail
 from wirechamber.observe.logs import Seldom
 from wirechamber.protocols import sse
 from wirechamber.services.access import Access
 from wirechamber.settings import Settings
 from wirechamber.shares import network_of
-from wirechamber.streams.hub import CLOSED, FAILED, SHUTDOWN, SLOW, TOKEN, Hub, Reader
+from wirechamber.streams.hub import CLOSED, FAILED, SHUTDOWN, SLOW, TOKEN, Group, Hub, Reader
 from wirechamber.streams.resume import Start, history, recent
 from wirechamber.streams.turns import Turns
 
@@ -35,7 +36,6 @@ HEADERS = {
 }
 
 _seldom = Seldom(structlog.get_logger("wirechamber.api"))
-KEEP_ALIVE = sse.chunk(sse.KEEP_ALIVE)
 # Streams that are looked after before others have their turn.
 SLICE = 200
 # A reader that catches up must have taken what was written to it, some tens of kilobytes, within this.
@@ -56,8 +56,9 @@ MAX_WAITING = 10_000
 RETRY_FIRST_S = 1.0
 RETRY_SPREAD_S = 4.0
 RETRY_LONGEST_SPREAD_S = 15.0
-# What who is refused is told to wait.
+# What who is refused is told to wait, and what is refused so: it is over soon.
 REFUSED_RETRY_S = 5
+PASSING = (TooMany.status, Unavailable.status)
 
 
 class Stream:
@@ -66,19 +67,25 @@ class Stream:
     Args:
         transport: Its connection's.
         secret: The token that it was opened with.
+        form: What its client can take.
 
     Attributes:
         gone: Done with the reason when it ends.
         patience: While it catches up: runs out when it must wait no longer.
+        group: Those it follows the tail with, once it does.
+        told: The position that a mark last told it.
     """
 
-    __slots__ = ("gone", "patience", "secret", "transport")
+    __slots__ = ("form", "gone", "group", "patience", "secret", "told", "transport")
 
-    def __init__(self, transport: asyncio.Transport, secret: str) -> None:
+    def __init__(self, transport: asyncio.Transport, secret: str, form: Wanted) -> None:
         self.transport = transport
         self.secret = secret
+        self.form = form
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.patience: asyncio.Timeout | None = None
+        self.group: Group | None = None
+        self.told = ""
 
     def end(self, why: str) -> None:
         """Ends it. Ending twice is allowed."""
@@ -87,13 +94,32 @@ class Stream:
             if self.patience is not None and not self.patience.expired():
                 self.patience.reschedule(0)
 
-    def breathe(self) -> None:
-        """Breaks its silence, if nothing waits for its reader anyway."""
+    def breathe(self, newest: Cursor) -> None:
+        """Breaks its silence, if nothing waits for its reader anyway.
+
+        Where its position has moved, because others' events or such as it does not want have come, it is told so
+        instead, if it can take that: or it would come back to where it was long ago.
+
+        Args:
+            newest: The log's newest position.
+        """
         # Asked right before the write, with nothing to wait for in between: a closed transport raises.
         if self.transport.is_closing():
             self.end(CLOSED)
         elif not self.gone.done() and self.transport.get_write_buffer_size() == 0:
-            self.transport.write(KEEP_ALIVE)
+            self.transport.write(self.mark(newest) or self.framed(sse.KEEP_ALIVE))
+
+    def mark(self, newest: Cursor) -> bytes:
+        """Says where it is, if it wants to know and does not yet: everything up to there has been written to it."""
+        mark = self.form.mark
+        if mark is None or self.group is None or self.group.pending or self.group.under_way or self.told == newest:
+            return b""
+        self.told = newest
+        return self.framed(mark(newest))
+
+    def framed(self, payload: bytes) -> bytes:
+        """As this client takes it."""
+        return sse.chunk(payload) if self.form.chunked else payload
 
 
 class Open:
@@ -211,43 +237,50 @@ async def one_device(call: Call) -> web.StreamResponse:
 
 
 async def _stream(call: Call, coreid: str | None) -> web.StreamResponse:
-    prefix = check_prefix(call.request.match_info.get("prefix", ""))
-    scope = Scope(owner=call.owner, coreid=coreid, prefix=prefix)
     log, request = call.parts.log, call.request
-    start = Start(log, request.headers.get("Last-Event-ID") or call.query("last_event_id"))
+    form = wanted(request, call.unknown)
+    scope = Scope(owner=call.owner, coreid=coreid, prefix=form.prefix)
+    start = Start(log, form.last_event_id)
     opened, address = request.app[OPEN], network_of(call.address())
     opened.check(address, call.owner, call.parts.settings)
     opened.enter(address, call.owner)
     try:
         async with opened.turns.turn(call.owner):
-            response = await _begun(call, start)
+            response = await _begun(call, start, form)
         with contextlib.suppress(ConnectionError):
             if request.transport is not None and not opened.closing:
-                await _follow(call, Stream(request.transport, call.secret), scope, start)
+                await _follow(call, Stream(request.transport, call.secret, form), scope, start)
         return response
     finally:
         opened.leave(address, call.owner)
 
 
-async def _begun(call: Call, start: Start) -> web.StreamResponse:
+async def _begun(call: Call, start: Start, form: Wanted) -> web.StreamResponse:
     """The answer, with its first lines."""
     request = call.request
     first = call.parts.log.next(start.position)
     response = web.StreamResponse(headers={**HEADERS, "Wirechamber-Stream-Start": first})
-    response.enable_chunked_encoding()
+    if call.unknown:
+        response.headers[UNKNOWN] = call.unknown
+    if form.chunked:
+        response.enable_chunked_encoding()
+    greeting = [sse.GREETING, request.app[OPEN].retry(), *map(sse.comment, form.notes)]
+    if start.gap is None:
+        # What is gone must be told before a position beyond it.
+        greeting.append((form.mark or sse.position_line)(start.position))
     # A reader may go away at any moment: that is no fault of anybody's.
     with contextlib.suppress(ConnectionError):
         await response.prepare(request)
-        await response.write(sse.GREETING)
-        await response.write(request.app[OPEN].retry())
+        await response.write(b"".join(greeting))
     return response
 
 
 async def _follow(call: Call, stream: Stream, scope: Scope, start: Start) -> None:
     hub, transport, opened = call.parts.hub, stream.transport, call.request.app[OPEN]
     _bound_send_buffer(transport)
-    reader = Reader(transport, stream.end)
+    reader = Reader(transport, stream.end, chunked=stream.form.chunked)
     opened.streams[stream] = None
+    stream.told = "" if start.gap else start.position
     try:
         await _catch_up(call, stream, scope, start)
         if stream.gone.done():
@@ -256,9 +289,13 @@ async def _follow(call: Call, stream: Stream, scope: Scope, start: Start) -> Non
                 transport.abort()
         elif not transport.is_closing():
             # From here to `join` nothing waits: no event can come in between.
-            if frames := recent(call.parts.log, scope, start.position):
-                transport.write(b"".join(frames))
-            hub.join(scope, reader)
+            frames = b"".join(recent(call.parts.log, scope, start.position))
+            stream.group = hub.join(scope, reader)
+            if frames:
+                transport.write(frames if stream.form.chunked else sse.unchunked(frames))
+            elif told := stream.mark(call.parts.log.tail.newest):
+                # It has looked at the whole past for nothing: not once more when it comes back.
+                transport.write(told)
             why = await stream.gone
             # Those do not read, so they would see no proper end; and what waits is not for a bad token's bearer.
             if why in (SLOW, FAILED) or (why == TOKEN and transport.get_write_buffer_size() > 0):
@@ -277,7 +314,7 @@ async def _catch_up(call: Call, stream: Stream, scope: Scope, start: Start) -> N
                 # Between pages anything may have happened.
                 if transport.is_closing() or not await _may_go_on(stream, call.parts.access):
                     return
-                transport.write(piece)
+                transport.write(piece if stream.form.chunked else sse.unchunked(piece))
                 stream.patience.reschedule(loop.time() + WRITE_TIMEOUT_S)
                 await call.request.writer.drain()
                 if stream.gone.done():
@@ -301,8 +338,8 @@ def _bound_send_buffer(transport: asyncio.Transport) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
 
-async def keep_alive(opened: Open, every_s: float) -> None:
-    """Writes comments to streams for ever.
+async def keep_alive(opened: Open, tail: Tail, every_s: float) -> None:
+    """Writes comments, or where they are, to streams for ever.
 
     One task for all: a timer for each stream would be a third of what an idle one costs. What goes wrong with one
     stream ends that one. It waits for nothing but the time, so nothing that is slow makes streams silent.
@@ -313,7 +350,7 @@ async def keep_alive(opened: Open, every_s: float) -> None:
             if number % SLICE == 0:
                 await asyncio.sleep(0)
             try:
-                stream.breathe()
+                stream.breathe(tail.newest)
             except Exception as problem:
                 _seldom.warning("stream_not_kept_alive", why=repr(problem))
                 stream.end(FAILED)
@@ -347,10 +384,21 @@ async def _may_go_on(stream: Stream, access: Access) -> bool:
     return not stream.gone.done()
 
 
-RESUMES = (
-    Parameter("Last-Event-ID", "Go on after the event of this `id:`; wins over the query.", where="header"),
-    Parameter("last_event_id", "The same, for clients that can't set headers."),
-)
+def refuse(call: Call, problem: CloudError) -> web.Response:
+    """A refusal. An EventSource takes any other status than 200 for the end for good, so what is over soon is told it
+    as a stream that ends at once and says when to come back (HTML, section 9.2.3)."""
+    response = refused(call, problem)
+    if problem.status not in PASSING:
+        return response
+    if is_event_source(call.request):
+        wait = int(response.headers.get("Retry-After", REFUSED_RETRY_S))
+        # Not a secret: it spreads clients.
+        again = sse.retry(int(1000 * (wait + RETRY_SPREAD_S * random.random())))  # noqa: S311
+        body = sse.comment(problem.description.replace("\n", " ")) + again
+        response = web.Response(body=body, headers={**HEADERS, "Retry-After": str(wait)})
+    # Whoever has too many leaves no connection behind.
+    response.force_close()
+    return response
 
 
 def _routes(path: str, handler: Any, summary: str, owned: tuple[str, ...] = ()) -> tuple[Route, ...]:
@@ -358,7 +406,7 @@ def _routes(path: str, handler: Any, summary: str, owned: tuple[str, ...] = ()) 
         Route(
             method="GET", path=path + rest, handler=handler, requires="events:get", owned=owned,
             summary=f"{summary}{text}; Last-Event-ID or last_event_id resumes", answers="text/event-stream",
-            parameters=RESUMES,
+            parameters=PARAMETERS, refuse=refuse,
         )
         for rest, text in (("", ""), ("/{prefix:.+}", ", filtered by a prefix of the name"))
     )  # fmt: skip

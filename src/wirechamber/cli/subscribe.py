@@ -21,6 +21,8 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 # The server sends something at least every 9 s.
 SILENCE_S = 30.0
+# A stream that has had no event yet, or none for long, is resumed where it was.
+WHERE = {"positions": "blocks"}
 FINAL = (400, 401, 403, 404)
 
 
@@ -57,14 +59,15 @@ async def _follow(remote: Remote, path: str, position: str | None) -> AsyncItera
     while True:
         headers = {} if position is None else {"Last-Event-ID": position}
         try:
-            async with remote.session.get(path, headers=headers, timeout=timeout) as stream:
+            async with remote.session.get(path, params=WHERE, headers=headers, timeout=timeout) as stream:
                 if stream.status in FINAL:
                     await remote.read(stream)
                 elif stream.status == 200:
                     wait, first = FIRST_WAIT_S, False
                     async for at, event in _events(stream):
-                        position = at
-                        yield event
+                        position = at or position
+                        if event is not None:
+                            yield event
         except (aiohttp.ClientError, TimeoutError):
             if first:
                 raise
@@ -73,16 +76,20 @@ async def _follow(remote: Remote, path: str, position: str | None) -> AsyncItera
         wait = min(wait * 2, LONGEST_WAIT_S)
 
 
-async def _events(stream: aiohttp.ClientResponse) -> AsyncIterator[tuple[str | None, dict[str, object]]]:
+async def _events(stream: aiohttp.ClientResponse) -> AsyncIterator[tuple[str | None, dict[str, object] | None]]:
+    """What the stream says: where it is, and mostly an event that is there."""
     fields: dict[str, str] = {}
     async for raw in stream.content:
         line = raw.decode("utf-8", "replace").rstrip("\n")
-        if not line and "data" in fields:
-            try:
-                data = json.loads(fields["data"])
-            except ValueError:
-                fail("the server sent a line that is no event")
-            yield fields.get("id"), {"id": fields.get("id"), "name": fields.get("event"), **data}
+        if not line and fields:
+            event = None
+            if "data" in fields:
+                try:
+                    data = json.loads(fields["data"])
+                except ValueError:
+                    fail("the server sent a line that is no event")
+                event = {"id": fields.get("id"), "name": fields.get("event"), **data}
+            yield fields.get("id"), event
             fields = {}
         elif line and not line.startswith(":"):
             name, _, value = line.partition(":")

@@ -38,12 +38,17 @@ class Scope(Struct, frozen=True):
     Attributes:
         owner: Id of the user who owned the event at acceptance; None for all (internal readers only).
         coreid: What clients see as the publisher: one device's stream.
-        prefix: The name begins with it, case-sensitive.
+        prefix: The name begins with it, or with one of them, case-sensitive. Of several none begins with another.
     """
 
     owner: str | None = None
     coreid: str | None = None
-    prefix: str = ""
+    prefix: str | tuple[str, ...] = ""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The prefix, or all of them."""
+        return (self.prefix,) if isinstance(self.prefix, str) else self.prefix
 
     def holds(self, event: Event) -> bool:
         """Whether the event is in this scope."""

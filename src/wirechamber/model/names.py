@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from wirechamber.errors import BadInput
 
 MAX_NAME = 64
 MAX_PREFIX = 64
+# Of one stream: each is one more comparison for every event that is looked at.
+MAX_PREFIXES = 32
 # A response topic may hold a device id and an event name; the results' names are ours, so they may be longer.
 MAX_RESULT_NAME = 256
 # The largest that Device OS 6.3 publishes.
@@ -65,6 +68,23 @@ def check_not_reserved(name: str) -> str:
 def result_name(rendered: str) -> str:
     """A name that an integration's template gave, made safe for the framing of streams and bounded."""
     return _CONTROL.sub(" ", rendered)[:MAX_RESULT_NAME]
+
+
+def check_prefixes(prefixes: Iterable[str]) -> str | tuple[str, ...]:
+    """The prefixes by which a stream filters: one, or several of which none begins with another.
+
+    Raises:
+        BadInput: They are too many, or one is longer than any event name.
+    """
+    given = sorted({check_prefix(prefix) for prefix in prefixes})
+    if len(given) > MAX_PREFIXES:
+        raise BadInput(f"there are {len(given)} event prefixes, at most {MAX_PREFIXES} are allowed; use a common one")
+    # In this order, one that begins with another comes after it, and after nothing but such.
+    kept: list[str] = []
+    for prefix in given:
+        if not kept or not prefix.startswith(kept[-1]):
+            kept.append(prefix)
+    return tuple(kept) if len(kept) > 1 else "".join(kept)
 
 
 def check_prefix(prefix: str) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from json.encoder import encode_basestring_ascii as _quote
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
-GREETING = b":ok\n\n"
-# Any byte ends the silence after which a client gives up; a comment is skipped by all of them. No blank line follows:
-# httpx-sse would make an event without data of it.
+# A comment is a line of its own, and no blank line follows: some clients make an event without data of it (httpx-sse
+# as soon as it has seen an `id:`, others always).
+GREETING = b":ok\n"
+# Any byte ends the silence after which a client gives up; a comment is skipped by all of them.
 KEEP_ALIVE = b":\n"
 GAP_EVENT = "wirechamber/gap"
+POSITION_EVENT = "wirechamber/position"
 
 
 def event(name: str, data: str | None, ttl: int, published_at: str, coreid: str, cursor: str) -> bytes:
@@ -42,6 +44,32 @@ def gap(first: str, last: str, cursor: str) -> bytes:
     return f"id: {cursor}\nevent: {GAP_EVENT}\ndata: {lost}\n\n".encode()
 
 
+def comment(text: str) -> bytes:
+    """A line that clients skip and people may read.
+
+    Args:
+        text: One line.
+    """
+    return f": {text}\n".encode("utf-8", "replace")
+
+
+def position_line(cursor: str) -> bytes:
+    """Where the stream is, for whoever reads lines; a parser forgets it for the next event's own."""
+    return f"id: {cursor}\n".encode()
+
+
+def position_block(cursor: str) -> bytes:
+    """Where the stream is, for clients that do as the standard says: without data no event comes of it, but the client
+    remembers it as Last-Event-ID (HTML, section 9.2.6)."""
+    return f"id: {cursor}\n\n".encode()
+
+
+def position_event(cursor: str) -> bytes:
+    """The same as an event, for clients that look at the ids of events only; most hand it on to nobody who has not
+    asked for its name."""
+    return f'id: {cursor}\nevent: {POSITION_EVENT}\ndata: {{"position":{_quote(cursor)}}}\n\n'.encode()
+
+
 def retry(milliseconds: int) -> bytes:
     """When to connect again once the stream has ended; takes effect at once, without a blank line, as in the standard.
 
@@ -53,3 +81,15 @@ def retry(milliseconds: int) -> bytes:
 def chunk(payload: bytes) -> bytes:
     """A chunk of HTTP/1.1's chunked transfer coding (RFC 9112, section 7.1)."""
     return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+def unchunked(chunks: bytes) -> bytes:
+    """What whole chunks hold, for a client of HTTP/1.0, which knows none."""
+    found = []
+    at = 0
+    while at < len(chunks):
+        start = chunks.index(b"\r\n", at) + 2
+        end = start + int(chunks[at : start - 2], 16)
+        found.append(chunks[start:end])
+        at = end + 2
+    return b"".join(found)

@@ -56,17 +56,19 @@ class Reader:
     Args:
         sink: The connection's transport.
         let_go: Called with the reason when the hub will write no more to it.
+        chunked: Whether it takes HTTP chunks; else what they hold.
     """
 
-    __slots__ = ("let_go", "sink")
+    __slots__ = ("chunked", "let_go", "sink")
 
-    def __init__(self, sink: Sink, let_go: Callable[[str], None]) -> None:
+    def __init__(self, sink: Sink, let_go: Callable[[str], None], *, chunked: bool = True) -> None:
         self.sink = sink
         self.let_go = let_go
+        self.chunked = chunked
 
 
 class Group:
-    """Readers who want exactly the same.
+    """Readers who want exactly the same, in the same form.
 
     Attributes:
         readers: Each with the number of the first frame that is for it.
@@ -74,14 +76,20 @@ class Group:
         under_way: What is being written, until all have it.
     """
 
-    __slots__ = ("frames", "pending", "readers", "scope", "under_way")
+    __slots__ = ("chunked", "frames", "pending", "readers", "scope", "under_way")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, chunked: bool) -> None:
         self.scope = scope
+        self.chunked = chunked
         self.readers: dict[Reader, int] = {}
         self.pending: list[bytes] = []
         self.frames = 0
         self.under_way: _Write | None = None
+
+    @property
+    def rests(self) -> bool:
+        """Whether all of its readers have been written what there is for them."""
+        return not self.pending and self.under_way is None
 
 
 class _Write:
@@ -113,7 +121,7 @@ class Hub:
     def __init__(self, tail: Tail, buffer_bytes: int) -> None:
         self._tail = tail
         self._buffer_bytes = buffer_bytes
-        self._groups: dict[Scope, Group] = {}
+        self._groups: dict[tuple[Scope, bool], Group] = {}
         # By owner, and by device for those who want one device's events: an event looks up the groups it concerns.
         self._audiences: dict[tuple[str | None, str | None], Prefixes[Group]] = {}
         # Groups that something is to be written to, each once.
@@ -126,28 +134,34 @@ class Hub:
         self.sent = 0
         self.let_go = 0
 
-    def join(self, scope: Scope, reader: Reader) -> None:
+    def join(self, scope: Scope, reader: Reader) -> Group:
         """Writes to the reader, from the next entry on, what the scope holds. The scope names an owner."""
-        group = self._groups.get(scope)
+        key = (scope, reader.chunked)
+        group = self._groups.get(key)
         if group is None:
             assert scope.owner is not None
-            group = self._groups[scope] = Group(scope)
-            self._audiences.setdefault((scope.owner, scope.coreid), Prefixes()).add(scope.prefix, group)
+            group = self._groups[key] = Group(scope, reader.chunked)
+            audience = self._audiences.setdefault((scope.owner, scope.coreid), Prefixes())
+            for prefix in scope.prefixes:
+                audience.add(prefix, group)
         # What waits to be written came before this reader joined.
         group.readers[reader] = group.frames
         self.open += 1
+        return group
 
     def leave(self, scope: Scope, reader: Reader) -> None:
         """Writes nothing more to the reader. Leaving twice is allowed."""
-        group = self._groups.get(scope)
+        key = (scope, reader.chunked)
+        group = self._groups.get(key)
         if group is None or reader not in group.readers:
             return
         del group.readers[reader]
         self.open -= 1
         if not group.readers:
-            del self._groups[scope]
+            del self._groups[key]
             audience = self._audiences[scope.owner, scope.coreid]
-            audience.discard(scope.prefix, group)
+            for prefix in scope.prefixes:
+                audience.discard(prefix, group)
             if not audience:
                 del self._audiences[scope.owner, scope.coreid]
 
@@ -172,7 +186,7 @@ class Hub:
             for group in groups:
                 if not group.pending and group.under_way is None:
                     self._dirty.append(group)
-                group.pending.append(frame)
+                group.pending.append(frame if group.chunked else sse.unchunked(frame))
                 group.frames += 1
         if self._dirty and not self._flush_due:
             self._flush_due = True

@@ -40,7 +40,7 @@ def find(db: sqlite3.Connection, scope: Scope, after: int, newest: int, limit: i
     given = [(name, value) for name, value in searched.items() if value is not None]
     where = "".join(f" and {source}.{name} = ?" for name, _ in given)
     values = [value for _, value in given]
-    test, wanted = _test(tested, scope.prefix)
+    test, wanted = _test(tested, scope.prefixes)
     if test:
         ahead = f"select position from {source} where position > ?{where} order by position limit 1 offset ?"
         row = db.execute(ahead, (after, *values, MAX_SCAN - 1)).fetchone()
@@ -63,14 +63,14 @@ def find(db: sqlite3.Connection, scope: Scope, after: int, newest: int, limit: i
     return Found(entries, upto, upto < newest)
 
 
-def _test(columns: dict[str, Any], prefix: str) -> tuple[str, list[Any]]:
+def _test(columns: dict[str, Any], prefixes: tuple[str, ...]) -> tuple[str, list[Any]]:
     given = [(name, value) for name, value in columns.items() if value is not None]
     test = "".join(f" and event.{name} = ?" for name, _ in given)
     values = [value for _, value in given]
-    if prefix:
+    if "" not in prefixes:
         # Not LIKE: that ignores case.
-        test += " and substr(event.name, 1, ?) = ?"
-        values += [len(prefix), prefix]
+        test += f" and ({' or '.join(['substr(event.name, 1, ?) = ?'] * len(prefixes))})"
+        values += [value for prefix in prefixes for value in (len(prefix), prefix)]
     return test, values
 
 
