@@ -156,9 +156,9 @@ def test_what_is_known_of_a_device_follows_its_changes(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         assert said(await stage.run(steps(About(device)))) == [None]
         await stage.store.devices.add(Device(id=device, created_at=0, name="lamp"))
-        assert said(await stage.run(steps(About(device), About(device)))) == [DeviceInfo("lamp")] * 2
+        assert said(await stage.run(steps(About(device), About(device)))) == [DeviceInfo("lamp", product=32)] * 2
         await stage.store.devices.update(Device(id=device, created_at=0, name="lantern"))
-        assert said(await stage.run(steps(About(device)))) == [DeviceInfo("lantern")]
+        assert said(await stage.run(steps(About(device)))) == [DeviceInfo("lantern", product=32)]
 
     play(tmp_path, scenario)
 

@@ -30,6 +30,8 @@ class Geolocation(Standin):
         super().__init__()
         self.key = key
         self.answered: list[Any] = []
+        # Of some towers, the type that they are known by.
+        self.wide: dict[int, str] = {}
         self.networks = {
             "3c:37:86:5d:75:d4": (38.99, -77.55), "94:b4:0f:fd:c1:40": (38.9902, -77.5502),
             "94:b4:0f:fc:e5:d0": (38.99, -77.55),
@@ -63,7 +65,11 @@ class Geolocation(Standin):
             raise ValueError
         known = [self.networks.get(mac) for mac in map(_network, question.get("wifiAccessPoints", []))]
         radio = question.get("radioType", "gsm")
-        known += [self.towers.get(_tower(each, radio)) for each in question.get("cellTowers", [])]
+        known += [
+            self.towers.get(_tower(each, radio))
+            for each in question.get("cellTowers", [])
+            if self.wide.get(each["cellId"], radio) == radio
+        ]
         places = [place for place in known if place is not None]
         if places:
             lat, lng = (sum(each) / len(places) for each in zip(*places, strict=True))

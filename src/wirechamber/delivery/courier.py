@@ -24,6 +24,7 @@ from wirechamber.eventlog.base import Cursor
 from wirechamber.integrations.base import (
     Context,
     Delivered,
+    DeviceInfo,
     Misconfigured,
     NoResponse,
     Outcome,
@@ -372,8 +373,8 @@ class Courier:
         unsound = sound.plan_of(plan)
         return plan if unsound is None else _stillborn(sound.fault(unsound), len(events))
 
-    def _context(self, trial: bool = False) -> Context:
-        return Context(self._clock.now(), self._user_agent, trial=trial)
+    def _context(self, trial: bool = False, device: DeviceInfo | None = None) -> Context:
+        return Context(self._clock.now(), self._user_agent, trial=trial, device=device)
 
     # --- what came of an attempt ---
 
@@ -381,6 +382,7 @@ class Courier:
         """Takes what came of a plan: each of its jobs ends in a settlement, and their place is free again."""
         for job in jobs:
             del self._running[job]
+            job.device = run.about.get(job.event.device or "")
         if self._stopped and _was_cut_short(run):
             # Not an attempt that the target can be blamed for; it is made again after the restart.
             self._under_way.end(run.slot)
@@ -529,7 +531,9 @@ class Courier:
         prepared, kind = job.trigger.prepared(), job.trigger.kind
         if kind is not None and not isinstance(prepared, Misconfigured):
             try:
-                return sound.topics_of(kind.topics(job.event, prepared, self._context()), self._default_topics(job))
+                return sound.topics_of(
+                    kind.topics(job.event, prepared, self._context(device=job.device)), self._default_topics(job)
+                )
             except BaseException as problem:
                 # Nothing was awaited: whatever it is, it is the kind's own.
                 self._faults.warning("topics_failed", why=sound.raised(problem), integration=job.integration)
@@ -590,7 +594,7 @@ def _stillborn(problem: Outcome, events: int) -> Plan:
 
 
 def _why(outcome: Outcome) -> str | None:
-    return outcome.no_answer if isinstance(outcome, Delivered) else outcome.why
+    return (outcome.no_answer or outcome.doubt) if isinstance(outcome, Delivered) else outcome.why
 
 
 def _answered(run: Run) -> bool:

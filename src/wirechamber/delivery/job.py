@@ -5,6 +5,7 @@ from __future__ import annotations
 from wirechamber.delivery.index import Trigger
 from wirechamber.delivery.watermark import Mark
 from wirechamber.eventlog.base import Cursor
+from wirechamber.integrations.base import DeviceInfo
 from wirechamber.model.deliveries import Delivery, DeliveryState
 from wirechamber.model.events import Event
 from wirechamber.model.ids import derived_id
@@ -22,11 +23,12 @@ class Job:
         created_at, deadline_at: In steady time.
         number_started_at: When the attempt under way began, wall time; `number_began` on the monotonic clock.
         fault: What its kind did wrong when it was asked for the target.
+        device: What its plan was told of the device, if it asked.
     """
 
     __slots__ = (
-        "attempts", "created_at", "cursor", "deadline_at", "delivery", "error_told", "event", "fault", "integration",
-        "lane", "mark", "number_began", "number_started_at", "owner", "stored", "trigger",
+        "attempts", "created_at", "cursor", "deadline_at", "delivery", "device", "error_told", "event", "fault",
+        "integration", "lane", "mark", "number_began", "number_started_at", "owner", "stored", "trigger",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +46,7 @@ class Job:
         self.deadline_at = deadline_at
         self.error_told = False
         self.fault: str | None = None
+        self.device: DeviceInfo | None = None
         self.stored = False
         self.lane = ("", "", "")
         self.number_started_at = 0

@@ -58,12 +58,15 @@ class Run:
     Attributes:
         exchanges: The requests made and what came of each.
         remember: What the plan asked to keep, by key; stored when the delivery is settled.
+        about: What it was told of devices, by id.
         events: How many the plan is for.
         outcomes: One for each, when the plan has ended.
         slot: Its place in the notes of what is under way; 0 for none.
     """
 
-    __slots__ = ("done", "ended", "events", "exchanges", "integration", "outcomes", "plan", "remember", "slot", "steps")
+    __slots__ = (
+        "about", "done", "ended", "events", "exchanges", "integration", "outcomes", "plan", "remember", "slot", "steps",
+    )  # fmt: skip
 
     def __init__(self, integration: str, plan: Plan, events: int, done: Callable[[Run], None], slot: int = 0) -> None:
         self.integration = integration
@@ -72,6 +75,7 @@ class Run:
         self.done = done
         self.exchanges: list[Exchange] = []
         self.remember: list[tuple[str, Any]] = []
+        self.about: dict[str, DeviceInfo | None] = {}
         self.outcomes: Sequence[Outcome] = ()
         self.slot = slot
         self.steps = 0
@@ -177,7 +181,10 @@ class Runner:
                 return self._cached(run, step)
             case About(device):
                 if self._store.revision() == self._devices_of and self._clock.monotonic() < self._devices_until:
-                    return self._devices.get(device, _NOT_AT_HAND)
+                    found = self._devices.get(device, _NOT_AT_HAND)
+                    if found is not _NOT_AT_HAND:
+                        run.about[device] = found
+                    return found
             case Granted(permission):
                 if self._store.revision() == self._granted_of and run.integration in self._granted:
                     return permission in self._granted[run.integration]
@@ -210,7 +217,8 @@ class Runner:
             info = None
         else:
             version = device.firmware_version
-            info = DeviceInfo(device.name, None if version is None else str(version))
+            firmware = None if version is None else str(version)
+            info = DeviceInfo(device.name, firmware, device.product_id, device.owner)
         if revision == self._devices_of:
             self._devices[device_id] = info
         return info
@@ -293,7 +301,7 @@ class Runner:
                     self._keep(run.integration, step.key, reply)
                 reply = self._values[run.integration, step.key]
             elif isinstance(step, About):
-                reply = await self._about(step.device)
+                reply = run.about[step.device] = await self._about(step.device)
             elif isinstance(step, Granted):
                 reply = await self._may(run.integration, step.permission)
             elif isinstance(step, Compute):

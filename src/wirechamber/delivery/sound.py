@@ -161,6 +161,10 @@ def _delivered(given: Delivered) -> Outcome:
     answer, none = given.answer, given.no_answer
     if none is not None and type(none) is not str:
         return fault("an outcome Delivered whose no_answer is no text")
+    if given.doubt is not None:
+        if type(given.doubt) is not str:
+            return fault("an outcome Delivered whose doubt is no text")
+        given = structs.replace(given, doubt=text(given.doubt))
     if answer is None:
         return given if none is None or none.isascii() else structs.replace(given, no_answer=text(none))
     if type(answer) is not Answer or type(answer.data) is not str:

@@ -197,10 +197,14 @@ class DeviceInfo(Struct, frozen=True):
 
     Attributes:
         firmware: Version of its product's firmware, if it is known.
+        product: Its product's id, or its platform's while it is in none.
+        owner: Id of the user who has it now.
     """
 
     name: str | None = None
     firmware: str | None = None
+    product: int | None = None
+    owner: str | None = None
 
 
 class Allow(Struct, frozen=True):
@@ -262,10 +266,12 @@ class Delivered(Struct, frozen=True):
     Attributes:
         no_answer: The target did its work, and what it found is that there is no answer: the device is told this text
             by a hook-error, and it counts as no failure.
+        doubt: What may be wrong all the same. The attempt shows it; the device is not told.
     """
 
     answer: Answer | None = None
     no_answer: str | None = None
+    doubt: str | None = None
 
 
 class TryLater(Struct, frozen=True):
@@ -310,12 +316,14 @@ class Context(Struct, frozen=True):
         user_agent: Name of this cloud for outgoing requests.
         extra: More template variables, by name; predefined ones win.
         trial: Somebody tests the integration and wants to know whether its target answers: no answer from memory.
+        device: What is known of the device that published, where the plan has asked for it.
     """
 
     now: int
     user_agent: str
     extra: Mapping[str, Any] = {}
     trial: bool = False
+    device: DeviceInfo | None = None
 
 
 class Topics(Struct, frozen=True):

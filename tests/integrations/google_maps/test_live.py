@@ -42,6 +42,9 @@ def client(live: Cloud) -> httpx.Client:
     return live.client(live.user("ann"))
 
 
+WIDE = '{"c":{"o":"","a":[{"i":%d,"l":678,"c":310,"n":410}]}}'
+
+
 def make(client: httpx.Client, google: Geolocation, **rest: Any) -> str:
     made = client.post("/v1/integrations", json={"integration_type": "GoogleMaps", "api_key": google.key, **rest})
     assert made.status_code == 201, made.text
@@ -90,6 +93,20 @@ def test_an_unknown_place_is_no_failure(client: httpx.Client, google: Geolocatio
     assert (found["ok"], found["final"], found["status"]) == (True, True, 404)
     shown = client.get(f"/v1/integrations/{made}").json()["integration"]
     assert (shown["todayCounters"], shown["waiting"]) == ({"success": 1, "error": 0}, 0)
+
+
+def test_a_wide_cell_is_asked_for_as_lte_and_then_as_3g(client: httpx.Client, google: Geolocation) -> None:
+    google.wide = {70_000: "wcdma"}
+    google.towers[310, 410, 678, 70_000] = (51.5, -0.1)
+    make(client, google)
+    (_, response) = results(client, WIDE % 70_000)
+    assert response.data == "51.5,-0.1,1000"
+    (_, response) = results(client, LTE)
+    assert response.data == "40.5,-100.25,1000"
+    (told,) = results(client, WIDE % 70_001, count=1)
+    assert told.data.startswith("error status 404 from 127.0.0.1: the location is unknown")
+    radios = [each["radioType"] for each in google.questions]
+    assert radios == ["lte", "wcdma", "lte", "lte", "wcdma"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wirechamber.integrations.google_maps.scan import BadScan, question, read, same_place, sights, too_little
+from wirechamber.integrations.google_maps.scan import BadScan, is_wide, question, read, same_place, sights, too_little
 
 WIFI = '{"w":{"a":[{"m":"3c:37:86:5d:75:d4","s":-45,"c":6},{"m":"94:b4:0f:fd:c1:40","s":-60,"c":11}]}}'
 CELL = '{"c":{"o":"AT&T","a":[{"i":42,"l":33,"c":310,"n":410},{"i":43,"l":33,"c":310,"n":410}]}}'
@@ -38,6 +38,15 @@ def test_an_id_that_no_gsm_cell_has_is_asked_for_as_lte() -> None:
     found = asked({"c": {"o": "", "a": [{"i": 200_000_001, "l": 678, "c": 310, "n": 410}]}})
     assert found["radioType"] == "lte"
     assert "carrier" not in found
+
+
+def test_it_may_be_a_cell_of_3g_as_well() -> None:
+    scan = read('{"c":{"o":"","a":[{"i":70000,"l":678,"c":310,"n":410}]}}')
+    assert is_wide(scan)
+    assert question(scan, "wcdma") == {**question(scan), "radioType": "wcdma"}
+    assert not is_wide(read(CELL))
+    assert not is_wide(read(WIFI))
+    assert question(read(CELL), "wcdma") == question(read(CELL))
 
 
 def test_what_can_not_help_is_left_out() -> None:

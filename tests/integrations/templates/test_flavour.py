@@ -183,3 +183,15 @@ def test_escaping_leaves_none_of_the_five_characters_and_can_be_undone(text: str
     shown = compile("{{a}}").render({"a": text})
     assert not set(shown) & set("<>\"'")
     assert html.unescape(shown) == html.unescape(html.escape(text))
+
+
+@pytest.mark.parametrize("tag", ["{{>*name}}", "{{> *name }}", "a\n {{>*a.b}}\n"])
+def test_dynamic_names_are_refused_as_that(tag: str) -> None:
+    with pytest.raises(TemplateError, match=r"dynamic names .* are not supported"):
+        compile(tag)
+
+
+@pytest.mark.parametrize("tag", ["{{<parent}}{{$block}}x{{/block}}{{/parent}}", "{{<*parent}}{{/*parent}}"])
+def test_inheritance_is_refused_as_that(tag: str) -> None:
+    with pytest.raises(TemplateError, match=r"inheritance, .* is not supported"):
+        compile(tag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -234,3 +235,83 @@ def test_the_number_of_texts_in_a_json_object_is_bounded() -> None:
 
 def test_empty_credentials_are_none() -> None:
     assert "Authorization" not in headers(sent(auth={"username": "", "password": ""}))
+
+
+@pytest.mark.parametrize(
+    ("url", "fields", "sent_url"),
+    [
+        ("http://x/?", {"query": {"a": "1"}, "noDefaults": True}, "http://x/?a=1"),
+        ("http://x/?b=2&", {"query": {"a": "1"}, "noDefaults": True}, "http://x/?b=2&a=1"),
+        ("http://x/p?&&b=2#f", {"query": {"a": "1"}, "noDefaults": True}, "http://x/p?b=2&a=1#f"),
+        ("http://x?", {"noDefaults": True}, "http://x?"),
+        # The more explicit one of a name wins, and the rest of the URL's query stays as it was written.
+        ("http://x/?a=old&sig=a%2Fb+c&flag", {"query": {"a": "1"}, "noDefaults": True}, "http://x/?sig=a%2Fb+c&flag&a=1"),
+        ("http://x/?q%5B%5D=1&q%5B%5D=2", {"query": {"q[]": "3"}, "noDefaults": True}, "http://x/?q%5B%5D=3"),
+        ("http://x/?a=1&a=2", {"form": {"b": "3"}, "noDefaults": True}, "http://x/?a=1&a=2&b=3"),
+    ],
+)  # fmt: skip
+def test_a_query_in_the_url_is_merged_with_the_fields(url: str, fields: dict[str, Any], sent_url: str) -> None:
+    assert sent(url=url, requestType="GET", **fields).url == sent_url
+
+
+@pytest.mark.parametrize("own", ["event=mine", "event=mine&x=1", "x=1&e%76ent=mine"])
+def test_of_the_defaults_only_those_are_added_that_the_url_does_not_have(own: str) -> None:
+    request = sent(url=f"http://x/in?{own}", requestType="GET")
+    found = query(request)
+    assert {name: found[name] for name in DEFAULTS} == {**DEFAULTS, "event": "mine"}
+    assert request.url.count("ent=") == 1
+
+
+def test_a_query_of_an_address_stays_as_it_is_on_other_methods() -> None:
+    assert sent(url="http://x/in?event=mine&").url == "http://x/in?event=mine&"
+
+
+@pytest.mark.parametrize("method", ["PATCH", "patch"])
+def test_patch_is_sent_like_post(method: str) -> None:
+    request = sent(requestType=method, json={"t": "{{t}}"}, noDefaults=True)
+    assert (request.method, json.loads(request.body or b"")) == ("PATCH", {"t": "21.5"})
+    assert form(sent(requestType=method)) == DEFAULTS
+
+
+def test_a_list_is_rendered_leaf_by_leaf_and_has_no_defaults() -> None:
+    request = sent(json=[{"measurement": "t", "fields": {"value": "{{t}}", "n": 5}}, "{{{s}}}"])
+    assert json.loads(request.body or b"") == [{"measurement": "t", "fields": {"value": "21.5", "n": 5}}, 'a "b" & c']
+    assert json.loads(sent(json=[1, {"a": None}]).body or b"") == [1, {"a": None}]
+    assert json.loads(sent(json=[]).body or b"") == []
+
+
+@pytest.mark.parametrize("nothing", [True, {}, [], False, "", None, "true"])
+def test_on_get_an_empty_json_is_none(nothing: Any) -> None:
+    request = sent(json=nothing, requestType="GET")
+    assert (query(request), request.body) == (DEFAULTS, None)
+    assert "Content-Type" not in headers(request)
+
+
+@pytest.mark.parametrize("nothing", [True, {}, [], False, ""])
+def test_an_empty_json_beside_another_body_is_none(nothing: Any) -> None:
+    assert form(sent(json=nothing, form={"a": "1"}, noDefaults=True)) == {"a": "1"}
+    assert sent(json=nothing, body="x").body == b"x"
+
+
+def test_json_with_get_is_its_body_and_the_defaults_are_in_the_query() -> None:
+    request = sent(json={"q": "{{t}}"}, requestType="GET")
+    assert (request.method, json.loads(request.body or b""), query(request)) == ("GET", {"q": "21.5"}, DEFAULTS)
+    assert headers(request)["Content-Type"] == "application/json"
+    (warning,) = HOOK.read({"url": "http://x/", "json": {"q": 1}, "requestType": "GET"}, {}).warnings
+    assert warning.startswith("json: is sent as the body of a GET")
+
+
+@pytest.mark.parametrize("password", ["a{{b", "{{", "}}{{", "{{#x}}", "{{/x}}y", "a{{}}b", "{{=x}}", "p{{{w"])
+def test_a_secret_that_is_no_template_is_meant_as_it_is(password: str) -> None:
+    credentials = base64.b64encode(f"u:{password}".encode()).decode()
+    assert headers(sent(auth={"username": "u", "password": password}))["Authorization"] == f"Basic {credentials}"
+    assert headers(sent(headers={"Authorization": password}))["Authorization"] == password
+    assert headers(sent(headers={"X-Key": password}, secretHeaders=["x-key"]))["X-Key"] == password
+    with pytest.raises(InvalidConfig, match=r"headers\.X-Open"):
+        sent(headers={"X-Open": "{{"})
+
+
+def test_user_and_password_in_the_url_are_percent_decoded() -> None:
+    credentials = base64.b64encode(b"user@corp:p@ss:w").decode()
+    request = sent(url="http://user%40corp:p%40ss%3Aw@host/")
+    assert (request.url, headers(request)["Authorization"]) == ("http://host/", f"Basic {credentials}")

@@ -30,7 +30,7 @@ from wirechamber.integrations.base import (
 )
 from wirechamber.integrations.declaration import Declaration, Secret, setting
 from wirechamber.integrations.google import Problem, problem_in, wait_asked
-from wirechamber.integrations.google_maps.scan import BadScan, question, read, same_place, sights, too_little
+from wirechamber.integrations.google_maps.scan import BadScan, is_wide, question, read, same_place, sights, too_little
 from wirechamber.integrations.templates import compile
 from wirechamber.model.events import Event
 
@@ -134,6 +134,9 @@ class GoogleMaps(Integration[GoogleMapsConfig, GoogleMapsConfig]):
                 if context.now < place.until and same_place(seen, place.sights):
                     return Delivered(Answer(place.answer))
         reply = yield Call(self._request(config, _encode(question(scan)), context))
+        if isinstance(reply, Response) and reply.status == 404 and is_wide(scan):
+            # Ids of both have 28 bits; most such towers are LTE's.
+            reply = yield Call(self._request(config, _encode(question(scan, "wcdma")), context))
         if isinstance(reply, NoResponse):
             return Refused(reply.why) if reply.final else TryLater(reply.why)
         outcome = self._outcome(reply, context)

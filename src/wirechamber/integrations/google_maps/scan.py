@@ -108,8 +108,17 @@ def too_little(scan: Scan) -> str | None:
     )
 
 
-def question(scan: Scan) -> dict[str, Any]:
-    """The body of the Geolocation request."""
+def is_wide(scan: Scan) -> bool:
+    """Whether the serving tower can't be one of GSM: it is one of LTE or, where there is 3G still, of WCDMA."""
+    return scan.c is not None and scan.c.a[0].i > MAX_GSM_CELL
+
+
+def question(scan: Scan, radio: str = "lte") -> dict[str, Any]:
+    """The body of the Geolocation request.
+
+    Args:
+        radio: The type of towers that can't be GSM's; the library does not tell it.
+    """
     # By default Google falls back to the address that the request comes from: the place of this server.
     found: dict[str, Any] = {"considerIp": False}
     if scan.w is not None:
@@ -119,9 +128,8 @@ def question(scan: Scan) -> dict[str, Any]:
     if scan.c is not None:
         if scan.c.o is not None:
             found["carrier"] = scan.c.o
-        if scan.c.a[0].i > MAX_GSM_CELL:
-            # The library does not tell the type; what can't be GSM is LTE, since the networks between are gone.
-            found["radioType"] = "lte"
+        if is_wide(scan):
+            found["radioType"] = radio
         found["cellTowers"] = [
             {"cellId": each.i, "locationAreaCode": each.l, "mobileCountryCode": each.c, "mobileNetworkCode": each.n}
             for each in scan.c.a

@@ -3,7 +3,7 @@
 from wirechamber.integrations.templates.errors import OutputTooLarge, TemplateError
 from wirechamber.integrations.templates.operations import MAX_OUTPUT, MAX_STEPS, Room
 from wirechamber.integrations.templates.parser import MAX_DEPTH, MAX_PARTS, MAX_PATH, MAX_SOURCE, MAX_TAGS, Allowance
-from wirechamber.integrations.templates.template import Template, compile
+from wirechamber.integrations.templates.template import Template, compile, plain
 from wirechamber.integrations.templates.values import MAX_VALUE_DEPTH
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "Template",
     "TemplateError",
     "compile",
+    "plain",
 ]

@@ -200,7 +200,11 @@ class _Parser:
         elif sigil == "/":
             self._leave(name, start)
         elif sigil == ">":
+            if name.startswith("*"):
+                raise self._error(f"dynamic names such as {{{{>{name}}}}} are not supported", start)
             self._nodes.append(Partial(name, indent))
+        elif sigil == "" and name[0] == "<":
+            raise self._error("inheritance, {{<parent}} and {{$block}}, is not supported", start)
         else:
             self._nodes.append(Variable(self._path(name, start), escape=sigil == ""))
 

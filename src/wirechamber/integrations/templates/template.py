@@ -129,3 +129,8 @@ def compile(source: str, *, partials: Loader | None = None, allowance: Allowance
         TemplateError: It is malformed, or holds too much; with line and column.
     """
     return Template(parse(source, allowance), partials)
+
+
+def plain(text: str) -> Template:
+    """A template that prints a text as it is, whatever stands in it."""
+    return Template([text], None)

@@ -42,7 +42,7 @@ def _data(event: Event, response: Response, prepared: Prepared, context: Context
     names = prepared.answer_names
     # A template that names nothing of the answer is content with any.
     value = response.json() if names.needs_data else None
-    predefined: Mapping[str, Any] = names.predefined(event, context.extra)
+    predefined: Mapping[str, Any] = names.predefined(event, context.extra, context.device)
     scene = Scene((value, predefined), Room(MAX_ANSWER_CHARACTERS))
     if prepared.answer_text is not None:
         return scene.render(prepared.answer_text)

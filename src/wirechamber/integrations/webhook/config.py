@@ -15,8 +15,8 @@ from wirechamber.integrations.base import MASK, InvalidConfig, Reading
 from wirechamber.integrations.declaration import Secret
 
 MAX_URL = 8_192
-METHODS = ("GET", "POST", "PUT", "DELETE")
-Method = Literal["GET", "POST", "PUT", "DELETE"]
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 # Headers whose values are secrets whatever the configuration says.
 SECRET_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie"))
 # Each is looked for in every answer.
@@ -43,7 +43,8 @@ class WebhookConfig(Struct, frozen=True, kw_only=True, rename="camel"):
     url: Annotated[str, _doc("Where each event is sent; http or https, may hold templates and a query.")]
     request_type: Annotated[Method, _doc("HTTP method.")] = "POST"
     json: Annotated[
-        dict[str, Any] | str | bool | None, _doc("JSON body: an object, a template of one, or true for the defaults.")
+        dict[str, Any] | list[Any] | str | bool | None,
+        _doc("JSON body: an object or a list, a template of one, or true for the defaults."),
     ] = None
     form: Annotated[dict[str, str] | None, _doc("Form body; on GET it goes to the query.")] = None
     body: Annotated[str | None, _doc("Raw body; no Content-Type is set for it.")] = None
@@ -57,7 +58,7 @@ class WebhookConfig(Struct, frozen=True, kw_only=True, rename="camel"):
     reject_unauthorized: Annotated[bool, _doc("Check the target's certificate.")] = True
     response_topic: Annotated[str | None, _doc("Name of the answer's events, without index.")] = None
     error_response_topic: Annotated[str | None, _doc("Name of the error's event, without index.")] = None
-    response_template: Annotated[str | dict[str, Any] | None, _doc("Shape of the answer's data.")] = None
+    response_template: Annotated[str | dict[str, Any] | list[Any] | None, _doc("Shape of the answer's data.")] = None
     unchunked: Annotated[
         bool,
         _doc(
@@ -100,6 +101,8 @@ def read(settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Reading[Web
         ),
         **bodies,
     )
+    if method == "GET" and config.json is not None:
+        warnings.append("json: is sent as the body of a GET, which many targets ignore or refuse; use query, or POST")
     kept = {name: rest.pop(name) for name in ("mydevices", "template") if name in rest}
     warnings += [f"{name}: is not known; it is stored and does nothing" for name in rest]
     shown = _shown(config) | kept | rest
@@ -152,22 +155,25 @@ def _bodies(rest: dict[str, Any], method: Method) -> dict[str, Any]:
         body = msgspec.json.encode(body).decode()
     if body is not None and not isinstance(body, str):
         raise InvalidConfig("body", f"must be a text, not {fields.kind_of(body)}")
+    if json in (True, {}, []) and (method == "GET" or form is not None or body is not None):
+        # It says that a body would be JSON, and there is none; or another one.
+        json = None
     given = [name for name, value in (("json", json), ("form", form), ("body", body)) if value is not None]
     if len(given) > 1:
         raise InvalidConfig(given[1], f"can't be combined with {given[0]}: give only one of json, form and body")
-    if method == "GET" and given and given[0] != "form":
-        raise InvalidConfig(given[0], "can't be used with requestType GET, which sends no body; use query or form")
+    if method == "GET" and body is not None:
+        raise InvalidConfig("body", "can't be used with requestType GET, which sends no body; use query or form")
     return {"json": json, "form": form, "body": body}
 
 
-def _json(value: Any) -> dict[str, Any] | str | bool | None:
+def _json(value: Any) -> dict[str, Any] | list[Any] | str | bool | None:
     if value is None or value is False:
         return None
     if isinstance(value, str) and value.strip().lower() == "true":
         return True
-    if isinstance(value, dict | str) or value is True:
+    if isinstance(value, dict | list | str) or value is True:
         return value
-    raise InvalidConfig("json", f"must be an object, a template of one, or true, not {fields.kind_of(value)}")
+    raise InvalidConfig("json", f"must be an object, a list, a template of one, or true, not {fields.kind_of(value)}")
 
 
 def _auth(rest: dict[str, Any]) -> tuple[str, str] | None:
@@ -268,11 +274,13 @@ def _headers(headers: dict[str, str] | None, secret: tuple[str, ...], revealed: 
     return found
 
 
-def _response_template(rest: dict[str, Any]) -> str | dict[str, Any] | None:
+def _response_template(rest: dict[str, Any]) -> str | dict[str, Any] | list[Any] | None:
     value = fields.take(rest, "responseTemplate")
-    if value is None or isinstance(value, str | dict):
+    if not value and isinstance(value, dict | list):
+        return None
+    if value is None or isinstance(value, str | dict | list):
         return value
-    raise InvalidConfig("responseTemplate", f"must be a text or an object, not {fields.kind_of(value)}")
+    raise InvalidConfig("responseTemplate", f"must be a text, an object or a list, not {fields.kind_of(value)}")
 
 
 def _shown(config: WebhookConfig) -> dict[str, Any]:

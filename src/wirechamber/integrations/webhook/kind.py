@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from msgspec import structs
+
 from wirechamber.integrations.answers import outcome_by_status
 from wirechamber.integrations.base import (
+    About,
     Context,
+    Delivered,
+    DeviceInfo,
     Misconfigured,
     Outcome,
+    Plan,
     Reading,
     Refused,
     Request,
     Response,
     SingleRequest,
     Topics,
+    TryLater,
 )
 from wirechamber.integrations.declaration import Declaration
 from wirechamber.integrations.fields import origin
@@ -70,6 +77,20 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
             _topic(prepared.error_topic, f"hook-error/{name}", event, prepared, context),
         )
 
+    def deliver(self, events: Sequence[Event], prepared: Prepared, context: Context) -> Plan:
+        """A request for each event; where the templates name the device, it is asked for before."""
+        if not prepared.needs_device:
+            return super().deliver(events, prepared, context)
+        return self._with_device(events, prepared, context)
+
+    def _with_device(self, events: Sequence[Event], prepared: Prepared, context: Context) -> Plan:
+        outcomes: list[Outcome] = []
+        for event in events:
+            info = (yield About(event.device)) if event.device else None
+            known = structs.replace(context, device=_owned(info, event))
+            outcomes += yield from super().deliver([event], prepared, known)
+        return outcomes
+
     def request(self, event: Event, prepared: Prepared, context: Context) -> Request | Refused | Misconfigured:
         """The request for an event, or why there is none."""
         try:
@@ -82,9 +103,13 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
         if not 200 <= response.status < 300:
             host = self.target(event, prepared, context).rpartition(":")[0]
             failed = outcome_by_status(response, host, context.now)
-            assert failed is not None
-            return failed
-        return delivered(event, response, prepared, context)
+            assert isinstance(failed, TryLater | Refused)
+            doubt = prepared.names.lacking(event)
+            return failed if doubt is None else structs.replace(failed, why=f"{failed.why}; {doubt}")
+        outcome = delivered(event, response, prepared, context)
+        if not prepared.names.needs_data or not isinstance(outcome, Delivered):
+            return outcome
+        return structs.replace(outcome, doubt=doubt) if (doubt := prepared.names.lacking(event)) else outcome
 
     def describe_target(self, config: WebhookConfig) -> str:
         """The URL's host, or the URL while its host is a template."""
@@ -100,7 +125,13 @@ def _topic(template: Template | None, default: str, event: Event, prepared: Prep
     names = prepared.topic_names
     try:
         room = Room(MAX_NAME_CHARACTERS, MAX_NAME_STEPS)
-        rendered = template.render(names.data(event.data), names.predefined(event, context.extra), room=room)
+        predefined = names.predefined(event, context.extra, _owned(context.device, event))
+        rendered = template.render(names.data(event.data), predefined, room=room)
     except OutputTooLarge:
         return default
     return rendered or default
+
+
+def _owned(info: DeviceInfo | None, event: Event) -> DeviceInfo | None:
+    """What is known of the device, if it still has the owner that it had: what another calls it is his affair."""
+    return info if info is not None and info.owner == event.owner else None

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from msgspec import Struct
 
 from wirechamber.integrations.base import MAX_ANSWER_BYTES, MAX_LARGE_ANSWER_BYTES, InvalidConfig
-from wirechamber.integrations.templates import Allowance, OutputTooLarge, Room, Template, TemplateError, compile
+from wirechamber.integrations.templates import (
+    MAX_SOURCE,
+    Allowance,
+    OutputTooLarge,
+    Room,
+    Template,
+    TemplateError,
+    compile,
+    plain,
+)
 from wirechamber.integrations.variables import Names
 from wirechamber.integrations.webhook.config import SECRET_HEADERS, WebhookConfig
 
@@ -62,7 +71,7 @@ class Tree:
 
     __slots__ = ("_allowance", "_field", "_left", "_node", "_texts", "_texts_left", "templates")
 
-    def __init__(self, field: str, value: dict[str, Any], allowance: Allowance) -> None:
+    def __init__(self, field: str, value: dict[str, Any] | list[Any], allowance: Allowance) -> None:
         self.templates: list[Template] = []
         self._field = field
         self._allowance = allowance
@@ -70,14 +79,14 @@ class Tree:
         self._texts_left = MAX_JSON_TEXTS
         # Characters of the texts that hold no tags.
         self._texts = 0
-        self._node = self._object(field, value, 0)
+        self._node = self._compile(field, value, 0)
 
-    def render(self, scene: Scene) -> dict[str, Any]:
+    def render(self, scene: Scene) -> Any:
         """The value with everything rendered. Raises OutputTooLarge."""
         scene.room.left -= self._texts
         if scene.room.left < 0:
             raise OutputTooLarge("more characters are printed than is allowed")
-        return _rendered_object(self._node, scene)
+        return _rendered(self._node, scene)
 
     def _compile(self, field: str, value: Any, depth: int) -> Any:
         """Templates, objects, tuples for lists; whatever holds no tags as it is."""
@@ -130,21 +139,22 @@ class Prepared:
         # All templates together: whoever saves it, and every start, waits for all.
         allowance = Allowance()
         self.url = compiled("url", config.url, allowance)
-        self.headers = _pairs("headers", config.headers, allowance)
+        self.secret_headers = frozenset({name.lower() for name in config.secret_headers} | SECRET_HEADERS)
+        self.headers = _pairs("headers", config.headers, allowance, self.secret_headers)
         self.query = _pairs("query", config.query, allowance)
         self.form = _pairs("form", config.form, allowance)
         self.body = _optional("body", config.body, allowance)
         self.json_text = compiled("json", config.json, allowance) if isinstance(config.json, str) else None
-        self.json_tree = Tree("json", config.json, allowance) if isinstance(config.json, dict) else None
+        self.json_tree = Tree("json", config.json, allowance) if isinstance(config.json, dict | list) else None
         self.username = self.password = None
         if config.auth is not None:
             self.username = compiled("auth.username", config.auth.username, allowance)
-            self.password = compiled("auth.password", config.auth.password, allowance)
+            self.password = secret("auth.password", config.auth.password, allowance)
         self.response_topic = _optional("responseTopic", config.response_topic, allowance)
         self.error_topic = _optional("errorResponseTopic", config.error_response_topic, allowance)
         template = config.response_template
         self.answer_text = compiled("responseTemplate", template, allowance) if isinstance(template, str) else None
-        self.answer_tree = Tree("responseTemplate", template, allowance) if isinstance(template, dict) else None
+        self.answer_tree = Tree("responseTemplate", template, allowance) if isinstance(template, dict | list) else None
         # A data URL has the answer's bytes, whatever they are.
         self.has_answer_template = template is not None and not config.data_url_response_event
         # A part of JSON is none.
@@ -155,7 +165,7 @@ class Prepared:
         )
         answers = [self.answer_text] if self.answer_text else self.answer_tree.templates if self.answer_tree else []
         self.answer_names = Names({name for each in answers for name in each.names})
-        self.secret_headers = frozenset({name.lower() for name in config.secret_headers} | SECRET_HEADERS)
+        self.needs_device = any(each.needs_device for each in (self.names, self.answer_names, self.topic_names))
         # Filled when the URL is constant, as most are.
         self.constant_url: tuple[str, str] | None = None
 
@@ -182,6 +192,20 @@ def compiled(field: str, source: str, allowance: Allowance) -> Template:
         raise InvalidConfig(field, f"is no valid template: {problem.description}") from None
 
 
+def secret(field: str, source: str, allowance: Allowance) -> Template:
+    """The template of a secret; one that is none is meant as it is, since secrets are made of any characters.
+
+    Raises:
+        InvalidConfig: It holds too much.
+    """
+    try:
+        return compile(source, allowance=allowance)
+    except TemplateError as problem:
+        if len(source) > MAX_SOURCE or allowance.tags < 0 or allowance.parts < 0:
+            raise InvalidConfig(field, problem.description) from None
+        return plain(source)
+
+
 def basic(username: str, password: str) -> str:
     """The credentials of HTTP Basic (RFC 7617, section 2; UTF-8 as in section 2.1)."""
     return base64.b64encode(f"{username}:{password}".encode("utf-8", "replace")).decode()
@@ -191,13 +215,16 @@ def _optional(field: str, source: str | None, allowance: Allowance) -> Template 
     return None if source is None else compiled(field, source, allowance)
 
 
-def _pairs(field: str, texts: dict[str, str] | None, allowance: Allowance) -> Pairs | None:
+def _pairs(
+    field: str, texts: dict[str, str] | None, allowance: Allowance, secrets: Collection[str] = ()
+) -> Pairs | None:
     if texts is None:
         return None
-    return tuple(
-        (compiled(field, name, allowance), compiled(f"{field}.{name}"[:MAX_FIELD_NAME], value, allowance))
-        for name, value in texts.items()
-    )
+    found = []
+    for name, value in texts.items():
+        value_of = secret if name.lower() in secrets else compiled
+        found.append((compiled(field, name, allowance), value_of(f"{field}.{name}"[:MAX_FIELD_NAME], value, allowance)))
+    return tuple(found)
 
 
 def _holds_tags(node: Any) -> bool:

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import re
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 
 import msgspec
 
@@ -51,10 +51,13 @@ def build(event: Event, prepared: Prepared, context: Context) -> Request:
     config = prepared.config
     scene = request_scene(event, prepared, context)
     try:
+        defaults = {} if config.no_defaults else _defaults(event)
         query = _rendered(prepared.query, scene)
-        body, kind = _body(event, prepared, scene, query)
+        body, kind = _body(prepared, scene, query, defaults)
+        if config.request_type != "GET":
+            defaults = {}
         headers, secrets, hidden = _headers(prepared, scene, kind, context)
-        url = _with_query(url_of(prepared, scene)[0], query, scene)
+        url = _with_query(url_of(prepared, scene)[0], query, defaults, scene)
     except OutputTooLarge as problem:
         raise Unsendable(problem.description) from None
     if len(url) + len(body or b"") > MAX_REQUEST_BYTES:
@@ -68,7 +71,8 @@ def build(event: Event, prepared: Prepared, context: Context) -> Request:
 def request_scene(event: Event, prepared: Prepared, context: Context) -> Scene:
     """What the request's templates are rendered with."""
     names = prepared.names
-    return Scene((names.data(event.data), names.predefined(event, context.extra)), Room(MAX_REQUEST_BYTES))
+    predefined = names.predefined(event, context.extra, context.device)
+    return Scene((names.data(event.data), predefined), Room(MAX_REQUEST_BYTES))
 
 
 def url_of(prepared: Prepared, scene: Scene) -> tuple[str, str]:
@@ -117,17 +121,18 @@ def _defaults(event: Event) -> dict[str, str]:
     }
 
 
-def _body(event: Event, prepared: Prepared, scene: Scene, query: dict[str, str]) -> tuple[bytes | None, str | None]:
-    """The body and its type. On GET, what would be the body joins the query."""
+def _body(
+    prepared: Prepared, scene: Scene, query: dict[str, str], defaults: dict[str, str]
+) -> tuple[bytes | None, str | None]:
+    """The body and its type. On GET, the fields of a form join the query, as the defaults do later."""
     config = prepared.config
     if prepared.body is not None:
         return scene.render(prepared.body).encode("utf-8", "replace"), None
-    defaults = {} if config.no_defaults else _defaults(event)
     if config.json is not None:
-        return _json_body(prepared, scene, defaults), JSON
+        return _json_body(prepared, scene, {} if config.request_type == "GET" else defaults), JSON
     form = _rendered(prepared.form, scene)
     if config.request_type == "GET":
-        for name, value in {**defaults, **form}.items():
+        for name, value in form.items():
             query.setdefault(name, value)
         return None, None
     if prepared.form is None:
@@ -152,7 +157,7 @@ def _json_body(prepared: Prepared, scene: Scene, defaults: dict[str, str]) -> by
         if not isinstance(value, dict) or not defaults:
             # As it was written: parsing was only to make sure.
             return text.encode("utf-8", "replace")
-    return _encode({**defaults, **value})
+    return _encode({**defaults, **value} if isinstance(value, dict) else value)
 
 
 def _headers(
@@ -214,11 +219,27 @@ def _rendered(pairs: Pairs | None, scene: Scene) -> dict[str, str]:
     return {scene.render(name): scene.render(value) for name, value in pairs}
 
 
-def _with_query(url: str, query: dict[str, str], scene: Scene) -> str:
-    if not query:
+def _with_query(url: str, query: dict[str, str], defaults: dict[str, str], scene: Scene) -> str:
+    """The URL with fields added to its query. Those of `query` take the place of its own of the same name; of the
+    defaults only those are added that nobody has given."""
+    if not query and not defaults:
         return url
     url, _, fragment = url.partition("#")
-    joined = f"{url}{'&' if '?' in url else '?'}{_fields_encoded(query, QUERY, scene)}"
+    url, _, given = url.partition("?")
+    parts: list[str] = []
+    names: set[str] = set()
+    for part in given.split("&"):
+        name = part.partition("=")[0]
+        name = unquote_plus(name) if "%" in name or "+" in name else name
+        if part and name not in query:
+            parts.append(part)
+            names.add(name)
+    added = {name: value for name, value in defaults.items() if name not in names}
+    # In their own order, before what was configured, as in a form.
+    fields = {**added, **query} if added else query
+    if fields:
+        parts.append(_fields_encoded(fields, QUERY, scene))
+    joined = f"{url}?{'&'.join(parts)}"
     return f"{joined}#{fragment}" if fragment else joined
 
 
