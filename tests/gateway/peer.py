@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from cryptography.hazmat.primitives import serialization
@@ -33,6 +33,7 @@ from wirechamber.protocols.dtls import (
     PublicKeys,
     Session,
     SessionState,
+    write_named,
 )
 from wirechamber.services.serverkeys import ServerKeys
 
@@ -63,6 +64,7 @@ class Peer:
 
     Args:
         psk: A pre-shared key; then plain CoAP by the RFCs is spoken, otherwise Device OS.
+        profile: Which generation of Device OS it is, unless it has a pre-shared key.
         cid: What a device with a pre-shared key wants in records to it; None: it knows no connection ids.
         host: Where it is: an address of loopback; None: any.
         to: The cloud's address that it asks, and takes answers from.
@@ -79,6 +81,7 @@ class Peer:
         suites: Sequence[int] | None = None,
         host: str | None = "127.0.0.1",
         to: str = "127.0.0.1",
+        profile: Literal["deviceos", "deviceos-3.0"] = "deviceos",
     ) -> None:
         self.port = port
         self.host = host
@@ -87,6 +90,7 @@ class Peer:
         self.device = device
         self.key = key or device_key()
         self.psk = psk
+        self.profile: Literal["deviceos", "deviceos-3.0"] = profile
         self.cid = cid
         self.suites = suites
         self.message_id = 0
@@ -129,7 +133,7 @@ class Peer:
             credentials = PreSharedKey(self.device.encode(), self.psk)
             handshake = ClientHandshake(credentials, time.monotonic(), "rfc", self.cid, suites=self.suites)
         else:
-            handshake = ClientHandshake(PublicKeys(self.key, self.server_key), time.monotonic())
+            handshake = ClientHandshake(PublicKeys(self.key, self.server_key), time.monotonic(), self.profile)
         self.session = None
         self._had = set()
         deadline = time.monotonic() + ANSWER_S
@@ -200,7 +204,10 @@ class Peer:
         """Sends a message; returns the record that carried it."""
         assert self.session is not None
         data = message if isinstance(message, bytes) else write_message(message)
+        named = self.session.moving and self.profile == "deviceos-3.0"
         record = self.session.protect(APPLICATION_DATA, data)
+        if named:
+            record = write_named(record, self.device)
         self.transmit(record)
         return record
 

@@ -351,6 +351,10 @@ class Gateway:
             self._gone.append(link.id)
         self.close(link, why)
 
+    def linked(self, device: str) -> Link | None:
+        """The link that a device has, if it has one."""
+        return self.roster.get(device)
+
     def wake(self, link: UdpLink) -> None:
         """Something came for a session that is in the store only."""
         self.dormant.wake(link)

@@ -20,6 +20,7 @@ from wirechamber.clock import Clock
 from wirechamber.gateway.accounting import BLOCK, LOW, Accounting
 from wirechamber.gateway.datagrams import Datagrams, Way, format_way
 from wirechamber.gateway.faults import Faults
+from wirechamber.gateway.forgeries import Forgeries
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import DOWN_BYTES, DOWN_DATAGRAMS, UP_BYTES, UP_DATAGRAMS, Meter, Purpose, overhead
 from wirechamber.gateway.slices import slices
@@ -34,6 +35,7 @@ from wirechamber.protocols.dtls import (
     CID_LENGTH,
     HANDSHAKE,
     MOVED,
+    MOVED_BY_NAME,
     TLS12_CID,
     Alert,
     AlertLevel,
@@ -49,6 +51,7 @@ from wirechamber.protocols.dtls import (
     SequenceExhausted,
     ServerHandshake,
     Session,
+    read_named,
     split_records,
 )
 from wirechamber.shares import Shares, neighbours_of, network_of
@@ -66,6 +69,9 @@ MAX_WAITING = 16
 MAX_WAITING_BYTES = 8192
 # Handshakes that are looked at in one turn of the loop; each may send its flight again.
 SLICE = 256
+# An address from which a session was heard so lately is not given to another one: no network takes a mapping away from
+# a device that speaks (RFC 4787, REQ-5), so whoever says to be there has written somebody else's address on a datagram.
+HELD_S = 20.0
 # The first two bytes of a connection id say which process holds it; there is one.
 SLOT = b"\0\0"
 
@@ -88,6 +94,9 @@ class Handler(Protocol):
     def awake(self, link: Link) -> None:
         """A device that slept has said something, and it is known from where."""
 
+    def linked(self, device: str) -> Link | None:
+        """The link that a device has, if it has one."""
+
     def find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
         """Looks a pre-shared key up and calls `found` with it, or with None."""
 
@@ -97,15 +106,17 @@ class UdpLink(Link):
 
     Attributes:
         cid: The connection id in the device's records; empty: they are told by their address.
-        address: Where the device was last.
+        names_itself: It has no connection id, and says its device's id when it comes from elsewhere, as Device OS did
+            before 3.1.
+        address: Where the device was last; empty: another session is there now, and it has yet to come back.
         stored: The session is in the store, so what it does is accounted for.
         waiting: What came while it was fetched from there.
         handshaking: How it began, while the peer may not have the end of that yet.
     """
 
     __slots__ = (
-        "_accounting", "_asked", "_at", "_meter", "_overhead", "_udp", "cid", "handshaking", "session",
-        "stored", "waiting",
+        "_accounting", "_asked", "_at", "_coming", "_meter", "_overhead", "_udp", "cid", "handshaking", "names_itself",
+        "session", "stored", "waiting",
     )  # fmt: skip
 
     def __init__(self, udp: Udp, session_id: str, cid: bytes, *, deviceos: bool) -> None:
@@ -116,10 +127,13 @@ class UdpLink(Link):
         self._asked = 0
         self._overhead = 0
         self.cid = cid
+        self.names_itself = deviceos and not cid
         self.session: Session | None = None
         self.stored = False
         # Number of the record that told where the device is.
         self._at = -1
+        # From where it came by its name, while that is written down.
+        self._coming: Way = ()
         self.waiting: list[tuple[bytes, Way]] | None = None
         self.handshaking: Handshaking | None = None
 
@@ -136,6 +150,9 @@ class UdpLink(Link):
             self.take(received, len(datagram), address)
             return
         why = session.refused
+        if datagram[0] == MOVED_BY_NAME:
+            self._arrived_by_name(session, datagram, address)
+            return
         # Mostly a datagram holds one record; where it holds more, they are told by their lengths.
         records = split_records(datagram, len(self.cid)) if why is Refusal.LENGTH else []
         if len(records) < 2:
@@ -147,6 +164,28 @@ class UdpLink(Link):
                 self._udp.refused[f"record_{session.refused}"] += 1
             else:
                 self.take(received, len(record), address)
+
+    def _arrived_by_name(self, session: Session, datagram: bytes, address: Way) -> None:
+        """Takes a record that names its device, which anybody could write."""
+        named = read_named(datagram)
+        received = None if named is None else session.unprotect(named.record)
+        if received is not None:
+            # By its address it is found after a restart. Once it has an answer its records have no name, so where it
+            # is must be on disk before that, together with the record's number.
+            self._coming = address
+            self.after_accounting(partial(self._came, received, len(datagram), address))
+            return
+        self._udp.refused[f"moved_{session.refused}"] += 1
+        if session.refused is Refusal.TAG:
+            self._udp.forged(address)
+
+    def _came(self, received: Received, size: int, address: Way) -> None:
+        self._coming = ()
+        if received.sequence > self._at:
+            self._at = received.sequence
+            if address != self.address:
+                self._udp.move(self, address)
+        self.take(received, size, address)
 
     def take(self, received: Received, size: int, address: Way) -> None:
         """Takes a record that proved to be the device's.
@@ -281,7 +320,7 @@ class UdpLink(Link):
             session=self.id,
             top=-1 if session is None else session.top,
             mids=self.mids.to_bytes(),
-            address=format_way(self.address),
+            address=format_way(self._coming or self.address),
         )
 
     @property
@@ -376,6 +415,7 @@ class Udp:
         self._by_address: dict[Way, UdpLink] = {}
         self._handshakes: dict[Way, Handshaking] = {}
         self._places: Shares[Handshaking] = Shares(MAX_HANDSHAKES)
+        self._forgeries = Forgeries()
         self._port = Datagrams(self.datagram_received, self.refused)
         self.open = self._port.open
         self.transmit = self._port.send
@@ -410,6 +450,9 @@ class Udp:
                 # Nothing can be said that the device would believe (device-protocol.md, section 3.6).
                 self.refused["unknown_cid"] += 1
             return
+        if kind == MOVED_BY_NAME:
+            self._named(data, addr)
+            return
         handshaking = self._handshakes.get(addr)
         if handshaking is not None and (kind == HANDSHAKE or addr not in self._by_address):
             if handshaking.core.continues(data):
@@ -421,6 +464,23 @@ class Udp:
                 link.arrived(data, addr)
                 return
         self._greet(data, addr)
+
+    def _named(self, data: bytes, addr: Way) -> None:
+        """Gives a record that names its device to that device's session: nothing is true of it before it verifies."""
+        named = read_named(data)
+        link = None if named is None else self.handler.linked(named.device)
+        if not isinstance(link, UdpLink) or not link.names_itself:
+            # It has made a new session meanwhile, or there is none; nothing can be said that the device would believe.
+            self.refused["unknown_name"] += 1
+        elif self._forgeries.shut(neighbours_of(addr[0]), self.clock.monotonic()) and addr[:1] != link.address[:1]:
+            self.refused["moved_damped"] += 1
+        else:
+            link.arrived(data, addr)
+
+    def forged(self, address: Way) -> None:
+        """A record that named a device was not the device's."""
+        _seldom.warning("moved_forged", why="a record names a device that did not write it", address=address[0])
+        self._forgeries.failed(neighbours_of(address[0]), self.clock.monotonic())
 
     def close(self) -> None:
         """Closes the port; devices are told nothing, and go on with the next process."""
@@ -434,6 +494,30 @@ class Udp:
             self._by_cid[link.cid] = link
         elif link.address:
             self._by_address[link.address] = link
+
+    def move(self, link: UdpLink, address: Way) -> None:
+        """A session without a connection id goes on from this address."""
+        there = self._by_address.get(address)
+        if there is not None and there is not link:
+            if not there.dormant and self.clock.monotonic() - there.heard < HELD_S:
+                self.refused["address_held"] += 1
+                return
+            self._displace(there, "another session is at its address")
+        if self._by_address.get(link.address) is link:
+            del self._by_address[link.address]
+        link.adopt(address)
+        self._by_address[address] = link
+
+    def _displace(self, link: UdpLink, why: str) -> None:
+        """A session is not where it was last: it comes back by itself, if it can say that it does."""
+        if not link.names_itself:
+            self.handler.ended(link, why)
+            return
+        del self._by_address[link.address]
+        link.adopt(())
+        if link.stored:
+            # So that the next process does not look for it there either.
+            self.accounting.received(link)
 
     def forget(self, link: UdpLink) -> None:
         """The session is no more."""
@@ -546,7 +630,7 @@ class Udp:
     def _established(self, handshaking: Handshaking, session: Session) -> None:
         state = session.state
         session.send_limit = BLOCK
-        link = UdpLink(self, new_id(self.clock.now()), state.local_cid, deviceos=state.profile == "deviceos")
+        link = UdpLink(self, new_id(self.clock.now()), state.local_cid, deviceos=state.profile != "rfc")
         link.session = session
         link.heard = self.clock.monotonic()
         link.handshake = handshaking.counts
@@ -555,7 +639,7 @@ class Udp:
         link.handshaking = handshaking
         replaced = None if link.cid else self._by_address.get(link.address)
         if replaced is not None:
-            self.handler.ended(replaced, "a new handshake from its address")
+            self._displace(replaced, "a new handshake from its address")
         self.bind(link)
         self.handshakes_done += 1
         self.handler.established(link)

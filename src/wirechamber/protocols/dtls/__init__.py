@@ -15,8 +15,12 @@ from wirechamber.protocols.dtls.records import (
     CID_LENGTH,
     HANDSHAKE,
     MOVED,
+    MOVED_BY_NAME,
     TLS12_CID,
+    Named,
+    read_named,
     split_records,
+    write_named,
 )
 from wirechamber.protocols.dtls.server import Answer, Listener, ServerHandshake
 from wirechamber.protocols.dtls.session import Received, Refusal, SequenceExhausted, Session, SessionState
@@ -28,6 +32,7 @@ __all__ = [
     "CID_LENGTH",
     "HANDSHAKE",
     "MOVED",
+    "MOVED_BY_NAME",
     "TLS12_CID",
     "Alert",
     "AlertLevel",
@@ -38,6 +43,7 @@ __all__ = [
     "Event",
     "Failed",
     "Listener",
+    "Named",
     "NeedsPsk",
     "Over",
     "PreSharedKey",
@@ -48,5 +54,7 @@ __all__ = [
     "ServerHandshake",
     "Session",
     "SessionState",
+    "read_named",
     "split_records",
+    "write_named",
 ]

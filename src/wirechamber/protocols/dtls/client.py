@@ -58,8 +58,8 @@ from wirechamber.protocols.dtls.transmission import MTU, ChangeCipherSpec, Item,
 from wirechamber.protocols.dtls.wire import Malformed, number, vector
 
 # Device OS: at 0, 3, 9 and 21 s, and no more after 45 s, for each flight (device-protocol.md, section 3.4).
-FIRST_TIMEOUT_S: dict[Profile, float] = {"deviceos": 3.0, "rfc": 1.0}
-PATIENCE_S: dict[Profile, float] = {"deviceos": 45.0, "rfc": 60.0}
+FIRST_TIMEOUT_S: dict[Profile, float] = {"deviceos": 3.0, "deviceos-3.0": 3.0, "rfc": 1.0}
+PATIENCE_S: dict[Profile, float] = {"deviceos": 45.0, "deviceos-3.0": 45.0, "rfc": 60.0}
 # A server asks once for a cookie, and again if it changed its secret in between.
 MAX_COOKIES = 4
 # What Device OS offers beside the one that is used (device-protocol.md, section 3.1).
@@ -85,9 +85,9 @@ class ClientHandshake(Handshake):
 
     Args:
         now: Seconds, monotonic.
-        profile: `deviceos` is for `PublicKeys` only.
+        profile: Those of Device OS are for `PublicKeys` only.
         cid: What records to us shall carry, RFC 9146; empty: nothing, but ours carry what the server wants; None: no
-            connection ids. Device OS always has it empty.
+            connection ids. Device OS has it empty, and before 3.1 none.
         suites: Their numbers, in order of preference; by default what the credentials are good for.
         urandom: Random bytes.
         new_key: An ephemeral key.
@@ -115,11 +115,11 @@ class ClientHandshake(Handshake):
     ) -> None:
         super().__init__(Transmission(0, FIRST_TIMEOUT_S[profile], mtu), now, expected=0, sequence=0)
         keys = isinstance(credentials, PublicKeys)
-        if profile == "deviceos" and not keys:
+        if profile != "rfc" and not keys:
             raise ValueError("Device OS has no pre-shared keys")
         self._credentials = credentials
         self._profile: Profile = profile
-        self._cid = b"" if profile == "deviceos" else cid
+        self._cid = cid if profile == "rfc" else b"" if profile == "deviceos" else None
         self._new_key = new_key
         self._deterministic = deterministic
         self._random = urandom(RANDOM)
@@ -143,7 +143,7 @@ class ClientHandshake(Handshake):
             cookie=b"",
             suites=(*suites, RENEGOTIATION_SCSV),
             compression=b"\0",
-            extensions=_deviceos_extensions() if profile == "deviceos" else _rfc_extensions(suites, cid, keys=keys),
+            extensions=_rfc_extensions(suites, cid, keys=keys) if profile == "rfc" else _deviceos_extensions(self._cid),
         )
         self._path = CLIENT_HELLO
         self._greet(now)
@@ -178,21 +178,23 @@ class ClientHandshake(Handshake):
             raise Fatal(Alert.ILLEGAL_PARAMETER, "the server chose what was not offered")
         self._server_random = hello.random
         self._suite = suite
-        if self._profile == "deviceos":
-            self._read_deviceos(hello.extensions)
-        else:
+        if self._profile == "rfc":
             self._read_rfc(hello)
+        else:
+            self._read_deviceos(hello.extensions)
         self._path = CLIENT[self._profile, suite.key_exchange]
         self._state = beginning(self._path)
 
     def _read_deviceos(self, extensions: Extensions) -> None:
+        self._shows_key = extensions.get(ExtensionType.CLIENT_CERTIFICATE_TYPE) == bytes((RAW_PUBLIC_KEY,))
+        if self._cid is None:
+            return
         cid = extensions.get(ExtensionType.DRAFT_CONNECTION_ID)
         # A device would finish the handshake, and then throw the session away (device-protocol.md, Q3).
         if cid is None or len(read_list(cid, 1)) != CID_LENGTH:
             raise Fatal(Alert.HANDSHAKE_FAILURE, "no connection id of 8 bytes")
         self._form = "draft"
         self._remote_cid = read_list(cid, 1)
-        self._shows_key = extensions.get(ExtensionType.CLIENT_CERTIFICATE_TYPE) == bytes((RAW_PUBLIC_KEY,))
 
     def _read_rfc(self, hello: ServerHello) -> None:
         extensions = hello.extensions
@@ -339,14 +341,14 @@ class ClientHandshake(Handshake):
     }
 
 
-def _deviceos_extensions() -> Extensions:
+def _deviceos_extensions(cid: bytes | None) -> Extensions:
     # The order and the bytes of a device (device-protocol.md, section 3.2).
     key = vector(bytes((RAW_PUBLIC_KEY,)), 1)
     return {
         ExtensionType.SIGNATURE_ALGORITHMS: vector(b"".join(number(one, 2) for one in _DEVICEOS_ALGORITHMS), 2),
         ExtensionType.SUPPORTED_GROUPS: vector(number(SECP256R1, 2), 2),
         ExtensionType.EC_POINT_FORMATS: b"\x01\x00",
-        ExtensionType.DRAFT_CONNECTION_ID: vector(b"", 1),
+        **({} if cid is None else {ExtensionType.DRAFT_CONNECTION_ID: vector(cid, 1)}),
         ExtensionType.CLIENT_CERTIFICATE_TYPE: key,
         ExtensionType.SERVER_CERTIFICATE_TYPE: key,
     }

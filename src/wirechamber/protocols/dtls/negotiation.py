@@ -30,6 +30,15 @@ _NULL_COMPRESSION = 0
 _POINT_FORMATS = b"\x01\x00"
 _EMPTY_RENEGOTIATION = b"\x00"
 
+# What a Device OS device offers: one suite, and that it knows secure renegotiation.
+DEVICEOS_SUITES = (ECDHE_ECDSA_CCM_8.number, RENEGOTIATION_SCSV)
+_CERTIFICATE_TYPES = (ExtensionType.CLIENT_CERTIFICATE_TYPE, ExtensionType.SERVER_CERTIFICATE_TYPE)
+_DEVICEOS_3_0_EXTENSIONS = (
+    ExtensionType.SIGNATURE_ALGORITHMS, ExtensionType.SUPPORTED_GROUPS, ExtensionType.EC_POINT_FORMATS,
+    *_CERTIFICATE_TYPES,
+)  # fmt: skip
+_ONLY_RAW_PUBLIC_KEY = bytes((1, RAW_PUBLIC_KEY))
+
 
 class Choice(Struct, frozen=True):
     """What was agreed on.
@@ -48,12 +57,25 @@ class Choice(Struct, frozen=True):
     extended_master_secret: bool
 
 
-def is_deviceos(hello: ClientHello) -> bool:
-    """Whether a Device OS device says hello: it has one suite, and the draft's connection id (device-protocol.md, 3.2).
+def profile_of(hello: ClientHello) -> Profile:
+    """Who says hello.
 
-    Others that have the draft's, such as programs with mbedTLS 2, may live without connection ids.
+    A Device OS device has one suite, and the draft's connection id (device-protocol.md, 3.2). Others that have the
+    draft's, such as programs with mbedTLS 2, may live without connection ids.
+
+    Before 3.1 it had none (section 4.5), and it is told by all that it says together: its suites and extensions are
+    these and no others, nor in another order. Programs by the RFCs that have just this suite and raw public keys want
+    the server's Certificate message, which such a device can't stand; they differ in what they offer beside it.
     """
-    return ExtensionType.DRAFT_CONNECTION_ID in hello.extensions and ECDHE_ECDSA_CCM_8.number in hello.suites
+    if ExtensionType.DRAFT_CONNECTION_ID in hello.extensions and ECDHE_ECDSA_CCM_8.number in hello.suites:
+        return "deviceos"
+    if (
+        hello.suites == DEVICEOS_SUITES
+        and tuple(hello.extensions) == _DEVICEOS_3_0_EXTENSIONS
+        and all(hello.extensions[kind] == _ONLY_RAW_PUBLIC_KEY for kind in _CERTIFICATE_TYPES)
+    ):
+        return "deviceos-3.0"
+    return "rfc"
 
 
 def choose(hello: ClientHello, *, psk: bool) -> Choice:
@@ -68,25 +90,25 @@ def choose(hello: ClientHello, *, psk: bool) -> Choice:
     if _NULL_COMPRESSION not in hello.compression:
         # RFC 5246, section 7.4.1.2: it "MUST contain" this one.
         raise Fatal(Alert.ILLEGAL_PARAMETER, "compression is demanded")
-    if is_deviceos(hello):
-        return _deviceos(hello)
-    return _rfc(hello, psk=psk)
+    profile = profile_of(hello)
+    return _rfc(hello, psk=psk) if profile == "rfc" else _deviceos(hello, profile)
 
 
-def _deviceos(hello: ClientHello) -> Choice:
-    extensions = hello.extensions
-    remote_cid = read_list(extensions[ExtensionType.DRAFT_CONNECTION_ID], 1)
+def _deviceos(hello: ClientHello, profile: Profile) -> Choice:
+    offered = hello.extensions
+    cid = profile == "deviceos"
+    remote_cid = read_list(offered[ExtensionType.DRAFT_CONNECTION_ID], 1) if cid else b""
     if not (_fits_ecdhe(hello) and _fits_ecdsa(hello) and _offers_key(hello, ExtensionType.CLIENT_CERTIFICATE_TYPE)):
         raise Fatal(Alert.HANDSHAKE_FAILURE, "a Device OS device that lacks its suite, curve, signature or key")
     # The order and the set that were seen to work (device-protocol.md, sections 3.3 and 14.2).
     return Choice(
-        profile="deviceos",
+        profile=profile,
         suite=ECDHE_ECDSA_CCM_8,
-        cid_form="draft",
+        cid_form="draft" if cid else "none",
         remote_cid=remote_cid,
         extensions={
             ExtensionType.RENEGOTIATION_INFO: _EMPTY_RENEGOTIATION,
-            ExtensionType.DRAFT_CONNECTION_ID: b"",
+            **({ExtensionType.DRAFT_CONNECTION_ID: b""} if cid else {}),
             ExtensionType.CLIENT_CERTIFICATE_TYPE: bytes((RAW_PUBLIC_KEY,)),
             ExtensionType.SERVER_CERTIFICATE_TYPE: bytes((RAW_PUBLIC_KEY,)),
             ExtensionType.EC_POINT_FORMATS: _POINT_FORMATS,

@@ -14,6 +14,9 @@ APPLICATION_DATA = 23
 TLS12_CID = 25
 # The same, from a Device OS device that has resumed a session and may have moved (device-protocol.md, Q9).
 MOVED = 253
+# Application data of a Device OS device before 3.1 that has resumed a session: in place of 23, with the device's id
+# behind the record, because it has no connection id that would tell whose it is (device-protocol.md, section 4.5).
+MOVED_BY_NAME = 254
 
 # Our connection ids. Device OS takes no other length (device-protocol.md, Q3).
 CID_LENGTH = 8
@@ -30,6 +33,12 @@ MAX_PROTECTED = MAX_CONTENT + 1024
 MAX_RECORDS = 64
 
 _header = Layout(">BHHHIH")
+# What is behind a record of type 254: the device's id, and how long that is.
+DEVICE_ID = 12
+_TRAILER = DEVICE_ID + 1
+# Type, version, and epoch: there is one epoch, and it is protected.
+_NAMED_OPENING = bytes((MOVED_BY_NAME,)) + DTLS12.to_bytes(2, "big") + b"\0\1"
+_NAMED_AS = bytes((APPLICATION_DATA,)) + _NAMED_OPENING[1:]
 
 
 class Record(Struct, frozen=True, gc=False):
@@ -76,6 +85,41 @@ def read_records(datagram: bytes, cid_length: int) -> list[Record]:
 def split_records(datagram: bytes, cid_length: int) -> list[bytes]:
     """The records of a datagram, each with its header, as far as they can be told apart."""
     return [record.raw for record in read_records(datagram, cid_length)]
+
+
+class Named(Struct, frozen=True, gc=False):
+    """A record of type 254, taken apart.
+
+    Attributes:
+        device: The id that it claims to come from, 24 lower-case hex digits. Anybody can write one.
+        record: As it was protected: with type 23.
+    """
+
+    device: str
+    record: bytes
+
+
+def read_named(datagram: bytes) -> Named | None:
+    """Takes a datagram with a record of type 254 apart; None when it is none: one record, the id, and its length."""
+    end = len(datagram) - _TRAILER
+    if (
+        end < HEADER
+        or not datagram.startswith(_NAMED_OPENING)
+        or datagram[-1] != DEVICE_ID
+        or int.from_bytes(datagram[HEADER - 2 : HEADER], "big") != end - HEADER
+    ):
+        return None
+    return Named(datagram[end:-1].hex(), _NAMED_AS + datagram[len(_NAMED_AS) : end])
+
+
+def write_named(record: bytes, device: str) -> bytes:
+    """The datagram with which a device says that a record of application data is its own.
+
+    Args:
+        record: With type 23, protected.
+        device: 24 hex digits.
+    """
+    return bytes((MOVED_BY_NAME,)) + record[1:] + bytes.fromhex(device) + bytes((DEVICE_ID,))
 
 
 def write_record(content_type: int, sequence: int, content: bytes, version: int = DTLS12) -> bytes:

@@ -45,7 +45,7 @@ from wirechamber.protocols.dtls.messages import (
     write_server_key_exchange,
     write_spki,
 )
-from wirechamber.protocols.dtls.negotiation import choose, is_deviceos
+from wirechamber.protocols.dtls.negotiation import choose, profile_of
 from wirechamber.protocols.dtls.records import (
     DTLS10,
     DTLS12,
@@ -66,7 +66,7 @@ MAX_HELLO_NUMBER = 64
 # Records of epoch 0 are numbered from the ClientHello's on (RFC 6347, section 4.2.1), and this many must be left.
 _ROOM = 1 << 16
 # A Device OS device repeats its ClientHello after 3 s, which costs it less than our flight twice on a slow network.
-FIRST_TIMEOUT_S: dict[Profile, float] = {"deviceos": 3.0, "rfc": 1.0}
+FIRST_TIMEOUT_S: dict[Profile, float] = {"deviceos": 3.0, "deviceos-3.0": 3.0, "rfc": 1.0}
 # How long a client may repeat the end of its flight: Device OS until 21 s after the first time, gives up at 45 s.
 LINGER_S = 45.0
 
@@ -132,7 +132,7 @@ class Listener:
         if self._cookies.good(client_hello, peer, now):
             return ServerHandshake(self._terms, record, fragment, client_hello, now)
         # RFC 6347, section 4.2.1: 1.0 whatever is negotiated later; Device OS was seen with 1.2 (section 3.4).
-        version = DTLS12 if is_deviceos(client_hello) else DTLS10
+        version = DTLS10 if profile_of(client_hello) == "rfc" else DTLS12
         request = HelloVerifyRequest(version, self._cookies.make(client_hello, peer, now))
         message = whole(HandshakeType.HELLO_VERIFY_REQUEST, fragment.sequence, write_hello_verify_request(request))
         # RFC 6347, section 4.2.1: the record has the ClientHello's number, so nothing needs to be counted.

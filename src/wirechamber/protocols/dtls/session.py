@@ -28,7 +28,8 @@ from wirechamber.protocols.dtls.records import (
 )
 from wirechamber.protocols.dtls.suites import EXPLICIT_NONCE, SUITES, Aead
 
-Profile = Literal["deviceos", "rfc"]
+# Device OS since 3.1; Device OS before that, which has no connection ids; anybody else.
+Profile = Literal["deviceos", "deviceos-3.0", "rfc"]
 Role = Literal["server", "client"]
 CidForm = Literal["none", "draft", "rfc9146"]
 
@@ -89,7 +90,7 @@ class SessionState(Struct, frozen=True, gc=False):
     """What must be kept of a session, beside its counters, to go on with it after a restart. It is secret.
 
     Attributes:
-        profile: Whom we speak with: Device OS, or anybody else.
+        profile: Whom we speak with: a generation of Device OS, or anybody else.
         role: Ours.
         suite: The cipher suite's number.
         cid_form: How records carry connection ids.

@@ -72,6 +72,7 @@ _CLIENT_ASKED: Path = {(State.HELLO_DONE, Type.CERTIFICATE_REQUEST): State.HELLO
 # After the ServerHello, as far as it differs: a Device OS device wants no Certificate (device-protocol.md, Q1).
 CLIENT: dict[tuple[Profile, KeyExchange], Path] = {
     ("deviceos", KeyExchange.ECDHE_ECDSA): _CLIENT_ECDHE | _CLIENT_ASKED,
+    ("deviceos-3.0", KeyExchange.ECDHE_ECDSA): _CLIENT_ECDHE | _CLIENT_ASKED,
     ("rfc", KeyExchange.ECDHE_ECDSA): {(State.CERTIFICATE, Type.CERTIFICATE): State.KEY_EXCHANGE}
     | _CLIENT_ECDHE
     | _CLIENT_ASKED,
