@@ -51,6 +51,7 @@ PEER = b"peer"
 WAYS: tuple[Callable[..., ClientHandshake], ...] = (
     lambda **more: ClientHandshake(KEYS, 0.0, **more),
     lambda **more: ClientHandshake(KEYS, 0.0, "rfc", b"mine", **more),
+    lambda **more: ClientHandshake(KEYS, 0.0, "deviceos-3.0", **more),
     lambda **more: ClientHandshake(PSK, 0.0, "rfc", suites=[0xC0A8], **more),
     lambda **more: ClientHandshake(PSK, 0.0, "rfc", b"", suites=[0xCCAC], **more),
 )

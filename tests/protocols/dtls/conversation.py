@@ -37,6 +37,7 @@ LATENCY_S = 0.05
 # Every way to shake hands: what a client is made with.
 WAYS: dict[str, Callable[..., ClientHandshake]] = {
     "deviceos": lambda **more: ClientHandshake(KEYS, 0.0, **more),
+    "deviceos-3.0": lambda **more: ClientHandshake(KEYS, 0.0, "deviceos-3.0", **more),
     "keys": lambda **more: ClientHandshake(KEYS, 0.0, "rfc", **more),
     "keys-empty-cid": lambda **more: ClientHandshake(KEYS, 0.0, "rfc", b"", **more),
     "keys-cid": lambda **more: ClientHandshake(KEYS, 0.0, "rfc", b"mine", **more),

@@ -171,6 +171,8 @@ def replaced(number: int, body: bytes) -> Callable[[ClientHello], ClientHello]:
         ("deviceos", replaced(10, b"\0\1\0"), Alert.DECODE_ERROR),
         ("deviceos", replaced(254, b""), Alert.DECODE_ERROR),
         ("deviceos", replaced(254, b"\2\0"), Alert.DECODE_ERROR),
+        ("deviceos-3.0", without(13), Alert.HANDSHAKE_FAILURE),
+        ("deviceos-3.0", replaced(10, b"\0\2\0\x18"), Alert.HANDSHAKE_FAILURE),
         ("keys", without(19), Alert.HANDSHAKE_FAILURE),
         ("keys", without(20), Alert.HANDSHAKE_FAILURE),
         ("keys", replaced(20, b"\1\0"), Alert.HANDSHAKE_FAILURE),

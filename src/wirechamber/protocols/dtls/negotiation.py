@@ -33,10 +33,9 @@ _EMPTY_RENEGOTIATION = b"\x00"
 # What a Device OS device offers: one suite, and that it knows secure renegotiation.
 DEVICEOS_SUITES = (ECDHE_ECDSA_CCM_8.number, RENEGOTIATION_SCSV)
 _CERTIFICATE_TYPES = (ExtensionType.CLIENT_CERTIFICATE_TYPE, ExtensionType.SERVER_CERTIFICATE_TYPE)
-_DEVICEOS_3_0_EXTENSIONS = (
-    ExtensionType.SIGNATURE_ALGORITHMS, ExtensionType.SUPPORTED_GROUPS, ExtensionType.EC_POINT_FORMATS,
-    *_CERTIFICATE_TYPES,
-)  # fmt: skip
+_NOT_BEFORE_3_1 = {
+    ExtensionType.CONNECTION_ID, ExtensionType.DRAFT_CONNECTION_ID, ExtensionType.EXTENDED_MASTER_SECRET,
+}  # fmt: skip
 _ONLY_RAW_PUBLIC_KEY = bytes((1, RAW_PUBLIC_KEY))
 
 
@@ -63,16 +62,16 @@ def profile_of(hello: ClientHello) -> Profile:
     A Device OS device has one suite, and the draft's connection id (device-protocol.md, 3.2). Others that have the
     draft's, such as programs with mbedTLS 2, may live without connection ids.
 
-    Before 3.1 it had none (section 4.5), and it is told by all that it says together: its suites and extensions are
-    these and no others, nor in another order. Programs by the RFCs that have just this suite and raw public keys want
-    the server's Certificate message, which such a device can't stand; they differ in what they offer beside it.
+    Before 3.1 it had none (section 4.5), and is told by all that it says together: this suite and no other, raw public
+    keys and nothing else on both sides, no connection id, and no extended master secret (RFC 7627), without which
+    programs by the RFCs are hardly found. Those want the server's Certificate message, which a device can't stand.
     """
     if ExtensionType.DRAFT_CONNECTION_ID in hello.extensions and ECDHE_ECDSA_CCM_8.number in hello.suites:
         return "deviceos"
     if (
         hello.suites == DEVICEOS_SUITES
-        and tuple(hello.extensions) == _DEVICEOS_3_0_EXTENSIONS
-        and all(hello.extensions[kind] == _ONLY_RAW_PUBLIC_KEY for kind in _CERTIFICATE_TYPES)
+        and all(hello.extensions.get(kind) == _ONLY_RAW_PUBLIC_KEY for kind in _CERTIFICATE_TYPES)
+        and not hello.extensions.keys() & _NOT_BEFORE_3_1
     ):
         return "deviceos-3.0"
     return "rfc"
