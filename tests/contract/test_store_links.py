@@ -172,6 +172,11 @@ def test_what_a_device_told(opener: StoreOpener, tmp_path: Path) -> None:
             two = await store.links.get(TWO)
             assert two == LinkRecord(device=TWO, last_heard=NOW, address="::1 9", resume_from="000b")
             assert await store.links.online() == []
+            await store.links.refused({ONE: 3, NOBODY: 1})
+            await store.links.refused({ONE: 4})
+            counted = await store.devices.get(ONE)
+            assert counted is not None
+            assert counted.publishes_refused == 7
             await store.links.apply([WentOffline(ONE, NOW + 60)])
             one = await store.links.get(ONE)
             assert one is not None

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -92,6 +93,20 @@ def test_the_registry_shows_what_a_device_said_in_hello(town: Town) -> None:
     assert shown["system_module_version"] in (6200, "6.2.0")
     assert shown["last_ip_address"] == "127.0.0.1"
     assert shown["last_handshake_at"] is not None
+
+
+def test_a_devices_product_is_the_same_everywhere_and_follows_its_firmware(town: Town) -> None:
+    peer = town.peer().connect()
+    for product, version in ((12345, 7), (12345, 8), (777, 1), (13, None)):
+        peer.hello(product=product, product_version=version, platform=13)
+        peer.publish("made", str(version).encode())
+        shown = town.show(peer)
+        assert (shown["product_id"], shown["firmware_version"], shown["platform_id"]) == (product, version, 13)
+        assert town.events(peer, "made")[-1]["product"] == product
+        # What is written into the registry is not taken from what the firmware told.
+        assert town.client.put(f"/v1/devices/{peer.device}", json={"name": f"p{version}"}).status_code == 200
+        told = json.loads(town.cloud.command("device", "show", peer.device))
+        assert (told["product_id"], told["firmware_version"], told["name"]) == (product, version, f"p{version}")
 
 
 def test_a_hello_forgets_the_subscriptions_of_before(town: Town) -> None:

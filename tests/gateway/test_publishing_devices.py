@@ -288,8 +288,9 @@ def test_a_claim_code_that_is_none_changes_nothing(town: Town) -> None:
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    """A cloud with the limits that one has by default."""
-    with cloud(tmp_path_factory.mktemp("strict") / "data", provisioning="true") as running:
+    """A cloud with narrow limits."""
+    narrow = {"publish_rate": "1", "publish_burst": "4"}
+    with cloud(tmp_path_factory.mktemp("strict") / "data", provisioning="true", **narrow) as running:
         made = Town(running)
         yield made
         made.leave()
@@ -320,6 +321,22 @@ def test_a_non_that_is_too_much_is_dropped_without_a_word(strict: Town) -> None:
     until(lambda: len(strict.events(peer, "non")) == 4, "four events")
     assert peer.silent()
     assert len(strict.events(peer, "non")) == 4
+
+
+def test_what_is_refused_is_told_of_each_device_once_a_minute_and_counted(strict: Town) -> None:
+    peer, quiet = strict.device(), strict.device()
+    quiet.publish("quiet")
+    for number in range(10):
+        peer.send(a_publish("many", str(number).encode(), peer.next_id()))
+    until(lambda: strict.show(peer)["publishes_refused"] == 6, "six that were refused")
+    assert peer.publish("spark/reserved").code == Code.FORBIDDEN
+    until(lambda: strict.show(peer)["publishes_refused"] == 7, "another one")
+    assert json.loads(strict.cloud.command("device", "show", peer.device))["publishes_refused"] == 7
+    assert strict.show(quiet)["publishes_refused"] == 0
+    lines = [json.loads(line) for line in strict.cloud.log_file.read_text().splitlines() if "publish_refused" in line]
+    told = [(line["reason"], line["name"], line["level"]) for line in lines if line["device"] == peer.device]
+    assert told == [("rate", "many", "warning"), ("reserved", "spark/reserved", "warning")]
+    assert [line for line in lines if line["device"] == quiet.device] == []
 
 
 def test_data_larger_than_this_cloud_takes(tmp_path: Path) -> None:

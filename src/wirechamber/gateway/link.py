@@ -39,6 +39,7 @@ class Link(ABC):
         closed: Nothing more will be sent or received.
         mids: Message ids of its stored events, for after a restart.
         storing: Message ids of events that are on their way to the log.
+        in_flight: Bytes of their data.
         parts: Blocks of a message that is not complete yet.
         published: The meter's counts of what publishing takes.
         timer: When the exchanges must be looked at next, as far as the timers know.
@@ -53,9 +54,9 @@ class Link(ABC):
 
     __slots__ = (
         "address", "allowance", "asleep", "behind", "claimed_id", "closed", "describing", "device", "deviceos",
-        "endpoint", "handshake", "heard", "id", "idle_limit", "keep_alive", "mids", "noted", "online", "outbox",
-        "parts", "pinged", "published", "reliable", "storing", "subscriptions", "system_allowance", "takes", "timer",
-        "told",
+        "endpoint", "handshake", "heard", "id", "idle_limit", "in_flight", "keep_alive", "mids", "noted", "online",
+        "outbox", "parts", "pinged", "published", "reliable", "storing", "subscriptions", "system_allowance", "takes",
+        "timer", "told",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, deviceos: bool, reliable: bool = False) -> None:
@@ -76,6 +77,7 @@ class Link(ABC):
         self.address: tuple[Any, ...] = ()
         self.mids = Mids()
         self.storing: set[int] = set()
+        self.in_flight = 0
         self.parts: Receiver | None = None
         self.published: Counts | None = None
         self.allowance: Allowance | None = None

@@ -22,6 +22,7 @@ from wirechamber.gateway.meter import DATA_BYTES, PUBLISHES, UP_BYTES, UP_DATAGR
 from wirechamber.model.events import Event
 from wirechamber.model.ids import TIME_DIGITS
 from wirechamber.model.names import MAX_TTL, RESERVED, is_name
+from wirechamber.observe.logs import Seldom
 from wirechamber.protocols.coap.message import Code, Message, Option, Type, ack, uint, write_message
 from wirechamber.protocols.deviceos.content import to_content
 from wirechamber.protocols.deviceos.messages import Publish
@@ -35,6 +36,14 @@ SYSTEM_RATE = 255 / 65.5
 # What firmware publishes under names of its own (device-protocol.md, section 10). Other names that begin like these
 # would pretend to be this cloud.
 SYSTEM = ("spark/device/", "particle/device/", "spark/hardware/", "spark/cc3000-patch-version", "spark/flash/status")
+# Firmware since 6.3 goes by bytes that are not acknowledged (`Generation.in_flight`) and no more by events a second;
+# so many times as many as of others are a flood all the same.
+FLOOD = 64
+# Devices that are told apart in the log when their events are refused, and how often each is told about, seconds.
+MAX_TOLD = 10_000
+TOLD_EVERY_S = 60.0
+# Devices whose refused events are counted until that is written down.
+MAX_COUNTED = 10_000
 # Questions that an application asks by publishing; the answer is an event of the same name, to this device alone.
 RANDOM_BYTES = 40
 # Names that are looked at more closely.
@@ -112,6 +121,7 @@ class Publications:
     Attributes:
         accepted: Events that were stored and acknowledged.
         refused: Those that were not, by reason.
+        refused_of: The same by device, until somebody takes it to write it down.
     """
 
     def __init__(
@@ -136,6 +146,8 @@ class Publications:
         self._tell = tell
         self.accepted = 0
         self.refused: Counter[str] = Counter()
+        self.refused_of: Counter[str] = Counter()
+        self._log = Seldom(_log, TOLD_EVERY_S, MAX_TOLD)
 
     def take(self, link: Link, publish: Publish, sequence: int, size: int, address: tuple[Any, ...]) -> None:
         """Takes an event; nothing of it has an effect before it is stored.
@@ -161,7 +173,7 @@ class Publications:
         why = self._objection(link, publish)
         if why is not None:
             code, reason, wait = why
-            self.refused[reason] += 1
+            self._count(link, publish, reason)
             link.after_accounting(lambda: self._refuse(link, publish, sequence, address, code, wait))
             return
         if publish.name == CLAIM_CODE:
@@ -170,9 +182,27 @@ class Publications:
             link.after_accounting(lambda: self._claimed(link, publish, sequence, address, code_text))
             return
         link.storing.add(message_id)
+        link.in_flight += len(publish.payload)
         if not self._intake.add(Publication(self, link, publish, sequence, address, self._clock)):
-            link.storing.discard(message_id)
-            self.refused["waiting"] += 1
+            self._landed(link, publish)
+            self._count(link, publish, "waiting")
+
+    @staticmethod
+    def _landed(link: Link, publish: Publish) -> None:
+        link.storing.discard(publish.message_id)
+        link.in_flight -= len(publish.payload)
+
+    def _count(self, link: Link, publish: Publish, reason: str) -> None:
+        """An event is not taken: its device's application may not learn of it, so the owner does."""
+        self.refused[reason] += 1
+        device = link.device
+        assert device is not None
+        if len(self.refused_of) < MAX_COUNTED or device.id in self.refused_of:
+            self.refused_of[device.id] += 1
+        self._log.warning(
+            "publish_refused", why=_WHY[reason], about=device.id, device=device.id, name=publish.name, reason=reason,
+            bytes=len(publish.payload), owner=device.owner,
+        )  # fmt: skip
 
     def _objection(self, link: Link, publish: Publish) -> tuple[int, str, float] | None:
         """Why the event is not taken: the answer's code, the reason, and after how many seconds it would be."""
@@ -191,10 +221,16 @@ class Publications:
                 return (Code.TOO_MANY_REQUESTS, "rate", wait) if wait else None
             if name.startswith(RESERVED):
                 return Code.FORBIDDEN, "reserved", 0.0
+        rate, burst = self._rate, self._burst
+        in_flight = link.takes.generation.in_flight
+        if in_flight is not None:
+            if link.in_flight and link.in_flight + len(publish.payload) > in_flight:
+                return Code.TOO_MANY_REQUESTS, "in_flight", 1.0
+            rate, burst = rate * FLOOD, burst * FLOOD
         bucket = link.allowance
         if bucket is None:
-            bucket = link.allowance = Allowance(self._burst)
-        wait = bucket.take(now, self._rate, self._burst)
+            bucket = link.allowance = Allowance(burst)
+        wait = bucket.take(now, rate, burst)
         return (Code.TOO_MANY_REQUESTS, "rate", wait) if wait else None
 
     # --- what follows ---
@@ -203,7 +239,7 @@ class Publications:
         """The event is in the log."""
         link, publish = publication.link, publication.publish
         link.mids.add(publish.message_id)
-        link.storing.discard(publish.message_id)
+        self._landed(link, publish)
         self.accepted += 1
         counts = link.published
         if link.closed or counts is None:
@@ -219,8 +255,8 @@ class Publications:
     def unavailable(self, publication: Publication) -> None:
         """The log was away for too long."""
         link, publish = publication.link, publication.publish
-        link.storing.discard(publish.message_id)
-        self.refused["unavailable"] += 1
+        self._landed(link, publish)
+        self._count(link, publish, "unavailable")
         link.after_accounting(
             lambda: self._refuse(
                 link, publish, publication.sequence, publication.address, Code.SERVICE_UNAVAILABLE, HOLD_S
@@ -269,3 +305,14 @@ class Publications:
                 self._tell(link, name, link.host.encode())
             case "random":
                 self._tell(link, name, os.urandom(RANDOM_BYTES // 2).hex().encode())
+
+
+_WHY = {
+    "name": "an event's name is 1 to 64 printable ASCII characters",
+    "size": "the data is longer than max_event_bytes",
+    "reserved": "names of this cloud's own are not for devices",
+    "rate": "the device publishes more than publish_rate and publish_burst allow; its application may believe it did",
+    "in_flight": "the device sends more than its firmware may before the first is acknowledged",
+    "waiting": "too many events wait to be stored",
+    "unavailable": "the log was away for too long; the device repeats it",
+}

@@ -536,6 +536,7 @@ class Gateway:
                     link.told = link.heard
                     heard[link.device.id] = at - int((now - link.heard) * 1000)
         gone, self._gone = self._gone, []
+        refused, self.publications.refused_of = self.publications.refused_of, Counter()
         try:
             async for some in slices(list(used.items())):
                 await self._store.usage.add(rows(dict(some), at))
@@ -543,11 +544,16 @@ class Gateway:
                     del used[key]
             async for times in slices(heard.items()):
                 await self._store.links.heard(dict(times))
+            async for counts in slices(refused.items()):
+                await self._store.links.refused(dict(counts))
+                for device, _ in counts:
+                    del refused[device]
             if gone:
                 await self._store.sessions.remove(gone)
         except CloudError as problem:
             _seldom.warning("traffic_held", why=problem.description)
             self.meter.put_back(used)
+            self.publications.refused_of += refused
             self._gone += gone
 
     # --- life ---

@@ -27,6 +27,7 @@ class Device(Struct, frozen=True, kw_only=True):
         product_id: The product: as registered, else as the firmware tells; the platform id while the device is in none.
         online: Its owner was told that it is.
         last_heard: When something authentic came last; behind by some seconds while it is online.
+        publishes_refused: How many of its events were not taken, since it came first.
         keep_alive: How it is kept in touch with, where it told.
         greeting: As the device told in Hello; None while it has told nothing.
         key: Whether it has a public key, a pre-shared key, or neither.
@@ -45,6 +46,7 @@ class Device(Struct, frozen=True, kw_only=True):
     last_heard: int | None = None
     last_handshake_at: int | None = None
     greeting: Greeting | None = None
+    publishes_refused: int = 0
     functions: tuple[str, ...] = ()
     variables: dict[str, str] = {}
     keep_alive: KeepAlive | None = None
@@ -79,8 +81,14 @@ class Device(Struct, frozen=True, kw_only=True):
             self,
             greeting=greeting,
             platform_id=greeting.platform,
-            product_id=told if self.product_id == self.platform_id else self.product_id,
+            product_id=told if self.registered_product is None else self.registered_product,
         )
+
+    @property
+    def registered_product(self) -> int | None:
+        """The product that somebody has put it into, whatever its firmware tells."""
+        told = None if self.greeting is None else self.greeting.product
+        return None if self.product_id in (self.platform_id, told) else self.product_id
 
 
 def name_key(name: str) -> str:

@@ -200,6 +200,7 @@ def view(device: Device) -> dict[str, Any]:
         "firmware_version": device.firmware_version,
         "system_module_version": device.system_version,
         "key": device.key,
+        "publishes_refused": device.publishes_refused,
         "functions": list(device.functions),
         "variables": dict(device.variables),
         "created_at": iso(device.created_at),

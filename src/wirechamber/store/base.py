@@ -200,6 +200,9 @@ class Links(Protocol):
     async def heard(self, times: Mapping[str, int]) -> None:
         """When devices were heard last, milliseconds since 1970; a power loss may take it back."""
 
+    async def refused(self, counts: Mapping[str, int]) -> None:
+        """So many more events of devices were refused; a power loss may take it back."""
+
     async def get(self, device_id: str) -> LinkRecord | None: ...
 
     async def several(self, device_ids: Sequence[str]) -> dict[str, LinkRecord]:

@@ -32,7 +32,7 @@ from json_each(?) where value ->> 0 not in (select id from device)
 UPDATE = "update device set owner = ?2, name = ?3, name_key = ?4, created_at = ?5, record = ?6 where id = ?1"
 SELECT = """
 select device.owner, record, link.online, last_heard, last_handshake_at, address, greeting, functions, variables,
-keep_alive, public_key is not null, psk is not null
+keep_alive, link.publishes_refused, public_key is not null, psk is not null
 from device left join link on link.device = device.id left join told on told.device = device.id
 left join device_key on device_key.device = device.id
 """
@@ -226,7 +226,7 @@ _read_variables = _json.Decoder(dict[str, str]).decode
 
 def _device(row: tuple[Any, ...]) -> Device:
     owner, record, online, last_heard, last_handshake_at, address, greeting, functions, variables, *rest = row
-    keep_alive, *keys = rest
+    keep_alive, refused, *keys = rest
     device = _read_device(record)
     told = readable(_read_greeting, greeting)
     return structs.replace(
@@ -237,6 +237,7 @@ def _device(row: tuple[Any, ...]) -> Device:
         last_ip_address=address.partition(" ")[0] or None if address else None,
         last_heard=last_heard,
         last_handshake_at=last_handshake_at,
+        publishes_refused=refused or 0,
         functions=readable(_read_functions, functions) or (),
         variables=readable(_read_variables, variables) or {},
         keep_alive=readable(_read_keep_alive, keep_alive),
@@ -245,11 +246,13 @@ def _device(row: tuple[Any, ...]) -> Device:
 
 
 def _device_row(device: Device) -> tuple[Any, ...]:
+    # What its firmware tells is the link's.
+    product = device.platform_id if device.registered_product is None else device.registered_product
     return (
         device.id,
         device.owner,
         device.name,
         None if device.name is None else name_key(device.name),
         device.created_at,
-        _json.encode(structs.replace(device, **_UNTOLD)).decode(),
+        _json.encode(structs.replace(device, product_id=product, **_UNTOLD)).decode(),
     )

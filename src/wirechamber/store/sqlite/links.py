@@ -62,6 +62,11 @@ update link set last_heard = news.at
 from (select value ->> 0 as device, value ->> 1 as at from json_each(?)) as news
 where link.device = news.device and news.at > coalesce(link.last_heard, 0)
 """
+REFUSED = """
+update link set publishes_refused = link.publishes_refused + news.count
+from (select value ->> 0 as device, value ->> 1 as count from json_each(?)) as news
+where link.device = news.device
+"""
 FORGET = "delete from told where device in (select value from json_each(?))"
 FORGET_KEEP_ALIVE = "update told set keep_alive = null where device in (select value from json_each(?))"
 FORGET_SUBSCRIPTIONS = "delete from subscription where device in (select value from json_each(?))"
@@ -121,6 +126,11 @@ class SqliteLinks:
         """When devices were heard last."""
         text = _text(list(times.items()))
         await self._database.write(lambda db: db.execute(HEARD, (text,)), durable=False)
+
+    async def refused(self, counts: Mapping[str, int]) -> None:
+        """So many more events of devices were refused."""
+        text = _text(list(counts.items()))
+        await self._database.write(lambda db: db.execute(REFUSED, (text,)), durable=False)
 
     async def get(self, device_id: str) -> LinkRecord | None:
         """The link of a device."""
