@@ -98,6 +98,54 @@ def test_content_formats_and_time_to_live(town: Town) -> None:
     assert (stored["data"], stored["content_type"], stored["ttl"]) == ('{"a":1}', "application/json", 3600)
 
 
+# --- what there is ---
+
+
+@pytest.mark.parametrize("code", [Code.PUT, Code.DELETE, Code.FETCH, Code.IPATCH])
+@pytest.mark.parametrize("where", [("E", "x"), ("e", "x"), ("t",), (".well-known", "core")])
+def test_a_method_that_is_not_possible_is_told_as_such(town: Town, code: Code, where: tuple[str, ...]) -> None:
+    peer = town.psk_peer().connect()
+    answer = peer.ask(Message(Type.CON, code, peer.next_id(), b"\x05", path(*where), b"21.5"))
+    assert (answer.type, answer.code, answer.token) == (Type.ACK, Code.METHOD_NOT_ALLOWED, b"\x05")
+    assert peer.ask(Message(Type.CON, Code.GET, peer.next_id(), b"", path("nothing"))).code == Code.NOT_FOUND
+
+
+def discover(peer: Peer, *options: tuple[int, bytes]) -> Message:
+    asked = tuple(sorted((*path(".well-known", "core"), *options), key=lambda option: option[0]))
+    return peer.ask(Message(Type.CON, Code.GET, peer.next_id(), b"\x06", asked))
+
+
+def test_there_is_a_list_of_links(town: Town) -> None:
+    peer = town.psk_peer().connect()
+    whole = discover(peer)
+    assert (whole.code, whole.uint(Option.CONTENT_FORMAT), whole.option(Option.BLOCK2)) == (Code.CONTENT, 40, None)
+    links = whole.payload.decode()
+    for href in ("</E>;", "</e>;", "</t>;", "</.well-known/core>;"):
+        assert href in links
+    assert discover(peer, (Option.ACCEPT, uint(40))).payload == whole.payload
+    assert discover(peer, (Option.ACCEPT, uint(50))).code == Code.NOT_ACCEPTABLE
+    one = discover(peer, (Option.URI_QUERY, b"rt=time"))
+    assert one.payload.startswith(b"</t>;")
+    assert b"," not in one.payload
+
+
+@pytest.mark.parametrize("szx", [0, 2])
+def test_the_list_comes_in_blocks_of_the_size_that_was_asked_for(town: Town, szx: int) -> None:
+    peer = town.psk_peer().connect()
+    whole, gathered, more = discover(peer).payload, b"", True
+    while more:
+        number = len(gathered) >> szx + 4
+        part = discover(peer, (Option.BLOCK2, uint(number << 4 | szx)))
+        assert part.code == Code.CONTENT
+        told = part.uint(Option.BLOCK2)
+        assert told is not None
+        assert (told >> 4, told & 7) == (number, szx)
+        gathered += part.payload
+        more = bool(told & 8)
+    assert gathered == whole
+    assert discover(peer, (Option.BLOCK2, uint(500 << 4 | szx))).code == Code.BAD_REQUEST
+
+
 def test_names_of_the_clouds_own_are_refused(town: Town) -> None:
     peer = town.psk_peer().connect()
     for name in ("spark/status", "particle/x", "spark/device/name", "wirechamber/gap"):

@@ -19,6 +19,7 @@ from msgspec import structs
 from wirechamber.clock import Clock
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor
+from wirechamber.gateway import discovery
 from wirechamber.gateway.blocks import Blocks
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
@@ -50,6 +51,7 @@ from wirechamber.protocols.deviceos import keepalive
 from wirechamber.protocols.deviceos.describe import read_application, read_system
 from wirechamber.protocols.deviceos.messages import (
     Describe,
+    Discover,
     Flag,
     Goodbye,
     Hello,
@@ -190,6 +192,8 @@ class Conversation:
                 self._roster.went(link)
             case keepalive.KeepAlive() if not link.reliable:
                 self._keep_alive(link, request, told)
+            case Discover():
+                self._reply(link, request, *discovery.answer(told))
             case LedgerRequest():
                 self._reply(link, request, Code.NOT_FOUND)
             case Malformed(code=code):

@@ -344,8 +344,8 @@ def test_ledgers() -> None:
     [
         (con(Code.GET, "zz"), Unknown(Code.GET, "zz")),
         (con(Code.POST), Unknown(Code.POST, "")),
-        (con(Code.PUT, "E", "x"), Unknown(Code.PUT, "E/x")),
-        (con(Code.GET, ".well-known", "core"), Unknown(Code.GET, ".well-known/core")),
+        (con(Code.GET, ".well-known", "x"), Unknown(Code.GET, ".well-known/x")),
+        (con(Code.DELETE, "zz"), Unknown(Code.DELETE, "zz")),
         (Message(Type.CON, Code.POST, 1, b"", ((11, b"\xff"),)), Unknown(Code.POST, "\N{REPLACEMENT CHARACTER}")),
         # An acknowledgement of a firmware update, whose options are critical and known to nobody here.
         (read_message(bytes.fromhex("5002000eb141e106e901")), Unknown(Code.POST, "A")),
@@ -353,6 +353,21 @@ def test_ledgers() -> None:
 )
 def test_requests_for_nothing(message: Message, unknown: Unknown) -> None:
     assert read_request(message) == unknown
+
+
+@pytest.mark.parametrize("code", [Code.PUT, Code.DELETE, Code.FETCH, Code.PATCH, Code.IPATCH, 31])
+@pytest.mark.parametrize("path", [("E", "x"), ("e",), ("t",), ("d",), ("h",), ("x",), ("L",), (".well-known", "core")])
+def test_a_method_that_is_not_possible(code: int, path: tuple[str, ...]) -> None:
+    told = read_request(con(code, *path))
+    assert isinstance(told, messages.Malformed)
+    assert told.code == Code.METHOD_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("code", [Code.FETCH, Code.PATCH, Code.IPATCH, 8])
+def test_a_method_that_nobody_supports_is_not_possible_anywhere(code: int) -> None:
+    told = read_request(con(code, "zz"))
+    assert isinstance(told, messages.Malformed)
+    assert told.code == Code.METHOD_NOT_ALLOWED
 
 
 def test_an_unknown_critical_option_is_refused() -> None:

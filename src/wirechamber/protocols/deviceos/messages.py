@@ -11,6 +11,7 @@ from enum import IntEnum, IntFlag
 
 from msgspec import Struct
 
+from wirechamber.protocols.coap.links import WELL_KNOWN
 from wirechamber.protocols.coap.message import MAX_MESSAGE, Code, Message, Option, Type, bad_option, ping, uint
 from wirechamber.protocols.deviceos.keepalive import KEEP_ALIVE, KeepAlive, read_keep_alive
 from wirechamber.protocols.deviceos.varint import TooShort, read_varint, write_varint
@@ -204,6 +205,20 @@ class LedgerRequest(Struct, frozen=True):
     request_tag: bytes | None = None
 
 
+class Discover(Struct, frozen=True):
+    """A device asks what there is (RFC 6690).
+
+    Attributes:
+        query: Only what fits, such as `rt=event`; None for everything.
+        accepts: It takes a list of links; false when it wants another format.
+        block2: Which block it wants, if it says.
+    """
+
+    query: str | None = None
+    accepts: bool = True
+    block2: bytes | None = None
+
+
 class Unknown(Struct, frozen=True):
     """A well-formed request for something that there is not.
 
@@ -227,8 +242,8 @@ class Malformed(Struct, frozen=True):
 
 
 FromDevice = (
-    Hello | Describe | Publish | Subscribe | TimeRequest | Ping | Goodbye | KeepAlive | LedgerRequest | Unknown
-    | Malformed
+    Hello | Describe | Publish | Subscribe | TimeRequest | Ping | Goodbye | KeepAlive | LedgerRequest | Discover
+    | Unknown | Malformed
 )  # fmt: skip
 
 # --- events: the hot path ---
@@ -340,13 +355,21 @@ def read_request(message: Message) -> FromDevice:
                 return read_goodbye(message.payload)
             case Code.POST, b"L":
                 return LedgerRequest(message.payload, message.option(Option.BLOCK1), message.option(Option.REQUEST_TAG))
+            case Code.GET, b".well-known" if segments == WELL_KNOWN:
+                return _discover(message)
             case Code.PUT, letter if letter == KEEP_ALIVE:
                 return read_keep_alive(message) or Malformed("a lifetime or the like that is none")
     except UnicodeDecodeError:
         return Malformed("text that is not UTF-8")
+    # RFC 7252, section 5.8: a method that is not supported is answered 4.05, whatever it is asked of.
+    if code not in _METHODS or path in _RESOURCES or segments == WELL_KNOWN:
+        return Malformed(f"method {code} is not possible here", Code.METHOD_NOT_ALLOWED)
     return Unknown(code, b"/".join(segments).decode("utf-8", "replace"))
 
 
+_METHODS = frozenset((Code.GET, Code.POST, Code.PUT, Code.DELETE))
+# By the first segment of the path.
+_RESOURCES = frozenset((b"E", b"e", b"h", b"d", b"t", b"x", b"L", KEEP_ALIVE))
 # Firmware updates have options of their own, some of which are critical (device-protocol.md, section 9.1).
 _WITH_OWN_OPTIONS = frozenset((b"S", b"C", b"F", b"A"))
 
@@ -387,6 +410,16 @@ def _subscribe(message: Message, segments: tuple[bytes, ...]) -> Subscribe | Mal
         if len(device) != 2 * DEVICE_ID_LENGTH or device.strip("0123456789abcdef"):
             return Malformed("a device id that is none")
     return Subscribe(prefix, b"b" in queries, b"c" in queries, b"u" in queries, device)
+
+
+def _discover(message: Message) -> Discover:
+    query = message.option(Option.URI_QUERY)
+    accept = message.uint(Option.ACCEPT)
+    return Discover(
+        None if query is None else query.decode(),
+        accept in (None, ContentFormat.LINK_FORMAT),
+        message.option(Option.BLOCK2),
+    )
 
 
 def _describe(message: Message) -> Describe | Malformed:
