@@ -130,7 +130,9 @@ async def logs(call: Call) -> web.Response:
     found = await call.parts.integrations.attempts(call.owner, call.path("id"), where, per_page)
     # Fewer than asked for are not always the last ones: large ones go in smaller pages.
     last = found[-1]["id"] if found and (len(found) == per_page or await _more(call, where, found)) else None
-    return answer({"logs": found, "meta": {"per_page": per_page, "before": last}})
+    unfiltered = where == AttemptFilter()
+    told = await call.parts.integrations.hint(call.owner, call.path("id")) if not found and unfiltered else {}
+    return answer({"logs": found, "meta": {"per_page": per_page, "before": last}, **told})
 
 
 async def _more(call: Call, where: AttemptFilter, found: list[dict[str, Any]]) -> bool:
@@ -181,7 +183,8 @@ def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
         ),
         Route(
             method="POST", path=f"{one}/test", handler=test, requires="integrations:test", owned=("id",), body=Sample,
-            summary="Send a sample event through it", answers="{ok, status_code, request, response, error, …}",
+            summary="Send a sample event through it",
+            answers="{ok, status_code, request, response, error, warnings, …}",
         ),
         Route(
             method="GET", path=f"{one}/logs", handler=logs, requires="integrations:get", owned=("id",),

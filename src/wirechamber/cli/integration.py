@@ -23,6 +23,8 @@ Id = Annotated[str, typer.Argument(help="The integration's id.")]
 File = Annotated[str, typer.Argument(help="JSON file with the configuration, such as a console export; - for stdin.")]
 BASE = "v1/integrations"
 PAGE = 200
+# Of a list; each is a line.
+SHOWN_HINTS = 5
 
 
 def app() -> typer.Typer:
@@ -110,6 +112,11 @@ def listed(url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = Fa
         for each in found
     ]
     show_table(("ID", "TYPE", "EVENT", "TARGET", "STATE", "OK", "ERRORS"), rows, empty="there are no integrations yet")
+    hints = [f"hint: {each['id']}: {each['hint']}" for each in found if "hint" in each]
+    for line in hints[:SHOWN_HINTS]:
+        typer.echo(line, err=True)
+    if len(hints) > SHOWN_HINTS:
+        typer.echo(f"hint: and {len(hints) - SHOWN_HINTS} others; `integration show ID` has each", err=True)
 
 
 def show(integration_id: Id, url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:
@@ -158,7 +165,8 @@ def try_out(
         show_json(done)
     else:
         _show_exchange(done)
-        typer.echo(f"{'ok' if done['ok'] else 'failed: ' + str(done['error'])}, {done['duration_ms']} ms")
+        typer.echo(f"{_verdict(done)}, {done['duration_ms']} ms")
+        _warn(done)
     if not done["ok"]:
         raise typer.Exit(Exit.FAILED)
 
@@ -174,7 +182,8 @@ def log(
 ) -> None:
     """Show the attempts of an integration, newest first."""
     query = f"per_page={count}" + ("&status=error" if errors else "") + (f"&device={quote(device)}" if device else "")
-    found = _call("GET", f"{_path(integration_id)}/logs?{query}", None, url, token_file)["logs"]
+    answer = _call("GET", f"{_path(integration_id)}/logs?{query}", None, url, token_file)
+    found = answer["logs"]
     if json:
         show_json(found)
         return
@@ -191,6 +200,8 @@ def log(
         for each in found
     ]
     show_table(("TIME", "EVENT", "FROM", "TRY", "STATUS", "ERROR", "MS"), rows, empty="nothing was attempted yet")
+    if "hint" in answer:
+        typer.echo(f"hint: {answer['hint']}", err=True)
 
 
 def delete(
@@ -218,7 +229,19 @@ def _configuration(shown: dict[str, Any]) -> dict[str, Any]:
 
 
 _READ_ONLY = frozenset(
-    ("id", "created_at", "updated_at", "hookUrl", "todayCounters", "logs", "errors", "counters", "waiting", "paused")
+    (
+        "id",
+        "created_at",
+        "updated_at",
+        "hookUrl",
+        "todayCounters",
+        "logs",
+        "errors",
+        "counters",
+        "waiting",
+        "paused",
+        "hint",
+    )
 )
 
 
@@ -251,8 +274,18 @@ def _say(made: dict[str, Any], as_json: bool, text: str, *, err: bool = False) -
         show_json(made)
         return
     typer.echo(text, err=err)
+    _warn(made)
+
+
+def _warn(made: dict[str, Any]) -> None:
     for warning in made.get("warnings", ()):
         typer.echo(f"warning: {warning}", err=True)
+
+
+def _verdict(done: dict[str, Any]) -> str:
+    if not done["ok"]:
+        return f"failed: {done['error']}"
+    return f"ok, but {done['error']}" if done.get("error") else "ok"
 
 
 def _state(shown: dict[str, Any]) -> str:

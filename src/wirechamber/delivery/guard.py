@@ -7,8 +7,11 @@ an integration can't be used to look into the operator's own network.
 from __future__ import annotations
 
 import ipaddress
+import re
+import socket
 from collections.abc import Sequence
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -39,6 +42,7 @@ _METADATA = frozenset(
     )
 )
 _CACHED = 4096
+_NUMBERS = re.compile(r"(?:0x[0-9a-f]{1,8}|[0-9]{1,12})(?:\.(?:0x[0-9a-f]{1,8}|[0-9]{1,12})){0,3}")
 
 
 class Guard:
@@ -51,6 +55,11 @@ class Guard:
     def __init__(self, allow: Sequence[str]) -> None:
         self._allow = tuple(ipaddress.ip_network(network, strict=False) for network in allow)
         self.permits = lru_cache(_CACHED)(self._permits)
+
+    def refuses(self, url: str) -> str | None:
+        """The address that a URL names by itself and that may not be reached; None if it may, or only DNS can tell."""
+        named = addresses_in(url)
+        return None if any(map(self.permits, named)) else next(iter(named), None)
 
     def _permits(self, address: str, as_machine: bool = False) -> bool:
         """Whether a connection to this address may be opened; text that is no address is not permitted.
@@ -70,6 +79,28 @@ class Guard:
         if any(each in network for each in (seen, real) for network in self._allow if network.version == each.version):
             return True
         return _is_public(real)
+
+
+def addresses_in(url: str) -> list[str]:
+    """The addresses that a URL names without anybody being asked for them; none where its host must be looked up."""
+    try:
+        host = (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:
+        return []
+    if host == "localhost" or host.endswith(".localhost"):
+        # RFC 6761, section 6.3.
+        return ["127.0.0.1", "::1"]
+    try:
+        return [str(ipaddress.ip_address(host.partition("%")[0]))]
+    except ValueError:
+        pass
+    if not _NUMBERS.fullmatch(host):
+        return []
+    try:
+        # `127.1`, `0x7f000001` and `2130706433`, as libcurl reads them, too.
+        return [socket.inet_ntoa(socket.inet_aton(host))]
+    except OSError:
+        return []
 
 
 def is_metadata(address: str) -> bool:

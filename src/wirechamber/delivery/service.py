@@ -15,10 +15,11 @@ from wirechamber.clock import Clock, SteadyClock
 from wirechamber.delivery.backlog import Backlog
 from wirechamber.delivery.courier import Courier, Pace
 from wirechamber.delivery.dispatch import READER, Dispatch, Integrations
-from wirechamber.delivery.guard import Guard
+from wirechamber.delivery.guard import Guard, is_metadata
 from wirechamber.delivery.index import Index, Trigger
 from wirechamber.delivery.lanes import Lanes
 from wirechamber.delivery.outbound import Outbound
+from wirechamber.delivery.proxied import goes_direct
 from wirechamber.delivery.runner import Runner
 from wirechamber.delivery.settler import Settler
 from wirechamber.delivery.underway import UnderWay
@@ -51,8 +52,11 @@ class Delivering:
     def __init__(
         self, index: Index, integrations: Integrations, courier: Courier, dispatch: Dispatch, lanes: Lanes,
         watermark: Watermark, log: EventLog, deliveries: Deliveries, clock: SteadyClock, outbound: Mapping[str, int],
+        guard: Guard, *, proxied: bool,
     ) -> None:  # fmt: skip
         self.outbound = outbound
+        self._guard = guard
+        self._proxied = proxied
         self._index = index
         self._integrations = integrations
         self._courier = courier
@@ -98,6 +102,22 @@ class Delivering:
         else:
             await self._deliveries.hold(record.id)
 
+    def unreachable(self, url: str) -> str | None:
+        """Why nothing can be sent to a URL, as far as its text tells; None where nothing speaks against it."""
+        if self._proxied and not goes_direct(url):
+            # What may be reached is for the proxy to decide.
+            return None
+        address = self._guard.refuses(url)
+        if address is None:
+            return None
+        if is_metadata(address):
+            return f"the address {address} is a metadata service's, which is never reached: every delivery will fail"
+        size = 128 if ":" in address else 32
+        return (
+            f"the address {address} is not allowed here, so every delivery will fail (EFORBIDDEN); the operator can "
+            f"allow it: WIRECHAMBER_OUTBOUND_ALLOW={address}/{size}"
+        )
+
     async def test(self, record: IntegrationRecord, event: Event) -> Attempt:
         """Sends one sample event through an integration, enabled or not, and tells what came of it."""
         await self._integrations.refresh()
@@ -129,8 +149,9 @@ async def delivering(
     index = Index(registry, log.order)
     under_way = UnderWay(settings.data_folder, settings.outbound_concurrency, clock.steady())
     lanes = Lanes(settings.lane_concurrency, settings.outbound_concurrency, under_way.cautious)
+    guard = Guard(settings.outbound_allow)
     outbound = Outbound(
-        Guard(settings.outbound_allow),
+        guard,
         clock=clock,
         timeout_s=settings.request_timeout,
         proxy=proxy.read(settings.outbound_proxy) if settings.outbound_proxy else None,
@@ -184,8 +205,9 @@ async def delivering(
     ]
     try:
         yield Delivering(
-            index, integrations, courier, dispatch, lanes, watermark, log, store.deliveries, clock, outbound.counted
-        )
+            index, integrations, courier, dispatch, lanes, watermark, log, store.deliveries, clock, outbound.counted,
+            guard, proxied=bool(settings.outbound_proxy),
+        )  # fmt: skip
     finally:
         await ended(*followers)
         courier.stop()

@@ -432,6 +432,10 @@ class Integration(ABC, Generic[Config, Prepared]):
         """
         return self.declaration.destination(config)
 
+    def urls(self, config: Config) -> Sequence[tuple[str, str]]:
+        """The URLs that requests go to, by field: one that can't be reached is told when it is saved."""
+        return self.declaration.urls(config)
+
     def permission(self, config: Config) -> str | None:
         """What the operator must have granted the owner of such an integration: one of `model.accounts.PERMISSIONS`.
 

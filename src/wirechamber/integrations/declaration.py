@@ -27,6 +27,7 @@ from wirechamber.integrations.base import MASK, InvalidConfig, Reading
 Config = TypeVar("Config")
 Form = Literal["text", "whole", "number", "boolean", "choice", "texts", "json"]
 
+_URL = re.compile(r"https?://\S+$", re.IGNORECASE)
 # A text that is kept encrypted and never shown again.
 Secret = Annotated[str, Meta(extra={"secret": True}, extra_json_schema={"writeOnly": True})]
 # Longest text of a field that does not say otherwise: a service-account key with all its parts has 2,400 characters.
@@ -261,6 +262,11 @@ class Declaration(Generic[Config]):
             if not each.secret and isinstance(value, str) and (each.endpoint or "://" in value):
                 found.append((each.name, fields.origin(value) if "://" in value else value.lower()))
         return found
+
+    def urls(self, config: Config) -> list[tuple[str, str]]:
+        """The fields of a configuration that hold a URL, and nothing else."""
+        found = [(each.name, getattr(config, each.attribute)) for each in self.fields if not each.secret]
+        return [(name, value) for name, value in found if isinstance(value, str) and _URL.match(value)]
 
     def schema(self) -> dict[str, Any]:
         """The JSON Schema (2020-12) of what `POST /v1/integrations` takes for this kind."""

@@ -31,7 +31,7 @@ DEVICE = ("deviceID", "deviceid", "deviceId", "coreID")
 # What answers carry and users send back with their file: read-only.
 READ_ONLY = frozenset(
     ("id", "ok", "created_at", "updated_at", "hookUrl", "todayCounters", "logs", "errors", "counters", "warnings",
-     "paused", "waiting", "hook")
+     "paused", "waiting", "hook", "hint")
 )  # fmt: skip
 
 

@@ -40,10 +40,7 @@ _PREDEFINED: Mapping[str, Callable[[Event], str]] = {
     "PARTICLE_PUBLISHED_AT_MS": lambda event: str(event.published_at),
     "PARTICLE_PUBLISHED_AT_NS": lambda event: f"{event.published_at}000000",
     "PARTICLE_EVENT_ID": lambda event: event.id,
-    "PRODUCT_ID": lambda event: "" if event.product is None else str(event.product),
     "PRODUCT_USER_ID": lambda event: event.owner,
-    # Known once devices report the version of their product's firmware.
-    "PRODUCT_VERSION": lambda event: "",
     "PARTICLE_EVENT_JSON": _json_of,
     "PARTICLE_EVENT_BASE64": lambda event: base64.b64encode(_json_of(event).encode()).decode(),
     "SPARK_CORE_ID": lambda event: event.coreid,

@@ -25,6 +25,7 @@ from wirechamber.model.integrations import IntegrationRecord
 from wirechamber.model.names import DEFAULT_TTL, RESERVED, check_name, is_reserved
 from wirechamber.model.times import DAY_MS, day, iso
 from wirechamber.services.beside import computed
+from wirechamber.services.lately import Lately, hint, misses
 from wirechamber.settings import Settings
 from wirechamber.store.base import AttemptFilter, Holding, HoldingFull, Store
 
@@ -55,6 +56,9 @@ class Delivery(Protocol):
 
     async def test(self, record: IntegrationRecord, event: Event) -> Attempt:
         """Sends one sample event through it and tells what came of it."""
+
+    def unreachable(self, url: str) -> str | None:
+        """Why nothing can be sent to a URL, as far as its text tells."""
 
 
 class Integrations:
@@ -163,6 +167,7 @@ class Integrations:
         """
         place = None if after is None else _place(after)
         first, left = True, limit
+        lately: Lately | None = None
         while left is None or left > 0:
             wanted = PAGE if left is None else min(PAGE, left)
             records = await self._store.integrations.page(owner, wanted, place, kind, offset)
@@ -172,7 +177,14 @@ class Integrations:
             first = False
             today = day(self._clock.now())
             counts = await self._store.deliveries.counts([record.id for record in records], today)
-            yield [self.view(record) | {"todayCounters": _today(counts.get(record.id))} for record in records]
+            if lately is None and any(record.id not in counts for record in records):
+                lately = await Lately.of(owner, self._log)
+            yield [
+                self.view(record)
+                | {"todayCounters": _today(counts.get(record.id))}
+                | (hint(record, lately) if lately is not None and record.id not in counts else {})
+                for record in records
+            ]
             if not records:
                 return
             place = records[-1].created_at, records[-1].id
@@ -192,13 +204,22 @@ class Integrations:
         errors = await deliveries.attempts(record.id, AttemptFilter(ok=False), SHOWN_LOGS)
         since = day(self._clock.now()) - COUNTER_DAYS + 1
         counts = (await deliveries.counts([record.id], since)).get(record.id, [])
-        return self.view(record) | {
-            "todayCounters": _today([each for each in counts if each.day == day(self._clock.now())]),
-            "waiting": await deliveries.open_of(record.id),
-            "logs": [attempt_view(attempt) for attempt in logs],
-            "errors": [attempt_view(attempt) for attempt in errors],
-            "counters": [_counter(each) for each in counts],
-        }
+        told = {} if logs or errors else hint(record, await Lately.of(owner, self._log))
+        return (
+            self.view(record)
+            | told
+            | {
+                "todayCounters": _today([each for each in counts if each.day == day(self._clock.now())]),
+                "waiting": await deliveries.open_of(record.id),
+                "logs": [attempt_view(attempt) for attempt in logs],
+                "errors": [attempt_view(attempt) for attempt in errors],
+                "counters": [_counter(each) for each in counts],
+            }
+        )
+
+    async def hint(self, owner: str, integration_id: str) -> dict[str, str]:
+        """Why nothing was attempted yet, where the names of the events that came lately tell it."""
+        return hint(await self.get(owner, integration_id), await Lately.of(owner, self._log))
 
     async def attempts(self, owner: str, integration_id: str, where: AttemptFilter, limit: int) -> list[dict[str, Any]]:
         """The log of one, newest first; fewer than `limit` when they are large, and none only at the end."""
@@ -245,6 +266,7 @@ class Integrations:
             "response": shown.get("response"),
             "error": attempt.why,
             "duration_ms": attempt.duration_ms,
+            "warnings": misses(record, event.name, await Lately.of(owner, self._log)),
         }
 
     def kinds(self) -> list[dict[str, Any]]:
@@ -323,7 +345,8 @@ class Integrations:
             settings=reading.settings,
             secrets=reading.secrets,
         )
-        return configured, list(reading.warnings)
+        refused = [(field, self._delivery.unreachable(url)) for field, url in kind.urls(reading.config)]
+        return configured, [*reading.warnings, *(f"{field}: {why}" for field, why in refused if why is not None)]
 
 
 def _read(kind: Integration[Any, Any], shared: Common, record: IntegrationRecord) -> Reading[Any]:

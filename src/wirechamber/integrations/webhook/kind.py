@@ -54,6 +54,10 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
         """Scheme, host and port of the URL."""
         return origin(config.url)
 
+    def urls(self, config: WebhookConfig) -> Sequence[tuple[str, str]]:
+        """The URL: other fields may hold one that is not asked."""
+        return [("url", config.url)]
+
     def prepare(self, config: WebhookConfig) -> Prepared:
         """Compiles every template."""
         return Prepared(config)
