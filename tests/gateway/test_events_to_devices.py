@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cloud import Target, cloud
-from tests.gateway.peer import Peer, path_of
+from tests.gateway.peer import Peer, a_publish, path_of
 from tests.gateway.town import Town, in_store, new_device_id, until
 from wirechamber.protocols.coap.message import Code, Option, Type, ack, ping
 from wirechamber.protocols.deviceos.messages import Goodbye, write_goodbye
@@ -261,17 +261,16 @@ def test_data_that_no_device_can_hold_is_left_out(town: Town) -> None:
 # --- order, and at least once ---
 
 
-def test_in_order_and_a_few_at_a_time(town: Town) -> None:
+def test_in_order_one_after_the_other(town: Town) -> None:
     peer = town.device()
     peer.subscribe("order")
     for number in range(30):
         town.publish("order", str(number))
-    # Without acknowledgements no more than a few come; a device's buffers are small.
-    first = [peer.receive() for _ in range(4)]
+    # Without its acknowledgement no other follows: if this one is lost, none overtakes it.
+    first = peer.receive()
     assert peer.silent()
-    for message in first:
-        peer.send(ack(message.id))
-    assert [message.payload for message in first] + given(peer, 26) == [str(number).encode() for number in range(30)]
+    peer.send(ack(first.id))
+    assert [first.payload, *given(peer, 29)] == [str(number).encode() for number in range(30)]
     assert peer.silent(0.1)
 
 
@@ -321,10 +320,70 @@ def test_what_was_sent_and_not_acknowledged_when_it_left_comes_again(town: Town)
     peer.subscribe("unsure")
     town.publish("unsure", "1")
     town.publish("unsure", "2")
-    assert [peer.receive().payload for _ in range(2)] == [b"1", b"2"]
+    assert peer.receive().payload == b"1"
     leave(peer)
     come_back(peer)
     assert given(peer, 2) == [b"1", b"2"]
+
+
+def test_who_comes_back_elsewhere_gets_what_waited_there_and_nowhere_else(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("elsewhere")
+    leave(peer)
+    until(lambda: not town.show(peer)["online"], "being offline")
+    town.publish("elsewhere", "1")
+    old, peer.host = peer.socket, "127.0.0.3"
+    peer.socket = peer._new_socket()
+    with old:
+        assert peer.publish("here").code == Code.EMPTY
+        # Once is enough: it need not be repeated.
+        assert given(peer, 1) == [b"1"]
+        old.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            old.recv(2048)
+    until(lambda: town.show(peer)["last_ip_address"] == "127.0.0.3", "the address")
+    # It came before what it said.
+    assert [event["name"] for event in town.events(peer)][-2:] == ["spark/status", "here"]
+
+
+def test_messages_of_one_who_is_back_keep_their_order(town: Town) -> None:
+    peer = town.device()
+    for _ in range(5):
+        leave(peer)
+        peer.move()
+        ids = [peer.next_id() for _ in range(5)]
+        for id in ids:
+            peer.send(a_publish("order", str(id).encode(), id))
+        for id in ids:
+            assert peer.answer(id).code == Code.EMPTY
+    assert [event["data"] for event in town.events(peer, "order")] == sorted(
+        (event["data"] for event in town.events(peer, "order")), key=int
+    )
+    assert len(town.events(peer, "order")) == 25
+
+
+def test_a_sign_of_life_brings_what_the_device_missed(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("missed")
+    town.publish("missed", "1")
+    town.publish("missed", "2")
+    # It hears neither this one nor the first repetition, after 4 to 6 s; the second would come 8 to 12 s after that.
+    assert [peer.receive(20).payload for _ in range(2)] == [b"1", b"1"]
+    peer.publish("I am here")
+    assert peer.receive(7).payload == b"1"
+    peer.publish("here I am")
+    assert given(peer, 2) == [b"1", b"2"]
+
+
+def test_what_went_to_where_a_device_was_is_sent_to_where_it_is(town: Town) -> None:
+    peer = town.device()
+    peer.subscribe("moving")
+    town.publish("moving", "1")
+    assert peer.receive().payload == b"1"
+    peer.move()
+    peer.publish("moved")
+    # At once: otherwise it would be repeated after 4 s.
+    assert peer.receive(3.5).payload == b"1"
 
 
 def test_an_event_whose_time_is_over_is_not_delivered(town: Town) -> None:

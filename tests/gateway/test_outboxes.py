@@ -115,7 +115,7 @@ class Street:
     def device(self, *prefixes: str, since: str | None = None) -> Link:
         """A device that has subscribed and is back."""
         link = TcpLink.__new__(TcpLink)
-        Link.__init__(link, "s", deviceos=True)
+        Link.__init__(link, "s", deviceos=True, reliable=True)
         link.device = Device(id=f"{len(self.got):024x}", created_at=0, owner=OWNER)
         link.subscriptions = tuple(Subscription(prefix) for prefix in prefixes)
         link.behind = None if since is None else Cursor(since)
@@ -313,6 +313,30 @@ def test_data_that_waits_for_a_device_is_bounded_in_bytes() -> None:
             street.outboxes.acknowledged(each, sent)
         await street.settle(lambda: len(street.got[link]) == 60)
         assert [got[:5] for got in street.got[link]] == [f"{number:05}" for number in range(60)]
+
+    run(body)
+
+
+# --- one after the other ---
+
+
+def test_over_udp_the_next_is_sent_when_all_messages_that_carry_one_are_acknowledged() -> None:
+    async def body(street: Street) -> None:
+        street.acknowledges = False
+        link = street.device("row")
+        link.reliable = False
+        street.log.add(*(street.event("row", str(number)) for number in range(3)))
+        await street.settle(lambda: street.got[link] == ["0"])
+        (_, sent) = street.unanswered[0]
+        # In two forms, for two handlers of the device.
+        sent.messages = 2
+        street.outboxes.acknowledged(link, sent)
+        assert link.outbox is not None
+        assert street.got[link] == ["0"]
+        assert link.outbox.oldest() == "0"
+        street.outboxes.acknowledged(link, sent)
+        assert street.got[link] == ["0", "1"]
+        assert link.outbox.oldest() == "1"
 
     run(body)
 

@@ -61,6 +61,7 @@ class Desk:
             intake=self.intake,  # type: ignore[arg-type]
             meter=Meter(), clock=self.clock, rate=settings.publish_rate, burst=settings.publish_burst,
             max_bytes=settings.max_event_bytes, claim=lambda link, code: None, tell=lambda link, name, data: None,
+            heard=lambda link, moved: None,
         )  # fmt: skip
         self.link = Wire()
         self.link.device = Device(id="0" * 24, created_at=0, owner="a" * 32)

@@ -142,8 +142,12 @@ class Link(ABC):
         """Calls `then` once what was received so far can't be received again, even after a crash."""
 
     @abstractmethod
-    def moved(self, sequence: int, address: tuple[Any, ...]) -> None:
-        """A message of this number, which can't be played again, came from this address."""
+    def moved(self, sequence: int, address: tuple[Any, ...]) -> bool:
+        """A message of this number, which can't be played again, came from this address.
+
+        Returns:
+            Whether its device is elsewhere than it was.
+        """
 
     def count_handshake(self, up: int, up_datagrams: int, down: int, down_datagrams: int) -> None:
         """Adds to what the beginning took, before it is known whose it is."""

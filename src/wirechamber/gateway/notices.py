@@ -73,6 +73,7 @@ class Notices:
                 endpoint.send(Message(Type.CON, Code.EMPTY.value, link.next_id(), b""), sent, now)
             except Busy:
                 count, unsent = 0, Unsent(Why.BUSY)
+        sent.messages = 1 if link.reliable else count
         return None if unsent is None else structs.replace(unsent, partly=count > 0)
 
     def tell(self, link: Link, name: str, data: bytes) -> None:

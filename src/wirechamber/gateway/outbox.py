@@ -12,25 +12,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
 from wirechamber.clock import SteadyClock
-from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, Entry, EventLog
 from wirechamber.gateway.backlog import Backlog, may_reach_devices, wants
 from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
+from wirechamber.gateway.pages import Pages
 from wirechamber.gateway.slices import slices
 from wirechamber.gateway.undelivered import Suspects, Undelivered, Unsent, Why
+from wirechamber.gateway.wishes import Wishes
 from wirechamber.model.events import Event
 from wirechamber.model.links import HasHad, Subscription
-from wirechamber.model.prefixes import Prefixes
 from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks
 
@@ -39,9 +37,11 @@ _seldom = Seldom(structlog.get_logger("wirechamber.gateway"))
 # How many wait for one device in memory, and how many bytes of data; the rest is looked for when there is room again.
 MAX_WAITING = 64
 MAX_WAITING_BYTES = 64 * 1024
-# How many a device is sent before it has acknowledged the first. Device OS takes bursts (device-protocol.md, Q28), its
-# buffers are small.
+# How many a device is sent before it has acknowledged the first. Over TCP Device OS takes bursts (device-protocol.md,
+# Q28), its buffers are small. Over UDP one that is lost would be overtaken by those behind it.
 OUTSTANDING = 4
+OUTSTANDING_UDP = 1
+# Where too much waits in a device's exchanges already.
 RETRY_S = 0.5
 # Device OS tells its subscriptions in one burst (device-protocol.md, section 7.4).
 SETTLE_S = 1.0
@@ -59,9 +59,13 @@ _UNKNOWN = Cursor("?")
 
 
 class Sent:
-    """An event that was sent to a device and is not acknowledged yet."""
+    """An event that was sent to a device and is not acknowledged yet.
 
-    __slots__ = ("at", "before", "event", "wanted")
+    Attributes:
+        messages: How many carry it: as many as it has forms that the device's handlers want.
+    """
+
+    __slots__ = ("at", "before", "event", "messages", "wanted")
 
     def __init__(self, before: Cursor, event: str, wanted: Sequence[Subscription], at: float) -> None:
         # The position before it: from there the log is read when the device must get it again.
@@ -71,6 +75,7 @@ class Sent:
         self.wanted = wanted
         # When it was sent first, seconds, monotonic.
         self.at = at
+        self.messages = 1
 
 
 class Outbox:
@@ -127,40 +132,6 @@ class Outbox:
         return self.waiting[0][0] if self.waiting else self.behind
 
 
-class _Wishes:
-    """The links of an owner by what they want."""
-
-    __slots__ = ("of", "of_all")
-
-    def __init__(self) -> None:
-        self.of_all: Prefixes[Link] = Prefixes()
-        # Where only the events of one device are wanted.
-        self.of: dict[str, Prefixes[Link]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.of_all or self.of)
-
-    def add(self, subscription: Subscription, link: Link) -> None:
-        sender = subscription.device
-        prefixes = self.of_all if sender is None else self.of.setdefault(sender, Prefixes())
-        prefixes.add(subscription.prefix, link)
-
-    def discard(self, subscription: Subscription, link: Link) -> None:
-        sender = subscription.device
-        prefixes = self.of_all if sender is None else self.of.get(sender)
-        if prefixes is None:
-            return
-        prefixes.discard(subscription.prefix, link)
-        if sender is not None and not prefixes:
-            del self.of[sender]
-
-    def match(self, event: Event) -> list[Link]:
-        """Those who want the event; one may come several times."""
-        found = self.of_all.match(event.name)
-        of = self.of.get(event.coreid)
-        return found if of is None else found + of.match(event.name)
-
-
 class Outboxes:
     """The outboxes of all devices that are linked and have subscribed to something.
 
@@ -185,15 +156,11 @@ class Outboxes:
     ) -> None:
         self._log = log
         self._clock = clock
-        self._tasks = tasks
         self._faults = faults
         self._send = send
-        self._owners: dict[str, _Wishes] = {}
+        self._owners: dict[str, Wishes] = {}
         self._backlog = Backlog(log)
-        # By owner: outboxes that wait for a page of the log, by where they are; and who reads.
-        self._unread: dict[str, list[tuple[int, int, Cursor, Link, Outbox]]] = {}
-        self._number = itertools.count()
-        self._readers: set[asyncio.Task[None]] = set()
+        self._pages = Pages(self._backlog, tasks, faults)
         # Links of which the store does not know, or may not know, how far they have come.
         self._unsettled: dict[Link, None] = {}
         self.noted = log.tail.newest
@@ -222,15 +189,14 @@ class Outboxes:
         self._end_listening()
         if self._turn is not None:
             self._turn.cancel()
-        for task in self._readers:
-            task.cancel()
+        self._pages.close()
 
     # --- who wants what ---
 
     def join(self, link: Link, owner: str | None, subscriptions: Iterable[Subscription]) -> None:
         """From now on, the device gets what its owner's events bring under these prefixes."""
         if owner:
-            wishes = self._owners.setdefault(owner, _Wishes())
+            wishes = self._owners.setdefault(owner, Wishes())
             for subscription in subscriptions:
                 wishes.add(subscription, link)
             if not wishes:
@@ -371,9 +337,10 @@ class Outboxes:
     # --- what comes and goes ---
 
     def acknowledged(self, link: Link, sent: Sent) -> None:
-        """The device has the event."""
+        """The device has the event, or one of the messages that carry it."""
+        sent.messages -= 1
         outbox = link.outbox
-        if outbox is not None and sent in outbox.sent:
+        if outbox is not None and sent in outbox.sent and sent.messages < 1:
             self._over(link, outbox, sent)
             self.delivered += 1
             self._go_on(link, outbox)
@@ -522,7 +489,8 @@ class Outboxes:
         count = 0
         now = self._clock.steady()
         device = "" if link.device is None else link.device.id
-        while outbox.waiting and len(outbox.sent) < self._outstanding(device) and link.online and not link.asleep:
+        most = self._outstanding(link, device)
+        while outbox.waiting and len(outbox.sent) < most and link.online and not link.asleep:
             before, event, wanted = outbox.next()
             if event.received_at + event.ttl * 1000 < now:
                 self.expired += 1
@@ -547,9 +515,9 @@ class Outboxes:
             self._suspects.forget(device)
         return count
 
-    def _outstanding(self, device: str) -> int:
+    def _outstanding(self, link: Link, device: str) -> int:
         """How many events the device may have that it has not acknowledged: one, while any of them is suspected."""
-        return 1 if self._suspects.any(device) else OUTSTANDING
+        return OUTSTANDING if link.reliable and not self._suspects.any(device) else OUTSTANDING_UDP
 
     def _give_up(self, link: Link, event: Event, unsent: Unsent) -> None:
         if unsent.why is not Why.BUSY:
@@ -571,7 +539,8 @@ class Outboxes:
         after = self._log.order(behind)
         shelf = self._backlog.shelf(device.owner, after)
         if shelf is None:
-            self._wait_for_page(device.owner, after, behind, link, outbox)
+            outbox.reading = True
+            self._pages.want(device.owner, after, behind, functools.partial(self._page_came, link, outbox))
             return False
         room = max(outbox.room, 1)
         found = shelf.filed.find(link.subscriptions, after, min(shelf.end, upto), room)
@@ -586,42 +555,7 @@ class Outboxes:
             outbox.behind, outbox.seen = None, upto
         return True
 
-    def _wait_for_page(self, owner: str, after: int, behind: Cursor, link: Link, outbox: Outbox) -> None:
-        outbox.reading = True
-        unread = self._unread.get(owner)
-        if unread is None:
-            unread = self._unread[owner] = []
-            task = self._tasks.spawn(self._read(owner, unread), "device-catch-up")
-            self._readers.add(task)
-            task.add_done_callback(self._readers.discard)
-        heapq.heappush(unread, (after, next(self._number), behind, link, outbox))
-
-    async def _read(self, owner: str, unread: list[tuple[int, int, Cursor, Link, Outbox]]) -> None:
-        """Reads pages of an owner's events until nobody waits for one; whom a page helps goes on."""
-        try:
-            while unread:
-                if self._backlog.shelf(owner, unread[0][0]) is None:
-                    try:
-                        await self._backlog.read(owner, unread[0][2])
-                    except CloudError as problem:
-                        _seldom.warning("device_catch_up", why=problem.description)
-                        await asyncio.sleep(RETRY_S)
-                        continue
-                    except Exception as problem:
-                        self._faults.of(None, "catch-up", problem)
-                        await asyncio.sleep(RETRY_S)
-                        continue
-                helped = False
-                while unread and self._backlog.shelf(owner, unread[0][0]) is not None:
-                    _, _, _, link, outbox = heapq.heappop(unread)
-                    outbox.reading = False
-                    helped = True
-                    if link.outbox is outbox:
-                        self._line_up(link)
-                if not helped:
-                    # A page that does not even help the one that it was read for.
-                    await asyncio.sleep(RETRY_S)
-        finally:
-            del self._unread[owner]
-            for *_, outbox in unread:
-                outbox.reading = False
+    def _page_came(self, link: Link, outbox: Outbox) -> None:
+        outbox.reading = False
+        if link.outbox is outbox:
+            self._line_up(link)

@@ -117,6 +117,7 @@ class Publications:
         burst: How many at once.
         claim: Called with a device's link and the claim code that it published.
         tell: Sends an event to one device, without the log: link, name, data.
+        heard: Called with a link that something was taken in from, and whether its device is elsewhere now.
 
     Attributes:
         accepted: Events that were stored and acknowledged.
@@ -135,6 +136,7 @@ class Publications:
         max_bytes: int,
         claim: Callable[[Link, str], None],
         tell: Callable[[Link, str, bytes], None],
+        heard: Callable[[Link, bool], None],
     ) -> None:
         self._intake = intake
         self._meter = meter
@@ -144,6 +146,7 @@ class Publications:
         self._max_bytes = max_bytes
         self._claim = claim
         self._tell = tell
+        self._heard = heard
         self.accepted = 0
         self.refused: Counter[str] = Counter()
         self.refused_of: Counter[str] = Counter()
@@ -165,7 +168,7 @@ class Publications:
         message_id = publish.message_id
         if message_id in link.mids:
             # Stored before: the answer was lost.
-            link.after_accounting(lambda: self._again(link, publish, sequence, address))
+            link.after_accounting(lambda: self._answer(link, publish, sequence, address, Code.CHANGED))
             return
         if message_id in link.storing:
             # It is answered as soon as it is stored.
@@ -174,7 +177,7 @@ class Publications:
         if why is not None:
             code, reason, wait = why
             self._count(link, publish, reason)
-            link.after_accounting(lambda: self._refuse(link, publish, sequence, address, code, wait))
+            link.after_accounting(lambda: self._answer(link, publish, sequence, address, code, wait))
             return
         if publish.name == CLAIM_CODE:
             # A secret between the device and this cloud: it goes into no log.
@@ -246,8 +249,7 @@ class Publications:
             return
         counts[PUBLISHES] += 1
         counts[DATA_BYTES] += len(publish.payload)
-        link.moved(publication.sequence, publication.address)
-        self._answer(link, publish, Code.CHANGED)
+        self._answer(link, publish, publication.sequence, publication.address, Code.CHANGED)
         name = publish.name
         if name.startswith(SYSTEM):
             self._reply_to_question(link, name)
@@ -258,29 +260,27 @@ class Publications:
         self._landed(link, publish)
         self._count(link, publish, "unavailable")
         link.after_accounting(
-            lambda: self._refuse(
+            lambda: self._answer(
                 link, publish, publication.sequence, publication.address, Code.SERVICE_UNAVAILABLE, HOLD_S
             )
         )
 
-    def _again(self, link: Link, publish: Publish, sequence: int, address: tuple[Any, ...]) -> None:
-        link.moved(sequence, address)
-        self._answer(link, publish, Code.CHANGED)
-
-    def _refuse(
-        self, link: Link, publish: Publish, sequence: int, address: tuple[Any, ...], code: int, wait: float
-    ) -> None:
-        link.moved(sequence, address)
-        self._answer(link, publish, code, wait)
-
     def _claimed(self, link: Link, publish: Publish, sequence: int, address: tuple[Any, ...], code: str) -> None:
-        link.moved(sequence, address)
         link.mids.add(publish.message_id)
-        self._answer(link, publish, Code.CHANGED)
+        self._answer(link, publish, sequence, address, Code.CHANGED)
         self._claim(link, code)
 
-    def _answer(self, link: Link, publish: Publish, code: int, wait: float = 0.0) -> None:
-        """Acknowledges an event, or says why not (RFC 8516: 4.29 with the seconds to wait in Max-Age)."""
+    def _answer(
+        self, link: Link, publish: Publish, sequence: int, address: tuple[Any, ...], code: int, wait: float = 0.0
+    ) -> None:
+        """Answers an event that is taken in, or can't be played again."""
+        moved = link.moved(sequence, address)
+        self._send(link, publish, code, wait)
+        if link.endpoint is not None:
+            self._heard(link, moved)
+
+    def _send(self, link: Link, publish: Publish, code: int, wait: float) -> None:
+        """Acknowledges it, or says why not (RFC 8516: 4.29 with the seconds to wait in Max-Age)."""
         id = publish.message_id
         if code == Code.CHANGED and link.deviceos:
             if publish.confirmable:

@@ -65,11 +65,15 @@ STOP_S = 2.0
 # A device says Hello in the first moment; one that does not, is none.
 HELLO_S = 90.0
 MAX_UNNAMED = 4096
-# Messages that wait until it is stored whose link they came by, by number and bytes: that takes some milliseconds.
+# Messages that wait until it is stored whose link they came by, or where it leads now, by number and bytes: that takes
+# some milliseconds.
 MAX_HELD = 8
 MAX_HELD_BYTES = 8192
 # Codes of responses begin here (RFC 7252, section 3).
 FIRST_RESPONSE = b"\x40"
+
+# A message as it came: its bytes, number, size on the wire, and the way.
+Early = tuple[bytes, int, int, Way]
 
 
 class Gateway:
@@ -117,6 +121,7 @@ class Gateway:
             max_bytes=settings.max_event_bytes,
             claim=self._claim,
             tell=self._tell,
+            heard=self._heard,
         )
         self.conversation = talk.Conversation(
             identity=identity,
@@ -168,8 +173,8 @@ class Gateway:
         # Links whose handshake is done and which have not said yet who they are.
         self._unnamed: dict[Link, float] = {}
         self._unnamed_places: Shares[Link] = Shares(MAX_UNNAMED)
-        # What came from them meanwhile, where the handshake told who they are.
-        self._held: dict[Link, list[tuple[bytes, int, int, Way]]] = {}
+        # What came meanwhile from those of them whose handshake told who they are, and from those who are just back.
+        self._held: dict[Link, list[Early]] = {}
         self._tasks = tasks
         self._working: set[asyncio.Task[Any]] = set()
         self.refused: Counter[str] = Counter()
@@ -187,27 +192,51 @@ class Gateway:
             size: Bytes on the wire.
         """
         device = link.device
-        if device is None and link.psk_identity is not None:
-            self._hold(link, (data, sequence, size, address))
-            return
-        if device is not None:
-            if not link.online:
-                self._back(link)
+        if device is None:
+            if link.psk_identity is not None:
+                # It need not say Hello.
+                self._hold(link, (data, sequence, size, address))
+                # Not the first time, if the store was away.
+                self._greet_by_psk(link)
+                return
+        elif link.online:
             publish = read_publish(data)
             if publish is not None:
                 self.publications.take(link, publish, sequence, size, address)
                 return
+        else:
+            # Whoever is back may be elsewhere now. Until that can't be played again, nobody is told, and nothing sent.
+            early = data, sequence, size, address
+            if self._hold(link, early):
+                link.after_accounting(lambda: self._returned(link, early))
+            return
         link.after_accounting(lambda: self._accounted(link, data, sequence, size, address))
 
-    def _hold(self, link: Link, early: tuple[bytes, int, int, Way]) -> None:
-        """Keeps what a device says that need not say Hello, until it is known, and stored, whose link this is."""
+    def _hold(self, link: Link, early: Early) -> bool:
+        """Keeps what a device says until it is known, and stored, whose link this is, or where it is now."""
         held = self._held.setdefault(link, [])
-        if len(held) < MAX_HELD and sum(len(each[0]) for each in held) + len(early[0]) <= MAX_HELD_BYTES:
+        fits = len(held) < MAX_HELD and sum(len(each[0]) for each in held) + len(early[0]) <= MAX_HELD_BYTES
+        if fits:
             held.append(early)
         else:
             self.refused["held"] += 1
-        # Not the first time, if the store was away.
-        self._greet_by_psk(link)
+        return fits
+
+    def _returned(self, link: Link, early: Early) -> None:
+        """A device is back: this message of it, and those that came before, are accounted for."""
+        self._heard(link, link.moved(early[1], early[3]))
+        held = self._held.pop(link, [])
+        accounted = held.index(early) + 1 if early in held else 0
+        if not link.online:
+            self._back(link)
+        for data, sequence, size, address in held[:accounted]:
+            publish = read_publish(data)
+            if publish is not None:
+                self.publications.take(link, publish, sequence, size, address)
+            else:
+                self._accounted(link, data, sequence, size, address)
+        for each in held[accounted:]:
+            self.received(link, *each)
 
     def _welcome(self, link: Link) -> None:
         self._named(link)
@@ -222,7 +251,7 @@ class Gateway:
             self.conversation.endpoint(link)
 
     def _accounted(self, link: Link, data: bytes, sequence: int, size: int, address: Way) -> None:
-        link.moved(sequence, address)
+        moved = link.moved(sequence, address)
         if link.device is None and data[1:2] >= FIRST_RESPONSE:
             # Nobody was asked anything yet, and strangers leave nothing behind in the exchanges.
             self.refused["before_hello"] += 1
@@ -258,7 +287,13 @@ class Gateway:
                 link.count_handshake(size, 1, 0, 0)
         elif size:
             self.meter.up(link.device.id, purpose, size)
+        endpoint.heard(self._clock.monotonic(), moved=moved)
         self.flush(link, purpose)
+
+    def _heard(self, link: Link, moved: bool) -> None:
+        endpoint = link.endpoint
+        if endpoint is not None and endpoint.heard(self._clock.monotonic(), moved=moved):
+            self.timers.watch(link, endpoint.deadline())
 
     def _answered(self, link: Link, tag: object, message: Any) -> None:
         if isinstance(tag, Asked):

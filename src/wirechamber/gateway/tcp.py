@@ -131,8 +131,9 @@ class TcpLink(Link):
         """Calls `then` at once: a connection's bytes can't be played again on another."""
         then()
 
-    def moved(self, sequence: int, address: Address) -> None:
-        """Nothing: a connection stays where it is."""
+    def moved(self, sequence: int, address: Address) -> bool:
+        """False: a connection stays where it is."""
+        return False
 
     def greeted(self, device: Device) -> None:
         """As `Link.greeted`."""

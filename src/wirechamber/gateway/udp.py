@@ -212,8 +212,9 @@ class UdpLink(Link):
             if len(data) == 2 and (data[0] == AlertLevel.FATAL or data[1] == Alert.CLOSE_NOTIFY):
                 self._udp.handler.ended(self, f"alert {data[1]}")
 
-    def moved(self, sequence: int, address: Way) -> None:
+    def moved(self, sequence: int, address: Way) -> bool:
         """As `Link.moved`: an older record does not bring an older address back."""
+        elsewhere = False
         if self.stored:
             self._accounting.received(self)
         if sequence > self._at:
@@ -221,8 +222,10 @@ class UdpLink(Link):
             # Without a connection id, the address is what tells whose a record is.
             if address != self.address and self.cid:
                 self.adopt(address)
+                elsewhere = True
         if self.asleep:
             self._udp.handler.awake(self)
+        return elsewhere
 
     def adopt(self, address: Way) -> None:
         """The device is at this address now."""

@@ -9,6 +9,7 @@ import pytest
 
 from wirechamber.protocols.coap.exchange import (
     DEVICE_OS,
+    MAX_FRESH_STARTS,
     MAX_QUEUED,
     MAX_SEEN,
     OVER_TCP,
@@ -99,6 +100,16 @@ def test_what_is_not_worth_it_any_more_is_not_sent_again(until: float | None, se
     assert over == [TimedOut("it", acknowledged=False) if sendings == 4 else Expired("it")]
 
 
+def test_what_will_not_be_sent_again_is_not_waited_for_as_long_as_if_it_were() -> None:
+    peer = endpoint(DEVICE_OS)
+    peer.send(con(1), "event", 0.0, until=14.0)
+    assert peer.tick(4.0) == []
+    assert peer.tick(12.0) == []
+    # Sent for the third time at 12 s, it would have been repeated at 28 s; an acknowledgement gets 4 s at least.
+    assert peer.deadline() == 16.0
+    assert peer.tick(16.0) == [Expired("event")]
+
+
 def test_what_waited_for_its_turn_for_too_long_is_not_sent_at_all() -> None:
     end = endpoint(DEVICE_OS)
     end.send(con(1), "first", 0.0)
@@ -109,6 +120,68 @@ def test_what_waited_for_its_turn_for_too_long_is_not_sent_at_all() -> None:
     assert end.tick(end.deadline() or 0.0) == [Expired("late")]
     (data,) = end.outgoing()
     assert read_message(data).id == 3
+
+
+def sendings(peer: Endpoint, until: float, heard: dict[float, bool], step: float = 0.25) -> list[float]:
+    """When something is sent again, while the peer says something else at these times, from elsewhere or not."""
+    found: list[float] = []
+    now = 0.0
+    while (now := now + step) <= until:
+        if now in heard:
+            peer.heard(now, moved=heard[now])
+        peer.tick(now)
+        found += [now] * len(peer.outgoing())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("heard", "times"),
+    [
+        ({}, [4, 12, 28]),
+        # 8 s after the last time, and then as patiently as for the first time.
+        ({20.0: False}, [4, 12, 20, 24, 32]),
+        # An acknowledgement may be on its way: a second is left for it.
+        ({12.25: False}, [4, 12, 13, 17, 25]),
+        # Not sent again yet: nothing tells that it was lost.
+        ({3.0: False}, [4, 12, 28]),
+        # Unless it went to where the peer is not any more.
+        ({3.0: True}, [3, 7, 15]),
+        # Nearly due anyway.
+        ({27.75: False}, [4, 12, 27.75, 31.75, 39.75]),
+    ],
+)
+def test_a_sign_of_life_starts_the_clocks_over(heard: dict[float, bool], times: list[float]) -> None:
+    peer = endpoint(DEVICE_OS)
+    peer.send(con(1), "event", 0.0)
+    peer.outgoing()
+    assert sendings(peer, 42, heard) == times
+
+
+def test_a_peer_that_talks_and_acknowledges_nothing_is_given_up() -> None:
+    peer = endpoint(DEVICE_OS)
+    peer.send(con(1), "event", 0.0)
+    peer.outgoing()
+    over: list[TimedOut] = []
+    now, sent = 0.0, 0
+    while not over:
+        now += 0.25
+        assert now < 120
+        peer.heard(now)
+        over = peer.tick(now)
+        sent += len(peer.outgoing())
+    assert over == [TimedOut("event", acknowledged=False)]
+    assert sent <= MAX_FRESH_STARTS + 4
+    assert not peer.heard(now)
+
+
+def test_an_acknowledged_question_is_not_asked_again_because_its_peer_is_there() -> None:
+    peer = endpoint(DEVICE_OS)
+    peer.send(con(1, b"t"), "question", 0.0, 30.0)
+    peer.outgoing()
+    peer.receive(ack(1), 1.0)
+    assert not peer.heard(5.0, moved=True)
+    assert peer.tick(6.0) == []
+    assert peer.outgoing() == []
 
 
 def test_nothing_is_sent_before_its_time() -> None:

@@ -35,6 +35,9 @@ _MIN_SWEEP = 16
 MAX_QUEUED = 128
 # RFC 7252, section 4.8.2: for so long a NON may still be rejected.
 NON_LIFETIME = 145.0
+# How often the clock of a message starts over because its peer was heard (`Endpoint.heard`): one that says other things
+# and never acknowledges this one is given up all the same.
+MAX_FRESH_STARTS = 8
 _TOKENS = 256
 _EMPTY_ACK = b"\x60\0"
 
@@ -148,10 +151,13 @@ class _Sent:
         keep: More answers may follow the first (RFC 7641).
         con: It counts as outstanding until it is acknowledged.
         until: When it is not sent (again) any more; None: it always is.
+        at: When it was sent last.
+        starts: How often its clock started over.
     """
 
     __slots__ = (
-        "answer_by", "con", "data", "due", "expects", "id", "keep", "tag", "timeout", "token", "tries", "until",
+        "answer_by", "at", "con", "data", "due", "expects", "id", "keep", "starts", "tag", "timeout", "token", "tries",
+        "until",
     )  # fmt: skip
 
     def __init__(
@@ -178,6 +184,8 @@ class _Sent:
         self.timeout = 0.0
         self.tries = -1
         self.until: float | None = None
+        self.at = 0.0
+        self.starts = 0
 
 
 class Endpoint:
@@ -604,7 +612,7 @@ class Endpoint:
                 else:
                     sent.tries += 1
                     sent.timeout *= 2
-                    sent.due = now + sent.timeout
+                    self._wait(sent, now)
                     self._put(sent.data)
         if self._queue:
             late = [sent for sent in self._queue if sent.answer_by is not None and sent.answer_by <= now]
@@ -614,6 +622,28 @@ class Endpoint:
                 over.append(TimedOut(sent.tag, acknowledged=False))
         self._expire(now)
         return over
+
+    def heard(self, now: float, *, moved: bool = False) -> bool:
+        """The peer said something, so it is there. What it has missed meanwhile need not wait for a clock that was
+        slowed down by its silence (RFC 7252, section 4.2, doubles it each time): that starts over.
+
+        Args:
+            moved: It is elsewhere now: whatever is not acknowledged went to where it was.
+
+        Returns:
+            Whether `deadline` may have come nearer.
+        """
+        nearer = False
+        for sent in self._sent.values() if self._sent else ():
+            if sent.due is None or sent.starts >= MAX_FRESH_STARTS or not (sent.tries or moved):
+                continue
+            # An acknowledgement may be on its way.
+            due = now if moved else max(now, sent.at + self._timing.ack_timeout / 4)
+            if due < sent.due:
+                sent.due, sent.tries, sent.timeout = due, 0, self._timing.ack_timeout / 2
+                sent.starts += 1
+                nearer = True
+        return nearer
 
     # --- inside ---
 
@@ -639,13 +669,21 @@ class Endpoint:
             # RFC 7252, section 4.2: "a random duration between ACK_TIMEOUT and (ACK_TIMEOUT * ACK_RANDOM_FACTOR)".
             timing = self._timing
             sent.timeout = timing.ack_timeout * (1.0 + self._dice() * (timing.random_factor - 1.0))
-            sent.due = now + sent.timeout
+            self._wait(sent, now)
             self._flying += 1
             if sent.until is not None and sent.until <= now:
                 # It waited for too long: the next `tick` tells.
                 sent.due = now
                 return
         self._put(sent.data)
+
+    def _wait(self, sent: _Sent, now: float) -> None:
+        """It is sent now: until when its acknowledgement is waited for."""
+        sent.at = now
+        sent.due = now + sent.timeout
+        if sent.until is not None:
+            # Where it would not be sent again, nobody has to wait behind it for long.
+            sent.due = min(sent.due, max(sent.until, now + self._timing.ack_timeout))
 
     def _landed(self, sent: _Sent, now: float) -> None:
         """It has arrived: it is not sent again, and the next may follow."""
