@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud import cloud
+from tests.cloud import Target, cloud
 from tests.gateway.peer import Peer, a_hello, a_publish, path_of
 from tests.gateway.town import Town, in_store, logged, never, until
 from wirechamber.protocols.coap.message import Code, Message, Option, Type, ping, uint
@@ -107,6 +107,23 @@ def test_a_devices_product_is_the_same_everywhere_and_follows_its_firmware(town:
         assert town.client.put(f"/v1/devices/{peer.device}", json={"name": f"p{version}"}).status_code == 200
         told = json.loads(town.cloud.command("device", "show", peer.device))
         assert (told["product_id"], told["firmware_version"], told["name"]) == (product, version, f"p{version}")
+
+
+def test_templates_are_given_the_product_that_the_api_shows(town: Town, target: Target) -> None:
+    hook = {
+        "event": "facts", "url": target.url, "noDefaults": True,
+        "json": '{"v":"{{{PRODUCT_VERSION}}}","p":"{{{PRODUCT_ID}}}","n":{{{PRODUCT_VERSION}}}}',
+    }  # fmt: skip
+    assert town.client.post("/v1/webhooks", json=hook).status_code in (200, 201)
+    known, unknown = town.peer().connect(), town.peer().connect()
+    known.hello(product=12345, product_version=7, platform=3)
+    unknown.hello(product=3, product_version=None, platform=3)
+    known.publish("facts", b"x")
+    until(lambda: len(target.requests) == 1, "the first request")
+    unknown.publish("facts", b"x")
+    until(lambda: len(target.requests) == 2, "the second request")
+    bodies = [json.loads(body) for _, _, _, body in target.requests]
+    assert bodies == [{"v": "7", "p": "12345", "n": 7}, {"v": "", "p": "3", "n": None}]
 
 
 def test_a_hello_forgets_the_subscriptions_of_before(town: Town) -> None:

@@ -54,6 +54,8 @@ _OF_DEVICE: Mapping[str, Callable[[Event, DeviceInfo | None], str]] = {
     "PRODUCT_ID": lambda event, device: _text(event.product if device is None else device.product),
     "PRODUCT_VERSION": lambda event, device: "" if device is None else device.firmware or "",
 }
+# Those that are numbers, and empty where they are not known.
+NUMBERS = ("PRODUCT_ID", "PRODUCT_VERSION")
 PREDEFINED = frozenset(_PREDEFINED) | frozenset(_OF_DEVICE)
 
 

@@ -10,9 +10,10 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.delivery.builders import an_event
-from wirechamber.integrations.base import MASK, Context, InvalidConfig, Refused, Request
+from wirechamber.integrations.base import MASK, Context, DeviceInfo, InvalidConfig, Refused, Request
 from wirechamber.integrations.webhook import Webhook
 from wirechamber.model.events import Event
 
@@ -172,6 +173,35 @@ def test_a_data_url_goes_as_it_is() -> None:
 )  # fmt: skip
 def test_a_predefined_variable(name: str, value: str) -> None:
     assert sent(an_event(data="v", product=32), body=f"{{{{{{{name}}}}}}}").body == value.encode()
+
+
+@pytest.mark.parametrize(
+    ("template", "product", "known", "sent_as"),
+    [
+        ('{"v": {{{PRODUCT_VERSION}}}, "p": {{{PRODUCT_ID}}}}', 32, "7", {"v": 7, "p": 12345}),
+        ('{"v": "{{{PRODUCT_VERSION}}}", "p": "{{{PRODUCT_ID}}}"}', 32, "7", {"v": "7", "p": "12345"}),
+        ('{"v": {{{PRODUCT_VERSION}}}, "p": {{{PRODUCT_ID}}}}', 12345, None, {"v": None, "p": 12345}),
+        ('{"v":{{{PRODUCT_VERSION}}},"q":"a \\"{{PRODUCT_VERSION}}\\" b"}', 1, None, {"v": None, "q": 'a "" b'}),
+        ('[{{PRODUCT_VERSION}}, "{{PRODUCT_ID}}"]', None, None, [None, ""]),
+        ('{"v": "{{{PRODUCT_VERSION}}}", "p": "{{{PRODUCT_ID}}}"}', None, None, {"v": "", "p": ""}),
+    ],
+)
+def test_a_product_that_is_not_known_is_null_in_json(
+    template: str, product: int | None, known: str | None, sent_as: Any
+) -> None:
+    device = None if known is None else DeviceInfo("lamp", known, 12345, "owner-1")
+    reading = HOOK.read({"url": "https://example.com/in", "json": template, "noDefaults": True}, {})
+    request = HOOK.request(
+        an_event(data="v", product=product), HOOK.prepare(reading.config), structs.replace(CONTEXT, device=device)
+    )
+    assert isinstance(request, Request), request
+    assert json.loads(request.body or b"") == sent_as
+
+
+def test_json_that_is_wrong_for_another_reason_stays_wrong() -> None:
+    refused = outcome(an_event(data="v"), json='{"v": {{{PRODUCT_VERSION}}}, "w": {{{nothing}}}}')
+    assert isinstance(refused, Refused)
+    assert "does not render to JSON" in refused.why
 
 
 def test_the_events_keys_never_win_over_predefined_variables() -> None:

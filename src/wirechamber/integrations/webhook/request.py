@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote_plus, urlsplit
 import msgspec
 
 from wirechamber.integrations.base import MIN_ECHOED, Context, Request
-from wirechamber.integrations.templates import OutputTooLarge, Room
+from wirechamber.integrations.templates import OutputTooLarge, Room, Template
+from wirechamber.integrations.variables import NUMBERS
 from wirechamber.integrations.webhook.encoding import FORM, QUERY, URL, Encoding
 from wirechamber.integrations.webhook.prepared import Pairs, Prepared, Scene, basic
 from wirechamber.jsontext import trouble
@@ -33,6 +34,10 @@ JSON_PER_STEP = 16
 FORM_TYPE = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
+# Stands for what is not known while a template is rendered: no text holds this character (Unicode, section 23.7).
+_UNKNOWN = "\ufdd0"
+# Quotes of JSON, and what a backslash makes none.
+_QUOTES = re.compile(r'\\.|"', re.DOTALL)
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 _encode = msgspec.json.Encoder().encode
 _PORTS = {"http": 80, "https": 443}
@@ -153,11 +158,35 @@ def _json_body(prepared: Prepared, scene: Scene, defaults: dict[str, str]) -> by
         try:
             value = msgspec.json.decode(text.encode("utf-8", "replace"))
         except (msgspec.DecodeError, RecursionError) as problem:
-            raise Unsendable(f"the json template does not render to JSON: {trouble(text, problem)}") from None
+            mended = _with_nulls(prepared.json_text, scene)
+            try:
+                value = msgspec.json.decode(mended.encode("utf-8", "replace"))
+            except (msgspec.DecodeError, RecursionError):
+                raise Unsendable(f"the json template does not render to JSON: {trouble(text, problem)}") from None
+            text = mended
         if not isinstance(value, dict) or not defaults:
             # As it was written: parsing was only to make sure.
             return text.encode("utf-8", "replace")
     return _encode({**defaults, **value} if isinstance(value, dict) else value)
+
+
+def _with_nulls(template: Template, scene: Scene) -> str:
+    """What the template makes with `null` for numbers that are not known, where they stand outside of quotes."""
+    *frames, predefined = scene.frames
+    unknown = dict.fromkeys((name for name in NUMBERS if predefined.get(name) == ""), _UNKNOWN)
+    if not unknown:
+        return ""
+    text = Scene((*frames, {**predefined, **unknown}), scene.room).render(template)
+    scene.pay(len(text) // JSON_PER_STEP)
+    out: list[str] = []
+    inside = False
+    for number, part in enumerate(text.split(_UNKNOWN)):
+        if number:
+            out.append("" if inside else "null")
+        out.append(part)
+        for found in _QUOTES.finditer(part):
+            inside ^= found[0] == '"'
+    return "".join(out)
 
 
 def _headers(
