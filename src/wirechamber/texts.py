@@ -84,6 +84,15 @@ def encoding_of(data: bytes, content_type: str | None = None) -> tuple[str, int]
     return "utf-8", 0
 
 
+def is_plain(data: bytes) -> bool:
+    """Whether bytes are the same text in whatever encoding they may be: ASCII alone, as most answers are.
+
+    Without the zeros that UTF-16 and UTF-32 have in every text of a kind that programs read, and without the escapes by
+    which 7-bit encodings change their meaning.
+    """
+    return data.isascii() and b"\0" not in data and b"\x1b" not in data
+
+
 def text_of(data: bytes, content_type: str | None = None, *, cut: bool = False) -> str:
     """The text that some bytes are; what is none becomes U+FFFD.
 
@@ -91,6 +100,8 @@ def text_of(data: bytes, content_type: str | None = None, *, cut: bool = False) 
         content_type: What the sender says of them.
         cut: More came behind them; half a character at their end is left out.
     """
+    if is_plain(data):
+        return data.decode("ascii")
     encoding, mark = encoding_of(data, content_type)
     if mark:
         data = data[mark:]
@@ -114,7 +125,7 @@ def json_of(data: bytes, content_type: str | None = None) -> Any:
         msgspec.DecodeError: They are none.
         RecursionError: It is nested too deeply.
     """
-    if encoding_of(data, content_type) == ("utf-8", 0) or data.isascii():
+    if is_plain(data) or encoding_of(data, content_type) == ("utf-8", 0):
         try:
             return msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from codecs import BOM_UTF8
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -89,7 +90,8 @@ async def read_body(request: web.Request, limit: int = MAX_BODY_BYTES) -> dict[s
     Raises:
         BadInput, TooLarge, SlowBody: It can't be taken.
     """
-    raw = await _bytes_of(request, limit)
+    # A byte order mark, as some editors write it into files that are then sent (RFC 8259, section 8.1).
+    raw = (await _bytes_of(request, limit)).removeprefix(BOM_UTF8)
     if not raw:
         return {}
     told = request.headers.get("Content-Type", "")

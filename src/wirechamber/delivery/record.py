@@ -111,8 +111,8 @@ def _parts(exchange: Exchange, place: int = 0, events: int = 1) -> tuple[SentReq
         most = KEPT_BODY_BYTES + LONGEST_FORM * max(map(len, request.secrets), default=0)
         if len(reply.body) > most:
             # What is not kept is not looked through; who made the answer may have made the secrets, too.
-            reply = structs.replace(reply, body=reply.body[:most])
-    reply = masked(structs.replace(exchange, reply=reply)).reply
+            exchange = structs.replace(exchange, reply=structs.replace(reply, body=reply.body[:most]))
+    reply = masked(exchange).reply
     whole = body = request.body
     kept = KEPT_BODY_BYTES
     if events > 1:
@@ -129,10 +129,16 @@ def _parts(exchange: Exchange, place: int = 0, events: int = 1) -> tuple[SentReq
     )
     if isinstance(reply, NoResponse):
         return sent, None, reply.why
-    cut = reply.cut or len(reply.body) > kept
-    body_text = texts.text_of(reply.body[:kept], reply.header("Content-Type"), cut=cut)
-    got = GotResponse(reply.status, reply.headers, body_text, length, reply.unreadable)
+    got = GotResponse(reply.status, reply.headers, _text(reply, kept), length, reply.unreadable)
     return sent, got, None
+
+
+def _text(reply: Response, kept: int) -> str:
+    """So many bytes of a reply's body, as text."""
+    body = reply.body[:kept]
+    if texts.is_plain(body):
+        return body.decode("ascii")
+    return texts.text_of(body, reply.header("Content-Type"), cut=len(body) < reply.length)
 
 
 def _begin(body: bytes, secrets: tuple[str, ...]) -> bytes:

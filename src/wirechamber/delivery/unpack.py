@@ -20,6 +20,8 @@ MAX_MEMBERS = 100
 # Of the IANA registry, those that Python can't undo. What is not in it, such as `utf-8`, is a target's mistake: its
 # answer is as it would be without.
 _OTHERS = frozenset(("br", "zstd", "dcb", "dcz", "compress", "x-compress", "exi", "pack200-gzip"))
+_HEADER = "content-encoding"
+_LENGTH = len(_HEADER)
 _GZIP = b"\x1f\x8b"
 # RFC 9110, section 8.4.1.2: some send "deflate" without its wrapper.
 _GZIPPED, _DEFLATED = (16 + zlib.MAX_WBITS,), (zlib.MAX_WBITS, -zlib.MAX_WBITS)
@@ -52,7 +54,7 @@ def unpacked(reply: Response, most: int) -> Response:
     Args:
         most: So many bytes are kept of what comes out.
     """
-    said = [value for name, value in reply.headers if name.lower() == "content-encoding"]
+    said = [value for name, value in reply.headers if len(name) == _LENGTH and name.lower() == _HEADER]
     if not said or not reply.body:
         return reply
     codings = [coding.strip().lower() for value in said for coding in value.split(",")]

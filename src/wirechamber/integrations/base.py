@@ -110,14 +110,17 @@ class Response(Struct, frozen=True):
 
     def header(self, name: str) -> str | None:
         """The last header of that name, compared without regard to case."""
-        wanted = name.lower()
+        wanted, length = name.lower(), len(name)
         for key, value in reversed(self.headers):
-            if key.lower() == wanted:
+            if len(key) == length and key.lower() == wanted:
                 return value
         return None
 
     def text(self) -> str:
         """The body as text, in the encoding that it says: by byte order mark, charset, or in itself; else UTF-8."""
+        if texts.is_plain(self.body):
+            # Whatever its Content-Type says.
+            return self.body.decode("ascii")
         return texts.text_of(self.body, self.header("Content-Type"), cut=self.cut)
 
     def json(self) -> Any:
@@ -133,7 +136,8 @@ class Response(Struct, frozen=True):
         if len(self.body) > MAX_ANSWER_BYTES and _containers(self.body) > MAX_ANSWER_CONTAINERS:
             raise NoJson(f"it holds more than {MAX_ANSWER_CONTAINERS} lists and objects, too many to be read")
         try:
-            return texts.json_of(self.body, self.header("Content-Type"))
+            plain = texts.is_plain(self.body)
+            return texts.json_of(self.body, None if plain else self.header("Content-Type"))
         except (msgspec.DecodeError, RecursionError, UnicodeError) as problem:
             raise NoJson(f"it is no JSON: {trouble(self.body, problem)}" if self.body else "it is empty") from None
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.delivery.builders import NOW, an_event
-from tests.standins.pubsub import TOPIC
+from tests.standins.pubsub import TOPIC, Account
 from wirechamber.delivery.runner import MAX_STEPS
 from wirechamber.integrations.base import Call, Context, Delivered, Refused, Response, TryLater
 from wirechamber.integrations.google_pubsub import GoogleCloudPubSub
+from wirechamber.integrations.google_pubsub.credentials import ambient, key_text
 from wirechamber.integrations.google_pubsub.kind import MAX_DATA_BYTES, limits, too_much
 
 REFUSED = json.dumps({"error": {"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}}).encode()
@@ -75,3 +77,10 @@ def test_limits_are_checked_before_anything_is_sent() -> None:
         {"goog-x": "v"}, {"": "v"},
     ):  # fmt: skip
         assert isinstance(limits(wrong), Refused)
+
+
+def test_a_key_s_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    text = Account().text
+    assert key_text("\ufeff" + text) == key_text(text)
+    (tmp_path / "key.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert ambient(str(tmp_path / "key.json"), "").who == json.loads(text)["client_email"]

@@ -31,6 +31,7 @@ from wirechamber.integrations.base import (
 )
 from wirechamber.integrations.google import about_time
 from wirechamber.model.keysize import TooLong, plain_der
+from wirechamber.texts import text_of
 
 AUDIENCE = "https://pubsub.googleapis.com/"
 # What Google's own library puts there, whatever the key file says.
@@ -114,7 +115,7 @@ def _account(value: Any) -> ServiceAccount:
         if len(value) > MAX_FILE:
             raise ValueError(f"may have at most {MAX_FILE} characters, not {len(value)}")
         try:
-            value = msgspec.json.decode(value)
+            value = msgspec.json.decode(value.removeprefix("\ufeff"))
         except (msgspec.DecodeError, RecursionError):
             raise ValueError("must be the whole JSON file of a service account's key") from None
     if isinstance(value, dict) and value.get("type", "service_account") != "service_account":
@@ -200,7 +201,7 @@ def ambient(file: str, token_url: str) -> Identity:
     if not file:
         return MachineIdentity()
     try:
-        return KeyIdentity(Path(file).read_text(), token_url)
+        return KeyIdentity(text_of(Path(file).read_bytes()), token_url)
     except (OSError, ValueError) as problem:
         raise InvalidConfig("credentials", f"none are given, and the server's own can't be used: {problem}") from None
 
