@@ -32,6 +32,7 @@ class Link(ABC):
         deviceos: It speaks Device OS; otherwise plain CoAP.
         reliable: What carries it loses nothing (TCP): nothing is sent again.
         online: Its owner was told that it is.
+        doubtful: It was online and left a question unanswered: it is tried, and not waited for as long.
         heard: When something authentic came last, seconds, monotonic.
         idle_limit: Seconds of silence after which it is taken to be gone.
         describing: Done when the device has described itself; None while nobody waits for that.
@@ -54,9 +55,9 @@ class Link(ABC):
 
     __slots__ = (
         "address", "allowance", "asleep", "behind", "claimed_id", "closed", "describing", "device", "deviceos",
-        "endpoint", "handshake", "heard", "id", "idle_limit", "in_flight", "keep_alive", "mids", "noted", "online",
-        "outbox", "parts", "pinged", "published", "reliable", "storing", "subscriptions", "system_allowance", "takes",
-        "timer", "told",
+        "doubtful", "endpoint", "handshake", "heard", "id", "idle_limit", "in_flight", "keep_alive", "mids", "noted",
+        "online", "outbox", "parts", "pinged", "published", "reliable", "storing", "subscriptions", "system_allowance",
+        "takes", "timer", "told",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, deviceos: bool, reliable: bool = False) -> None:
@@ -66,6 +67,7 @@ class Link(ABC):
         self.device: Device | None = None
         self.endpoint: Endpoint | None = None
         self.online = False
+        self.doubtful = False
         self.heard = 0.0
         self.idle_limit = 0.0
         self.describing: asyncio.Future[None] | None = None

@@ -39,6 +39,8 @@ from wirechamber.switchboard.base import (
 # cloud-api.md, section 3: a device that is believed to be online gets this long.
 ANSWER_S = 30.0
 PING_S = 15.0
+# One that did not answer the last time gets so long, as often as it is asked, until it says something.
+DOUBTFUL_S = 5.0
 # A device describes itself at once when it has connected; 5.9 has taken 2.2 s.
 DESCRIBE_S = 10.0
 # Questions that wait for the next word of a device that sleeps.
@@ -62,6 +64,7 @@ class Questions:
         ready: Makes a link that this process only knows to exist ready to send; raises Offline if that can't be.
         flush: Sends what a link's exchanges have to send.
         discard: Ends a device's session, so that it comes back with a new one.
+        silent: Called with a link that left a question unanswered and said nothing else meanwhile.
     """
 
     def __init__(
@@ -72,24 +75,28 @@ class Questions:
         ready: Callable[[Link], Awaitable[None]],
         flush: Callable[[Link], None],
         discard: Callable[[Link], None],
+        silent: Callable[[Link], None],
     ) -> None:
         self._roster = roster
         self._clock = clock
         self._ready = ready
         self._flush = flush
         self._discard = discard
+        self._silent = silent
         # By device, which may have another link when it is back.
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
     async def ask(self, device: str, question: Question) -> Value:
         """As `Holder.ask`."""
         link = self._roster.get(device)
-        if link is None or (not link.online and not isinstance(question, Leave)):
+        if link is None or not (link.online or isinstance(question, Leave) or self._worth_a_try(link)):
             raise Offline("the device is offline", error="timed out")
         if isinstance(question, Leave):
             self._discard(link)
             return True
         within = PING_S if isinstance(question, Ping) else ANSWER_S
+        if not link.online:
+            within = DOUBTFUL_S
         if link.asleep:
             link = await self._next_word(device, within)
         if isinstance(question, Described):
@@ -111,15 +118,23 @@ class Questions:
             ) from None
         except Busy:
             raise DeviceUnreachable("the device has too much to answer already", error="timed out") from None
+        since = self._clock.monotonic()
         self._flush(link)
         try:
             async with asyncio.timeout(within):
                 return await asked.future
         except TimeoutError:
+            if link.heard <= since and not link.asleep:
+                self._silent(link)
             raise DeviceUnreachable("the device did not answer in time", error="timed out") from None
         finally:
             if message.token:
                 endpoint.release(message.token, self._clock.monotonic())
+
+    def _worth_a_try(self, link: Link) -> bool:
+        """Whether a device that left a question unanswered may be there all the same: it would not have been expected
+        to say something yet."""
+        return link.doubtful and self._clock.monotonic() - link.heard < link.idle_limit
 
     async def _next_word(self, device: str, within: float) -> Link:
         """Waits until a device that sleeps says something, as long as whoever asks would wait for the answer."""
@@ -183,7 +198,7 @@ class Questions:
     def unanswered(self, asked: Asked) -> None:
         """The device did not answer in time, or is gone."""
         if not asked.future.done():
-            asked.future.set_exception(DeviceUnreachable("the device did not answer in time", error="timed out"))
+            asked.future.set_exception(TimeoutError())
 
 
 async def _described(link: Link) -> None:

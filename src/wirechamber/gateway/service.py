@@ -142,6 +142,7 @@ class Gateway:
             ready=self._ready,
             flush=lambda link: self.flush(link, Purpose.OTHER),
             discard=self._discard,
+            silent=self._silent,
         )
         self.udp = Udp(
             Listener(server_key, self._new_cid, psk=True), self, self.accounting, self.meter, clock, self.faults
@@ -470,6 +471,7 @@ class Gateway:
     # --- presence ---
 
     def _back(self, link: Link) -> None:
+        link.doubtful = False
         self.roster.came(link)
         self.outboxes.back(link)
 
@@ -480,6 +482,13 @@ class Gateway:
     def _went(self, link: Link) -> None:
         self.roster.went(link)
         self._forget(link)
+
+    def _silent(self, link: Link) -> None:
+        """It left a question unanswered: nobody counts on it until it says something."""
+        if link.online and link.device is not None:
+            _log.info("device_silent", device=link.device.id, why="it did not answer, and is offline until it is heard")
+            link.doubtful = True
+            self._went(link)
 
     def _forget(self, link: Link) -> None:
         """What a link was sent and has not acknowledged is not sent again."""
