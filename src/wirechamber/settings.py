@@ -22,6 +22,7 @@ from msgspec import Meta, Struct
 
 from wirechamber import proxy
 from wirechamber.errors import BadInput
+from wirechamber.suggest import did_you_mean, meant
 
 ENV_PREFIX = "WIRECHAMBER_"
 # Variables that other programs know too; ours go before them.
@@ -29,6 +30,8 @@ OTHER_NAMES = {
     "PUBSUB_EMULATOR_HOST": "pubsub_emulator_host",
     "GOOGLE_APPLICATION_CREDENTIALS": "google_credentials",
 }
+# Variables that begin as settings do, of the command line.
+OTHERS = ("CONFIG", "URL", "TOKEN", "CACERT", "TRACEBACK")
 _URL = re.compile(r"https?://[^\s/?#@\\]+(?:[/?#][^\s]*)?", re.IGNORECASE)
 Source = Literal["default", "file", "environment", "flag"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -258,7 +261,10 @@ def load(
     for source, layer in layers:
         for name, value in layer.items():
             if name not in Settings.__struct_fields__:
-                raise BadInput(f"{source}: there is no setting {name!r}; `wirechamber config` lists them all")
+                hint = did_you_mean(name, Settings.__struct_fields__)
+                raise BadInput(f"{source}: there is no setting {name!r}{hint}; `wirechamber config` lists them all")
+            if not _is_text(value):
+                raise BadInput(f"setting {name} (from {source}): it is no text in UTF-8")
             values[name] = _split(name, value)
             sources[name] = source
     try:
@@ -275,12 +281,31 @@ def load(
     ]
 
 
+def unknown_in(environment: Mapping[str, str]) -> list[str]:
+    """What is said of variables that look like settings and are none."""
+    known = [name.upper() for name in Settings.__struct_fields__] + list(OTHERS)
+    found = [name.removeprefix(ENV_PREFIX) for name in environment if name.startswith(ENV_PREFIX)]
+    return [
+        f"{ENV_PREFIX}{name} is no setting{_for_shell(name, known)}; it is ignored, and `wirechamber config` lists all"
+        for name in found
+        if name not in known
+    ]
+
+
+def _for_shell(name: str, known: list[str]) -> str:
+    found = meant(name, known)
+    return "" if found is None else f" (did you mean {ENV_PREFIX}{found}?)"
+
+
 def _from_file(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
+        # Some editors put a mark before UTF-8.
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except OSError as problem:
         raise BadInput(f"the settings file {file} can't be read: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except UnicodeDecodeError:
+        raise BadInput(f"the settings file {file} is not UTF-8; save it as UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as problem:
         raise BadInput(f"the settings file {file} is no TOML: {problem}") from None
 
 
@@ -288,6 +313,15 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, str]:
     names = {key[len(ENV_PREFIX) :].lower(): key for key in env if key.startswith(ENV_PREFIX)}
     found = {name: env[key] for name, key in names.items() if name in Settings.__struct_fields__}
     return {name: env[key] for key, name in OTHER_NAMES.items() if env.get(key)} | found
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is not made of bytes that are no UTF-8, as a name of a file may be."""
+    try:
+        str(value).encode()
+    except UnicodeError:
+        return False
+    return True
 
 
 def _split(name: str, value: Any) -> Any:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.cli.commands import Said
 from tests.cli.conftest import Run
 from tests.cloud import Cloud, Target
-
-Said = Callable[..., Any]
 
 
 @pytest.fixture
@@ -22,13 +19,13 @@ def ours(run: Run, live_shared: tuple[Cloud, str]) -> Run:
     """`wirechamber`, set up for a running cloud."""
     live, token = live_shared
 
-    def ours(*arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    def ours(*arguments: str, stdin: str = "", **env: str) -> Said:
         return run(*arguments, stdin=stdin, **({"WIRECHAMBER_URL": live.url, "WIRECHAMBER_TOKEN": token} | env))
 
     return ours
 
 
-def ok(done: subprocess.CompletedProcess[str]) -> str:
+def ok(done: Said) -> str:
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

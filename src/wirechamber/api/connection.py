@@ -9,6 +9,7 @@ from typing import Any, cast
 import structlog
 from aiohttp import web
 
+from wirechamber import SERVER_NAME
 from wirechamber.api.connections import Connections
 from wirechamber.api.http import answer
 from wirechamber.errors import BadInput
@@ -193,6 +194,7 @@ class HttpConnection(web.RequestHandler):
         if request.content.exception() is not None:
             # The body broke off, so nobody knows where the next request begins.
             resp.force_close()
+        resp.headers.setdefault("Server", SERVER_NAME)
         self._answering = True
         try:
             return await super().finish_response(request, resp, start_time)

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from wirechamber import SERVER_NAME
 from wirechamber.api.bodies import MAX_BODY_BYTES, MAX_UNKNOWN_BYTES, read_body
 from wirechamber.errors import BadInput, CloudError, InvalidToken
 from wirechamber.observe.logs import Seldom
@@ -38,6 +39,8 @@ COMMON_HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": f"X-Request-Id, X-Total-Count, Wirechamber-Stream-Start, {UNKNOWN}",
     "Cache-Control": "no-store",
+    # Which versions of what serve it is nobody's business.
+    "Server": SERVER_NAME,
     "X-Content-Type-Options": "nosniff",
 }
 # What proxies add to a request.

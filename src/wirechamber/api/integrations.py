@@ -11,6 +11,7 @@ from wirechamber.api.http import Call, answer, listing, no_content
 from wirechamber.api.routing import TOKEN, Parameter, Route
 from wirechamber.errors import BadInput
 from wirechamber.integrations.webhook import Webhook, WebhookConfig
+from wirechamber.model.ids import is_device_id
 from wirechamber.services.integrations import MAX_LOGS
 from wirechamber.store.base import AttemptFilter
 
@@ -106,8 +107,7 @@ async def remove(call: Call) -> web.Response:
 
 async def remove_webhook(call: Call) -> web.Response:
     """Removes a webhook; particle-cli wants a body."""
-    await call.parts.integrations.remove(call.owner, call.path("id"))
-    return answer({"ok": True, "id": call.path("id")})
+    return answer({"ok": True, "id": await call.parts.integrations.remove(call.owner, call.path("id"))})
 
 
 async def test(call: Call) -> web.Response:
@@ -122,9 +122,12 @@ async def logs(call: Call) -> web.Response:
     if status not in (None, "success", "error"):
         raise BadInput("status must be success or error")
     per_page = min(call.number("per_page", "perPage") or 25, MAX_LOGS)
+    device = call.query("device")
+    if device is not None and not is_device_id(device.lower()):
+        device = (await call.parts.devices.get(call.owner, device)).id
     where = AttemptFilter(
         ok=None if status is None else status == "success",
-        device=call.query("device"),
+        device=None if device is None else device.lower(),
         before=call.query("before"),
     )
     found = await call.parts.integrations.attempts(call.owner, call.path("id"), where, per_page)
@@ -133,6 +136,12 @@ async def logs(call: Call) -> web.Response:
     unfiltered = where == AttemptFilter()
     told = await call.parts.integrations.hint(call.owner, call.path("id")) if not found and unfiltered else {}
     return answer({"logs": found, "meta": {"per_page": per_page, "before": last}, **told})
+
+
+async def attempt(call: Call) -> web.Response:
+    """One attempt, with what was sent and answered."""
+    found = await call.parts.integrations.attempt(call.owner, call.path("id"), call.path("attempt"))
+    return answer({"log": found})
 
 
 async def _more(call: Call, where: AttemptFilter, found: list[dict[str, Any]]) -> bool:
@@ -191,10 +200,14 @@ def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
             summary="Page through its attempts, newest first", answers="{logs, meta}",
             parameters=(
                 Parameter("status", "Only `success` or only `error`."),
-                Parameter("device", "Only attempts for events of this device, by id."),
+                Parameter("device", "Only attempts for events of this device, by id or name."),
                 Parameter("before", "`meta.before` of the page before."),
                 Parameter("per_page", "At most 100; 25 if not said.", "integer", spellings=("perPage",)),
             ),
+        ),
+        Route(
+            method="GET", path=f"{one}/logs/{{attempt}}", handler=attempt, requires="integrations:get", owned=("id",),
+            summary="Show one attempt: what was sent and answered, and when the next one is", answers="{log}",
         ),
     )  # fmt: skip
 

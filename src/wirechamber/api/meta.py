@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from wirechamber import __version__
+from wirechamber import SERVER_NAME, __version__
 from wirechamber.api.http import COMMON_HEADERS, Call, answer, is_local
 from wirechamber.api.routing import ANYONE, Route
 from wirechamber.errors import Forbidden
@@ -14,8 +14,8 @@ PAGE = web.AppKey("openapi_page", str)
 
 
 async def healthz(call: Call) -> web.Response:
-    """Alive."""
-    return answer({"ok": True, "version": __version__})
+    """Alive; and what it is, for whoever meets it behind a proxy."""
+    return answer({"ok": True, "server": SERVER_NAME, "version": __version__})
 
 
 async def readyz(call: Call) -> web.Response:
@@ -44,7 +44,10 @@ async def page(call: Call) -> web.Response:
 
 
 ROUTES = (
-    Route(method="GET", path="/healthz", handler=healthz, requires=ANYONE, summary="Alive?", answers="{ok, version}"),
+    Route(
+        method="GET", path="/healthz", handler=healthz, requires=ANYONE, summary="Alive?",
+        answers="{ok, server, version}",
+    ),
     Route(method="GET", path="/readyz", handler=readyz, requires=ANYONE, summary="Ready?", answers="{ok, version}"),
     Route(
         method="GET", path="/metrics", handler=metrics, requires=ANYONE,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wirechamber.cli.files import reason
 from wirechamber.cli.folder import opened
 from wirechamber.cli.output import done, exit_code, fail
 from wirechamber.cli.user import Data, Json
@@ -29,6 +30,8 @@ def backup(
             manifest = back_up(opened(data).data_folder, to.absolute(), shown.progress)
     except CloudError as problem:
         fail(problem.description, exit_code(problem))
+    except OSError as problem:
+        fail(f"{problem.filename or to} can't be used: {reason(problem)}")
     size = sum(file.bytes for file in manifest.files.values())
     done(
         f"{len(manifest.files)} files, {size / 1e6:.1f} MB, were backed up to {to}; `wirechamber restore` brings them "
@@ -51,6 +54,8 @@ def restore(
             restored = bring_back(backup.absolute(), folder, shown.progress)
     except CloudError as problem:
         fail(problem.description, exit_code(problem))
+    except OSError as problem:
+        fail(f"{problem.filename or backup} can't be used: {reason(problem)}")
     aside = "" if restored.aside is None else f"; what was there is in {restored.aside}"
     done(
         f"the backup of {restored.manifest.made_at} was brought back to {folder}{aside}",

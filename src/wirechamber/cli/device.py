@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from rich.console import Console
 from rich.progress import Progress
 
-from wirechamber.cli import simulate
+from wirechamber.cli import complete, simulate
+from wirechamber.cli.files import read_bytes, read_text, reason
 from wirechamber.cli.folder import Folder, in_folder
 from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.cli.user import Data, Json
@@ -41,7 +42,8 @@ Key = Annotated[
 PskFile = Annotated[
     Path | None, typer.Option("--psk-file", help="File with a pre-shared key in hex digits, 16 to 64 bytes.")
 ]
-Id = Annotated[str, typer.Argument(help="The device's id, 24 hex digits.")]
+NewId = Annotated[str, typer.Argument(metavar="ID", help="The device's id, 24 hex digits.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The device's id or name.", autocompletion=complete.devices)]
 
 
 def app() -> typer.Typer:
@@ -61,7 +63,7 @@ def app() -> typer.Typer:
 
 
 def add(
-    device_id: Id,
+    device_id: NewId,
     owner: Annotated[
         str | None, typer.Option("--owner", help="Name of its owner; without, anyone may claim it.")
     ] = None,
@@ -82,7 +84,7 @@ def add(
         device = await folder.devices.add(device_id, None if user is None else user.id, name=name, platform=platform)
         await _bind(folder, device.id, public_key, psk)
         if json:
-            show_json(view(await _found(folder, device.id)))
+            show_json(view(await folder.device(device.id)))
         else:
             typer.echo(f"device {device.id} was added{f' for {owner}' if owner else ', free to be claimed'}")
 
@@ -100,10 +102,7 @@ def import_(
     json: Json = False,
 ) -> None:
     """Make many devices known at once. Nothing is done when a line is wrong; doing it twice does no harm."""
-    try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as problem:
-        fail(f"{file} can't be read: {problem.strerror}", Exit.USAGE)
+    content = read_text(file).encode()
 
     async def work(folder: Folder) -> None:
         user = None if owner is None else await folder.access.named(owner)
@@ -193,7 +192,7 @@ def show(device_id: Id, data: Data = None, json: Json = False) -> None:
     """Show a device, always as JSON."""
 
     async def work(folder: Folder) -> None:
-        show_json(view(await _found(folder, device_id)))
+        show_json(view(await folder.device(device_id)))
 
     in_folder(work, data=data)
 
@@ -207,7 +206,7 @@ def remove(
     """Forget a device; its events stay as long as retention says."""
 
     async def work(folder: Folder) -> None:
-        device = await _found(folder, device_id)
+        device = await folder.device(device_id)
         if not yes and not typer.confirm(f"forget the device {device.id} ({device.name or 'no name'})?"):
             fail("nothing was removed")
         await folder.store.devices.remove(device.id)
@@ -231,7 +230,7 @@ def keys(
         fail("give it keys, or --remove them", Exit.USAGE)
 
     async def work(folder: Folder) -> None:
-        device = await _found(folder, device_id)
+        device = await folder.device(device_id)
         if remove:
             changed = await folder.identity.remove_keys(device.id)
             done(f"device {device.id} has no key now, and is refused", json, id=device.id, changed=changed)
@@ -305,7 +304,7 @@ def provision(
         public = None if key is None else key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         await _bind(folder, device.id, public, secret)
         if json:
-            show_json({**view(await _found(folder, device.id)), "files": written})
+            show_json({**view(await folder.device(device.id)), "files": written})
             return
         typer.echo(f"device {device.id} can connect with the files in {out}: {', '.join(files)}")
         if not psk and not server:
@@ -321,15 +320,17 @@ def device_port(settings: Settings, port: int | None, *, tcp: bool) -> int:
 
 def _keys(key: Path | None, psk_file: Path | None) -> tuple[bytes | None, bytes | None]:
     """What the files hold, checked before anything is changed."""
+    file, public_key, psk = key, None, None
     try:
-        public_key = None if key is None else read_public_key(key.read_bytes())
-        psk = None if psk_file is None else check_psk(bytes.fromhex(psk_file.read_text().strip()))
-    except OSError as problem:
-        fail(f"{problem.filename} can't be read: {problem.strerror}", Exit.USAGE)
+        if key is not None:
+            public_key = read_public_key(read_bytes(key))
+        if psk_file is not None:
+            file = psk_file
+            psk = check_psk(bytes.fromhex(read_text(psk_file).strip()))
     except ValueError:
-        fail(f"{psk_file} must hold the key in hex digits", Exit.USAGE)
+        fail(f"{file} must hold the key in hex digits", Exit.USAGE)
     except BadInput as problem:
-        fail(f"{key if psk_file is None else psk_file}: {problem.description}", Exit.USAGE)
+        fail(f"{file}: {problem.description}", Exit.USAGE)
     return public_key, psk
 
 
@@ -344,18 +345,14 @@ async def _bind(folder: Folder, device_id: str, public_key: bytes | None, psk: b
 
 def _write(file: Path, content: bytes) -> Path:
     """Writes a file that only its owner may read; one that is there is not touched."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        fail(f"{file} is there already; choose another folder with --out")
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+    except FileExistsError as problem:
+        taken = file if problem.filename == str(file) else file.parent
+        fail(f"{taken} is there already; choose another folder with --out")
+    except OSError as problem:
+        fail(f"{file} can't be written: {reason(problem)}; choose another folder with --out")
     return file
-
-
-async def _found(folder: Folder, device_id: str) -> Device:
-    device = await folder.store.devices.get(device_id.lower())
-    if device is None:
-        fail(f"there is no device {device_id}", Exit.NOT_FOUND)
-    return device

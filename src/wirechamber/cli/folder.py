@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from wirechamber.cli.files import reason
 from wirechamber.cli.output import Exit, exit_code, fail
 from wirechamber.clock import SystemClock
 from wirechamber.datafolder.check import server_keys
 from wirechamber.datafolder.files import STATE, looking_into
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.lock import FolderInUse, hold_folder
+from wirechamber.model.devices import Device
 from wirechamber.secrets import Vault
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
@@ -21,7 +23,7 @@ from wirechamber.services.identity import Identity
 from wirechamber.services.serverkeys import ServerKeys
 from wirechamber.services.usage import Usages
 from wirechamber.settings import Settings, load
-from wirechamber.store.base import Store
+from wirechamber.store.base import DeviceFilter, Store
 from wirechamber.store.sqlite import open_sqlite_store
 from wirechamber.store.sqlite.database import Database, migrations
 
@@ -40,6 +42,20 @@ class Folder:
         self.devices = Devices(store, clock)
         self.identity = Identity(store, clock, settings)
         self.usage = Usages(store, self.devices, clock)
+
+    async def device(self, id_or_name: str) -> Device:
+        """The device of that id, or the only one of that name. Ends the command when there is none."""
+        device = await self.store.devices.get(id_or_name.lower())
+        if device is not None:
+            return device
+        alike, _ = await self.store.devices.find(DeviceFilter(name=id_or_name))
+        found = [each for each in alike if (each.name or "").casefold() == id_or_name.casefold()]
+        if not found:
+            fail(f"there is no device {id_or_name}; `wirechamber device list` shows all", Exit.NOT_FOUND)
+        if len(found) > 1:
+            ids = ", ".join(device.id for device in found[:5])
+            fail(f"several devices have this name; say which one by its id: {ids}", Exit.USAGE)
+        return found[0]
 
     @property
     def keys(self) -> ServerKeys:
@@ -61,7 +77,10 @@ def opened(data: Path | None, *, create: bool = False) -> Settings:
     settings, _ = load(flags={"data": None if data is None else str(data)})
     folder = settings.data_folder
     if create:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as problem:
+            fail(f"the data folder {folder} can't be made: {reason(problem)}; choose another with WIRECHAMBER_DATA")
     elif not folder.is_dir():
         fail(f"there is no data folder {folder}; set WIRECHAMBER_DATA, or make one with `wirechamber user create`")
     return settings
@@ -79,6 +98,8 @@ def in_folder(work: Callable[[Folder], Awaitable[Result]], *, data: Path | None,
         return asyncio.run(_opened(settings, work))
     except CloudError as problem:
         fail(problem.description, exit_code(problem))
+    except BrokenPipeError:
+        raise
     except OSError as problem:
         fail(f"the data folder can't be used: {problem}", Exit.FAILED)
 

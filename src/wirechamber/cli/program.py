@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import os
 import sys
+import traceback
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -26,7 +32,11 @@ from wirechamber.cli import (
     usage,
     user,
 )
+from wirechamber.cli.output import Exit, harmless
+from wirechamber.settings import unknown_in
 
+# Set, it shows where an error that no command foresaw comes from.
+TRACEBACK = "WIRECHAMBER_TRACEBACK"
 HELP = """
 A device cloud that you run yourself.
 
@@ -71,12 +81,62 @@ def main() -> None:
     """Runs the command that the arguments name."""
     # Output is for whoever reads it: what is logged goes beside it. A server sets its log up for itself.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Not every terminal can show every character; that ends no command.
+            stream.reconfigure(errors="backslashreplace")
     try:
         program()()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            _abandoned()
+        _flush(end)
+    except Exception as problem:
+        _end_by(problem)
+
+
+def _flush(end: SystemExit) -> None:
+    """Writes what is left of the output, and goes on to end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output went away (`… | head`): that is no error.
-        sys.stderr.close()
-        sys.exit(0)
+        _abandoned()
+    except (OSError, ValueError) as problem:
+        _end_by(problem)
+    raise end
+
+
+def _abandoned() -> None:
+    """Ends: the reader of our output went away (`… | head`), which is no error."""
+    _silence()
+    sys.exit(0)
+
+
+def _end_by(problem: Exception) -> None:
+    """Ends by something that no command foresaw, in one line, since nobody but us can make anything of more."""
+    if os.environ.get(TRACEBACK):
+        raise problem
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
+        text = f"what is to be printed can't be written: {problem.strerror}"
+    else:
+        place = traceback.extract_tb(problem.__traceback__)[-1]
+        what = harmless(f"{type(problem).__name__}: {problem}".splitlines()[0])[:300]
+        text = (
+            f"this should not happen, and is a fault of ours: {what} ({Path(place.filename).name}, line "
+            f"{place.lineno}); {TRACEBACK}=1 shows more"
+        )
+    with contextlib.suppress(OSError, ValueError):
+        typer.echo(f"wirechamber: {text}", err=True)
+    _silence()
+    sys.exit(Exit.FAILED)
+
+
+def _silence() -> None:
+    """What could not be written is not tried again at the end of the process."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:
@@ -90,4 +150,5 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    for warning in unknown_in(os.environ):
+        typer.echo(f"wirechamber: {harmless(warning)}", err=True)

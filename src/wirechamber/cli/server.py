@@ -65,6 +65,8 @@ def key(
             _write(for_device, keys.for_device(where, device_port(settings, port, tcp=tcp), tcp=tcp))
     except CloudError as problem:
         fail(problem.description, exit_code(problem))
+    except BrokenPipeError:
+        raise
     except OSError as problem:
         fail(f"{problem.filename or 'the data folder'} can't be written: {problem.strerror}", Exit.FAILED)
     if json:

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import typer
 
-from wirechamber.cli.output import Exit, show_json
-from wirechamber.cli.remote import DEFAULT_URL, Remote, TokenFile, Url, with_server
+from wirechamber.cli.output import Exit, harmless, show_json
+from wirechamber.cli.remote import Remote, Server, speaks, with_server
 from wirechamber.cli.user import Json
 
 
-def command(url: Url = DEFAULT_URL, token_file: TokenFile = None, json: Json = False) -> None:
+@speaks
+def command(server: Server, json: Json = False) -> None:
     """Ask a server how it is; with a token, also what you have there."""
-    anonymous = token_file is None and not os.environ.get("WIRECHAMBER_TOKEN")
 
     async def work(remote: Remote) -> dict[str, Any]:
-        health = await remote.call("GET", "healthz")
-        async with remote.session.get("readyz") as answer:
-            ready = answer.status == 200
-        found: dict[str, Any] = {"url": url, "version": health.get("version"), "healthy": True, "ready": ready}
-        if not anonymous:
-            found["user"] = (await remote.call("GET", "v1/user"))["username"]
-            found["devices"] = len(await remote.call("GET", "v1/devices"))
-            found["integrations"] = len(await remote.call("GET", "v1/integrations"))
+        health = await remote.call("GET", "healthz", expect=dict)
+        ready = await remote.ask("GET", "readyz")
+        found: dict[str, Any] = {"url": server.url, "version": health.get("version"), "healthy": True}
+        found["ready"] = ready.status == 200
+        if not found["ready"]:
+            told = ready.value if isinstance(ready.value, dict) else {}
+            found["why"] = told.get("error_description") or ready.kind
+        if not server.anonymous:
+            found["user"] = (await remote.call("GET", "v1/user", expect=dict)).get("username")
+            for what in ("devices", "integrations"):
+                answer = await remote.ask("GET", f"v1/{what}?per_page=1")
+                remote.told(answer, list)
+                found[what] = answer.count
         return found
 
-    found = with_server(work, url=url, token_file=token_file, anonymous=anonymous)
+    found = with_server(work, server, anonymous=server.anonymous)
     if json:
         show_json(found)
     else:
         for name, value in found.items():
-            typer.echo(f"{name:13} {value}")
+            typer.echo(f"{name:13} {harmless(str(value))}")
     if not found["ready"]:
         raise typer.Exit(Exit.UNREACHABLE)

@@ -7,12 +7,11 @@ import json
 import random
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import quote
 
 import typer
 
-from wirechamber.cli.output import fail
-from wirechamber.cli.remote import DEFAULT_URL, Remote, TokenFile, Url, with_server
+from wirechamber.cli.output import json_text
+from wirechamber.cli.remote import MAX_ANSWER_BYTES, TIMEOUT_S, Remote, Server, quoted, speaks, with_server
 
 if TYPE_CHECKING:
     import aiohttp
@@ -23,48 +22,56 @@ LONGEST_WAIT_S = 30.0
 SILENCE_S = 30.0
 # A stream that has had no event yet, or none for long, is resumed where it was.
 WHERE = {"positions": "blocks"}
+STREAM = "text/event-stream"
 FINAL = (400, 401, 403, 404)
 
 
+@speaks
 def command(
+    server: Server,
     prefix: Annotated[str, typer.Argument(help="Only events whose name begins so.")] = "",
     device: Annotated[str | None, typer.Option("--device", help="Only this device's, by id or name.")] = None,
     last_event_id: Annotated[str | None, typer.Option("--last-event-id", help="Go on after this position.")] = None,
     most: Annotated[int | None, typer.Option("--max", min=1, help="End after so many events.")] = None,
     until: Annotated[str | None, typer.Option("--until", help="End after an event with this data.")] = None,
-    url: Url = DEFAULT_URL,
-    token_file: TokenFile = None,
 ) -> None:
     """Print events as they come, one JSON object a line. A lost connection is resumed without a gap or a repeat."""
-    path = "v1/devices/" + (f"{quote(device, safe='')}/" if device else "") + "events"
-    path += f"/{quote(prefix, safe='')}" if prefix else ""
+    path = "v1/devices/" + (f"{quoted(device)}/" if device else "") + "events"
+    path += f"/{quoted(prefix)}" if prefix else ""
 
     async def work(remote: Remote) -> None:
         count = 0
         async for event in _follow(remote, path, last_event_id):
-            typer.echo(json.dumps(event, ensure_ascii=False))
+            typer.echo(json_text(event))
             count += 1
-            if count == most or (until is not None and event["data"] == until):
+            if count == most or (until is not None and event.get("data") == until):
                 return
 
-    with_server(work, url=url, token_file=token_file)
+    with_server(work, server)
 
 
 async def _follow(remote: Remote, path: str, position: str | None) -> AsyncIterator[dict[str, object]]:
     import aiohttp
 
     wait = FIRST_WAIT_S
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S)
     first = True
     while True:
+        silence = TIMEOUT_S if first else SILENCE_S
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence)
         headers = {} if position is None else {"Last-Event-ID": position}
         try:
-            async with remote.session.get(path, params=WHERE, headers=headers, timeout=timeout) as stream:
+            async with remote.session.get(
+                path, params=WHERE, headers=headers, timeout=timeout, allow_redirects=False
+            ) as stream:
+                if first or stream.status in FINAL:
+                    await remote.recognise(stream)
                 if stream.status in FINAL:
-                    await remote.read(stream)
-                elif stream.status == 200:
+                    remote.told(await remote.read(stream), dict)
+                if stream.status == 200:
+                    if stream.content_type != STREAM:
+                        remote.server.foreign(f"what came is no stream of events ({stream.content_type})")
                     wait, first = FIRST_WAIT_S, False
-                    async for at, event in _events(stream):
+                    async for at, event in _events(remote, stream):
                         position = at or position
                         if event is not None:
                             yield event
@@ -76,21 +83,34 @@ async def _follow(remote: Remote, path: str, position: str | None) -> AsyncItera
         wait = min(wait * 2, LONGEST_WAIT_S)
 
 
-async def _events(stream: aiohttp.ClientResponse) -> AsyncIterator[tuple[str | None, dict[str, object] | None]]:
+async def _events(
+    remote: Remote, stream: aiohttp.ClientResponse
+) -> AsyncIterator[tuple[str | None, dict[str, object] | None]]:
     """What the stream says: where it is, and mostly an event that is there."""
     fields: dict[str, str] = {}
-    async for raw in stream.content:
-        line = raw.decode("utf-8", "replace").rstrip("\n")
+    async for line in _lines(remote, stream):
         if not line and fields:
             event = None
             if "data" in fields:
                 try:
                     data = json.loads(fields["data"])
                 except ValueError:
-                    fail("the server sent a line that is no event")
+                    data = None
+                if not isinstance(data, dict):
+                    remote.server.foreign("what came is no event")
                 event = {"id": fields.get("id"), "name": fields.get("event"), **data}
             yield fields.get("id"), event
             fields = {}
         elif line and not line.startswith(":"):
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
+
+
+async def _lines(remote: Remote, stream: aiohttp.ClientResponse) -> AsyncIterator[str]:
+    begun = b""
+    async for part in stream.content.iter_any():
+        *lines, begun = (begun + part).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace").removesuffix("\r")
+        if len(begun) > MAX_ANSWER_BYTES:
+            remote.server.foreign(f"a line of its stream is longer than {MAX_ANSWER_BYTES >> 20} MB")

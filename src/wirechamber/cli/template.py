@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
+from wirechamber.cli.files import STDIN, read_json, read_text
 from wirechamber.cli.output import Exit, fail
 from wirechamber.errors import CloudError
 from wirechamber.integrations.templates import Template, TemplateError, compile
-from wirechamber.jsontext import trouble
 
 
 def app() -> typer.Typer:
@@ -29,6 +28,8 @@ def render(
     check: Annotated[bool, typer.Option("--check", help="Only say whether the template is well formed.")] = False,
 ) -> None:
     """Print exactly what a template makes of data, nothing added."""
+    if template_file == data == STDIN:
+        fail("standard input can be read only once; give the template or the data as a file", Exit.USAGE)
     template = _compiled(template_file)
     if check:
         typer.echo("the template is well formed", err=True)
@@ -43,28 +44,10 @@ def render(
 
 def _compiled(file: str) -> Template:
     try:
-        return compile(_read(file).decode())
+        return compile(read_text(file))
     except TemplateError as problem:
         fail(f"{file}:{problem.line}:{problem.column}: {problem.message}")
-    except UnicodeDecodeError:
-        fail(f"{file} is no UTF-8 text")
 
 
 def _data(file: str | None) -> Any:
-    if file is None:
-        return {}
-    raw = _read(file)
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as problem:
-        fail(f"{file} is no JSON: {trouble(raw, problem)}", Exit.USAGE)
-
-
-def _read(file: str) -> bytes:
-    try:
-        if file == "-":
-            return sys.stdin.buffer.read()
-        with open(file, "rb") as stream:
-            return stream.read()
-    except OSError as problem:
-        fail(f"{file} can't be read: {problem.strerror}", Exit.USAGE)
+    return {} if file is None else read_json(file)

@@ -6,15 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
+from wirechamber.cli import complete
 from wirechamber.cli.folder import Folder, in_folder
-from wirechamber.cli.output import Exit, fail, show_json, show_table
+from wirechamber.cli.output import show_json, show_table
 from wirechamber.cli.user import Data, Json
 from wirechamber.model.times import iso
 from wirechamber.model.usage import HOUR_MS
 from wirechamber.services.usage import DeviceUsage, by_hour, by_purpose, compared, total, view
 from wirechamber.store.base import UsageFilter
 
-Device = Annotated[str | None, typer.Argument(help="Id of a device; without, all of them.", show_default=False)]
+Device = Annotated[
+    str | None,
+    typer.Argument(
+        help="Id or name of a device; without, all of them.", show_default=False, autocompletion=complete.devices
+    ),
+]
 
 
 def command(
@@ -41,9 +47,7 @@ def command(
             else:
                 _show_all(found)
             return
-        record = await folder.store.devices.get(device.lower())
-        if record is None:
-            fail(f"there is no device {device}", Exit.NOT_FOUND)
+        record = await folder.device(device)
         where = UsageFilter(device=record.id, since=span.since, until=span.until)
         usage = DeviceUsage(record, span, tuple(await folder.store.usage.totals(where)))
         by_hours = by_hour(await folder.usage.hours(record, span))

@@ -25,7 +25,7 @@ from wirechamber.integrations import fields
 from wirechamber.integrations.base import MASK, InvalidConfig, Reading
 
 Config = TypeVar("Config")
-Form = Literal["text", "whole", "number", "boolean", "choice", "texts", "json"]
+Form = Literal["text", "whole", "number", "boolean", "choice", "texts", "names", "credentials", "json"]
 
 _URL = re.compile(r"https?://\S+$", re.IGNORECASE)
 # A text that is kept encrypted and never shown again.
@@ -70,7 +70,8 @@ class Field(Struct, frozen=True, kw_only=True):
     Attributes:
         name: As the API spells it.
         attribute: As the configuration record spells it.
-        form: What it holds: `texts` is an object of texts, `json` any JSON.
+        form: What it holds: `texts` is an object of texts, `names` a list of them, `credentials` an object of username
+            and password, `json` any JSON.
         required: There is no default.
         default: What counts when it is absent; None for nothing.
         choices: What a `choice` may be.
@@ -115,6 +116,10 @@ class Field(Struct, frozen=True, kw_only=True):
                 return "true or false"
             case "texts":
                 return "an object of names and texts"
+            case "names":
+                return "a list of texts"
+            case "credentials":
+                return "an object with username and password"
             case "json":
                 return "JSON"
         return "a text"
@@ -136,7 +141,7 @@ class Field(Struct, frozen=True, kw_only=True):
                 return self._number(fields.take(rest, *names))
             case "texts":
                 return fields.texts(rest, self.name)
-            case "json":
+            case "json" | "names" | "credentials":
                 return fields.take(rest, *names)
         return self._text(fields.text(rest, *names))
 
@@ -251,7 +256,8 @@ class Declaration(Generic[Config]):
             values[each.attribute] = value
             shown[each.name] = MASK if each.secret else value
         config = self.record(**values)
-        warnings = tuple(f"{name}: is not known; it is stored and does nothing" for name in rest)
+        known = [name for each in self.all for name in (each.name, *each.spellings)]
+        warnings = fields.unknown(rest, known)
         return Reading(config, shown | rest, secrets, warnings)
 
     def destination(self, config: Config) -> object:
@@ -300,7 +306,7 @@ def table(declaration: Declaration[Any]) -> str:
 _COMMON = (
     Field(
         name="deviceID", attribute="device", form="text", spellings=fields.DEVICE[1:],
-        example="0123456789abcdef01234567", allowed="a device id, 24 hex digits",
+        example="0123456789abcdef01234567", allowed="a device's id, 24 hex digits, or its name",
         help="Only events of this device trigger it; of all devices when absent.",
     ),
     Field(name="name", attribute="name", form="text", help="What people call it; made up when absent."),
@@ -377,6 +383,10 @@ def _form(kind: Any) -> tuple[Form, tuple[str, ...]]:
         return "choice", typing.get_args(kind)
     if typing.get_origin(kind) is dict and typing.get_args(kind) == (str, str):
         return "texts", ()
+    if typing.get_origin(kind) in (list, tuple) and typing.get_args(kind)[0] is str:
+        return "names", ()
+    if isinstance(kind, type) and issubclass(kind, Struct) and kind.__struct_fields__ == ("username", "password"):
+        return "credentials", ()
     forms: dict[Any, Form] = {str: "text", int: "whole", float: "number", bool: "boolean"}
     return forms.get(kind, "json"), ()
 

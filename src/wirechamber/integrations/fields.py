@@ -6,7 +6,7 @@ An empty text counts as absent everywhere: console exports are full of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,10 +17,13 @@ from wirechamber.integrations.base import MASK, InvalidConfig
 from wirechamber.jsontext import trouble
 from wirechamber.model.ids import is_device_id
 from wirechamber.model.names import MAX_PREFIX
+from wirechamber.suggest import did_you_mean
 
 MAX_LABEL = 256
 # Headers, parameters and form fields, each.
 MAX_FIELDS = 256
+# Unknown fields for which a known one is looked for that is alike.
+COMPARED = 20
 _PORTS = {"http": 80, "https": 443}
 _USERINFO = re.compile(r"(?<=//)([^/?#@:]{0,256}):([^/?#]{0,1024})@")
 _TRUE = frozenset(("true", "1", "yes", "on"))
@@ -31,7 +34,7 @@ DEVICE = ("deviceID", "deviceid", "deviceId", "coreID")
 # What answers carry and users send back with their file: read-only.
 READ_ONLY = frozenset(
     ("id", "ok", "created_at", "updated_at", "hookUrl", "todayCounters", "logs", "errors", "counters", "warnings",
-     "paused", "waiting", "hook", "hint")
+     "paused", "waiting", "failing", "failed_at", "last_error", "next_try_at", "hook", "hint")
 )  # fmt: skip
 
 
@@ -63,15 +66,23 @@ def common(settings: Mapping[str, Any], default_event: str | None = None) -> Com
         raise InvalidConfig("event", f"may have at most {MAX_PREFIX} characters, not {len(event)}")
     device = text(rest, *DEVICE)
     if device is not None:
-        device = device.lower()
-        if not is_device_id(device):
-            raise InvalidConfig("deviceID", "must be a device id, 24 hex digits (names are not supported), or absent")
+        # What is no id is a name, which whoever knows the owner's devices looks up.
+        device = device.lower() if is_device_id(device.lower()) else device
     name = text(rest, "name")
     if name is not None and len(name) > MAX_LABEL:
         raise InvalidConfig("name", f"may have at most {MAX_LABEL} characters, not {len(name)}")
     disabled = boolean(rest, "disabled", default=False)
     kind = take(rest, "integration_type")
     return Common(event, device, name, disabled, kind, rest)
+
+
+def unknown(rest: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    """What is said of fields that nobody reads, and what may have been meant."""
+    # Of a whole foreign document, only some are compared.
+    return tuple(
+        f"{name}: is not known{did_you_mean(name, known) if place < COMPARED else ''}; it is stored and does nothing"
+        for place, name in enumerate(rest)
+    )
 
 
 def take(settings: dict[str, Any], *spellings: str) -> Any:

@@ -68,6 +68,30 @@ class Attempt(Struct, frozen=True, kw_only=True):
     detail: bytes | None = None
 
 
+class Standing(Struct, frozen=True):
+    """How an integration stands at present.
+
+    Attributes:
+        waiting: Deliveries that wait or are held; as many as were counted, if there are more.
+        due_at: When the next attempt of one of them may start, in steady time; None when none waits.
+        failed_at: When the newest attempt was made, if that failed; None otherwise.
+        why: Why it failed.
+    """
+
+    waiting: int = 0
+    due_at: int | None = None
+    failed_at: int | None = None
+    why: str | None = None
+
+
+class Step(Struct, frozen=True):
+    """How far a delivery has come that was attempted and is not done: so many attempts, and when the next may start (in
+    steady time), if it waits for one."""
+
+    attempts: int
+    due_at: int | None
+
+
 class DayCount(Struct, frozen=True):
     """What an integration did on one day (days since 1970, UTC)."""
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import structs
 
-from wirechamber.clock import Clock
-from wirechamber.errors import BadInput, Forbidden, NotFound, TooMany
+from wirechamber.clock import SteadyClock
+from wirechamber.errors import BadInput, Conflict, Forbidden, NotFound, TooMany
 from wirechamber.eventlog.base import EventLog
 from wirechamber.integrations.base import MASK, Integration, InvalidConfig, Reading
-from wirechamber.integrations.fields import EVENT, Common, common, without_password
+from wirechamber.integrations.fields import EVENT, MAX_LABEL, Common, common, without_password
 from wirechamber.integrations.registry import Registry, missing_kind
 from wirechamber.model.accounts import PERMISSIONS
-from wirechamber.model.deliveries import Attempt, DayCount
+from wirechamber.model.deliveries import Attempt, DayCount, Standing, Step
 from wirechamber.model.events import BY_API, Event
-from wirechamber.model.ids import TIME_DIGITS, new_id
+from wirechamber.model.ids import TIME_DIGITS, is_device_id, new_id
 from wirechamber.model.integrations import IntegrationRecord
 from wirechamber.model.names import DEFAULT_TTL, RESERVED, check_name, is_reserved
 from wirechamber.model.times import DAY_MS, day, iso
@@ -36,6 +37,9 @@ MAX_LOGS = 100
 # Integrations that are shown in one go; large ones go in smaller pages.
 PAGE = 100
 COUNTER_DAYS = 30
+# Of integrations with the same name so many are told, so that one can be chosen.
+NAMESAKES = 5
+_ID = re.compile("[0-9a-f]{24}")
 DEFAULT_KIND = "Webhook"
 # In which answers wrap one, and users send it back.
 WRAPPERS = ("integration", "webhook")
@@ -65,7 +69,13 @@ class Integrations:
     """What an owner may do with integrations."""
 
     def __init__(
-        self, store: Store, log: EventLog, registry: Registry, clock: Clock, settings: Settings, delivery: Delivery
+        self,
+        store: Store,
+        log: EventLog,
+        registry: Registry,
+        clock: SteadyClock,
+        settings: Settings,
+        delivery: Delivery,
     ) -> None:
         self._store = store
         self._log = log
@@ -90,7 +100,7 @@ class Integrations:
         chosen = self._registry.named(kind or sent.get("integration_type") or DEFAULT_KIND)
         if chosen.unavailable is not None:
             raise InvalidConfig("integration_type", chosen.unavailable)
-        shared = self._read_common(sent, chosen)
+        shared = await self._read_common(owner, sent, chosen)
         now = self._clock.now()
         record = IntegrationRecord(
             id=new_id(now)[:24],
@@ -115,7 +125,7 @@ class Integrations:
         if set(sent) == {"disabled"}:
             # What a switch sends: everything else stays.
             sent = dict(record.settings) | _common_of(record) | {"disabled": sent["disabled"]}
-        shared = self._read_common(sent, self._registry.get(record.kind))
+        shared = await self._read_common(owner, sent, self._registry.get(record.kind))
         if shared.kind is not None and self._registry.named(shared.kind).kind != record.kind:
             raise InvalidConfig("integration_type", f"can't be changed: it is {record.kind}")
         changed, warnings = await self._configure(record, shared)
@@ -129,21 +139,32 @@ class Integrations:
         await self._delivery.saved(changed)
         return self.view(changed) | {"warnings": warnings}
 
-    async def remove(self, owner: str, integration_id: str) -> None:
-        """Removes it, with what waited to be delivered."""
+    async def remove(self, owner: str, integration_id: str) -> str:
+        """Removes it, with what waited to be delivered; returns its id."""
         record = await self.get(owner, integration_id)
         await self._store.integrations.remove(record.id)
+        return record.id
 
     async def get(self, owner: str, integration_id: str) -> IntegrationRecord:
-        """The owner's integration of that id.
+        """The owner's integration of that id, or of that name.
 
         Raises:
             NotFound: Unknown or not the owner's: the two are never told apart.
+            Conflict: Several have the name.
         """
         record = await self._store.integrations.get(integration_id)
-        if record is None or record.owner != owner:
-            raise NotFound("there is no integration of this id", error="Webhook not found")
-        return record
+        if record is not None and record.owner == owner:
+            return record
+        named = [] if _ID.fullmatch(integration_id) else await self._named(owner, integration_id)
+        if not named:
+            raise NotFound("there is no integration of this id or name", error="Webhook not found")
+        if len(named) > 1:
+            ids = ", ".join(each.id for each in named)
+            raise Conflict(f"several integrations have this name; say which one by its id: {ids}")
+        return named[0]
+
+    async def _named(self, owner: str, name: str) -> list[IntegrationRecord]:
+        return await self._store.integrations.named(owner, name, NAMESAKES) if len(name) <= MAX_LABEL else []
 
     async def pages(
         self,
@@ -176,12 +197,15 @@ class Integrations:
                 return
             first = False
             today = day(self._clock.now())
-            counts = await self._store.deliveries.counts([record.id for record in records], today)
+            ids = [record.id for record in records]
+            counts = await self._store.deliveries.counts(ids, today)
+            standing = await self._store.deliveries.standing(ids)
             if lately is None and any(record.id not in counts for record in records):
                 lately = await Lately.of(owner, self._log)
             yield [
                 self.view(record)
                 | {"todayCounters": _today(counts.get(record.id))}
+                | self._standing(standing.get(record.id) or Standing())
                 | (hint(record, lately) if lately is not None and record.id not in counts else {})
                 for record in records
             ]
@@ -204,15 +228,17 @@ class Integrations:
         errors = await deliveries.attempts(record.id, AttemptFilter(ok=False), SHOWN_LOGS)
         since = day(self._clock.now()) - COUNTER_DAYS + 1
         counts = (await deliveries.counts([record.id], since)).get(record.id, [])
+        standing = (await deliveries.standing([record.id])).get(record.id) or Standing()
         told = {} if logs or errors else hint(record, await Lately.of(owner, self._log))
         return (
             self.view(record)
             | told
             | {
                 "todayCounters": _today([each for each in counts if each.day == day(self._clock.now())]),
+                **self._standing(standing),
                 "waiting": await deliveries.open_of(record.id),
-                "logs": [attempt_view(attempt) for attempt in logs],
-                "errors": [attempt_view(attempt) for attempt in errors],
+                "logs": await self._attempts(logs),
+                "errors": await self._attempts(errors),
                 "counters": [_counter(each) for each in counts],
             }
         )
@@ -224,8 +250,44 @@ class Integrations:
     async def attempts(self, owner: str, integration_id: str, where: AttemptFilter, limit: int) -> list[dict[str, Any]]:
         """The log of one, newest first; fewer than `limit` when they are large, and none only at the end."""
         record = await self.get(owner, integration_id)
-        found = await self._store.deliveries.attempts(record.id, where, min(limit, MAX_LOGS))
-        return [attempt_view(attempt) for attempt in found]
+        return await self._attempts(await self._store.deliveries.attempts(record.id, where, min(limit, MAX_LOGS)))
+
+    async def attempt(self, owner: str, integration_id: str, attempt_id: str) -> dict[str, Any]:
+        """One attempt.
+
+        Raises:
+            NotFound: It is not there, or not any more.
+        """
+        found = await self.attempts(owner, integration_id, AttemptFilter(id=attempt_id), 1)
+        if not found:
+            raise NotFound("there is no attempt of this id; they are kept for a while only")
+        return found[0]
+
+    async def _attempts(self, attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+        """Attempts as they are shown, the newest of each delivery with the time of the next."""
+        steps = await self._store.deliveries.steps([each.delivery for each in attempts if not each.final])
+        return [
+            attempt_view(each) | {"next_try_at": self._next_try(each, steps.get(each.delivery))} for each in attempts
+        ]
+
+    def _next_try(self, attempt: Attempt, step: Step | None) -> str | None:
+        if attempt.final or step is None or step.attempts != attempt.number or step.due_at is None:
+            return None
+        return self._wall(step.due_at)
+
+    def _standing(self, standing: Standing) -> dict[str, Any]:
+        """How it stands, as it is shown."""
+        return {
+            "waiting": standing.waiting,
+            "failing": standing.failed_at is not None,
+            "failed_at": None if standing.failed_at is None else iso(standing.failed_at),
+            "last_error": standing.why,
+            "next_try_at": None if standing.due_at is None else self._wall(standing.due_at),
+        }
+
+    def _wall(self, steady: int) -> str:
+        """A moment of steady time as the wall clock will show it; what is overdue is due now."""
+        return iso(self._clock.now() + max(0, steady - self._clock.steady()))
 
     async def test(self, owner: str, integration_id: str, name: Any = None, data: Any = None) -> dict[str, Any]:
         """Sends a sample event through it and tells what came of it; publishes nothing.
@@ -315,11 +377,20 @@ class Integrations:
             **({"url": without_password(url)} if isinstance(url := record.settings.get("url"), str) else {}),
         }
 
-    def _read_common(self, sent: Mapping[str, Any], kind: Integration[Any, Any] | None) -> Common:
+    async def _read_common(self, owner: str, sent: Mapping[str, Any], kind: Integration[Any, Any] | None) -> Common:
         _check_shape(sent)
         if len(msgspec.json.encode(sent)) > MAX_SETTINGS_BYTES:
             raise BadInput(f"the configuration is larger than {MAX_SETTINGS_BYTES} bytes")
-        return common(sent, None if kind is None else kind.declaration.event)
+        shared = common(sent, None if kind is None else kind.declaration.event)
+        if shared.device is None or is_device_id(shared.device):
+            return shared
+        device = await self._store.devices.by_name(owner, shared.device)
+        if device is None:
+            raise InvalidConfig(
+                "deviceID",
+                f"must be the id, 24 hex digits, or the name of a device of yours, and {shared.device[:64]!r} is none",
+            )
+        return structs.replace(shared, device=device.id)
 
     async def _configure(self, record: IntegrationRecord, shared: Common) -> tuple[IntegrationRecord, list[str]]:
         kind = self._registry.get(record.kind)

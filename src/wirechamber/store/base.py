@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from wirechamber.model.deliveries import Attempt, DayCount, Delivery, Settlement
+from wirechamber.model.deliveries import Attempt, DayCount, Delivery, Settlement, Standing, Step
 from wirechamber.model.devices import Device
 from wirechamber.model.integrations import IntegrationRecord
 from wirechamber.model.keys import ClaimCode, DeviceKeys
@@ -309,6 +309,9 @@ class Integrations(Protocol):
             offset: Leaves out so many; its cost grows with them.
         """
 
+    async def named(self, owner: str, name: str, limit: int) -> list[IntegrationRecord]:
+        """Those of an owner that people call so, oldest first; its cost grows with what the owner has."""
+
     async def count(self, owner: str, kind: str) -> int:
         """How many of a kind an owner has; its cost grows with what the owner has."""
 
@@ -332,8 +335,9 @@ class Integrations(Protocol):
 
 
 class AttemptFilter(Struct, frozen=True):
-    """Which attempts to list. `ok` None means both; `before` is an attempt id to page back from."""
+    """Which attempts to list. `ok` None means both; `before` is an attempt id to page back from; `id` names one."""
 
+    id: str | None = None
     ok: bool | None = None
     device: str | None = None
     before: str | None = None
@@ -408,6 +412,12 @@ class Deliveries(Protocol):
 
     async def open_of(self, integration_id: str) -> int:
         """How many deliveries of the integration are waiting or held."""
+
+    async def standing(self, integration_ids: Sequence[str]) -> dict[str, Standing]:
+        """How each of these integrations stands. Its cost does not grow with what waits for them."""
+
+    async def steps(self, delivery_ids: Sequence[str]) -> dict[str, Step]:
+        """How far these deliveries have come, of those that are not done."""
 
     async def known(self, deliveries: Sequence[tuple[str, str]], since: int) -> set[str]:
         """Which of these deliveries were attempted or kept before (asked once, after a restart).

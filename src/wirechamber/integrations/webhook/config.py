@@ -23,6 +23,13 @@ SECRET_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie"))
 MAX_SECRET_HEADERS = 16
 # What may stand between a tag and a user in a URL.
 _SCHEME_BEHIND_TAG = re.compile(r"\}\}(?:https?)?:?//", re.IGNORECASE)
+# Every name under which something is taken.
+_SPELLINGS = (
+    "event", "eventName", "deviceID", "coreID", "name", "disabled", "url", "requestType", "method", "json", "form",
+    "body", "query", "headers", "secretHeaders", "auth", "noDefaults", "rejectUnauthorized", "responseTopic",
+    "responseEvent", "errorResponseTopic", "errorResponseEvent", "errorTopic", "responseTemplate", "unchunked",
+    "dataUrlResponseEvent", "dataUriResponseEvent",
+)  # fmt: skip
 _TCHAR = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -104,7 +111,7 @@ def read(settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Reading[Web
     if method == "GET" and config.json is not None:
         warnings.append("json: is sent as the body of a GET, which many targets ignore or refuse; use query, or POST")
     kept = {name: rest.pop(name) for name in ("mydevices", "template") if name in rest}
-    warnings += [f"{name}: is not known; it is stored and does nothing" for name in rest]
+    warnings += fields.unknown(rest, _SPELLINGS)
     shown = _shown(config) | kept | rest
     return Reading(config, shown, revealed.secrets, tuple(warnings))
 

@@ -104,6 +104,9 @@ def listed(db: sqlite3.Connection, integration: str, where: AttemptFilter, limit
         return []
     n, owner = found
     conditions, values = "", []
+    if where.id is not None:
+        conditions += " and id = ?"
+        values.append(packed(where.id))
     if where.device is not None:
         conditions += " and device = ?"
         values.append(packed(where.device))
@@ -128,6 +131,19 @@ def listed(db: sqlite3.Connection, integration: str, where: AttemptFilter, limit
         if len(made) >= limit or size >= PAGE_BYTES:
             break
     return made
+
+
+def failing(db: sqlite3.Connection, integrations: Sequence[str]) -> Iterator[tuple[str, tuple[int, str | None] | None]]:
+    """Each of the integrations that are there, with time and reason of its newest attempt if that failed."""
+    newest = "select id, started_at, why from attempt where n = ? and ok = ? order by id desc limit 1"
+    for integration, (n, _) in numbers(db, integrations).items():
+        failed = db.execute(newest, (n, 0)).fetchone()
+        done = db.execute(newest, (n, 1)).fetchone()
+        if failed is None or (done is not None and done[0] > failed[0]):
+            yield integration, None
+        else:
+            attempt_id, started_at, why = failed
+            yield integration, (int(unpacked(attempt_id)[:12], 16) if started_at is None else started_at, why)
 
 
 def known(db: sqlite3.Connection, deliveries: Sequence[tuple[str, str]], since: int) -> set[str]:
@@ -190,7 +206,7 @@ def bring_over(db: sqlite3.Connection, limit: int, room: int) -> bool:
 
 def _listed_before(db: sqlite3.Connection, integration: str, where: AttemptFilter, limit: int) -> Iterator[Attempt]:
     conditions, values = ["integration = ?"], [integration]
-    for column, value in (("ok", where.ok), ("device", where.device)):
+    for column, value in (("id", where.id), ("ok", where.ok), ("device", where.device)):
         if value is not None:
             conditions.append(f"{column} = ?")
             values.append(value)  # type: ignore[arg-type]

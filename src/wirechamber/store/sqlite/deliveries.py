@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from wirechamber.model.deliveries import Attempt, DayCount, Delivery, Settlement
+from wirechamber.model.deliveries import Attempt, DayCount, Delivery, Settlement, Standing, Step
 from wirechamber.model.events import Event
 from wirechamber.store.base import AttemptBounds, AttemptFilter, Retention
 from wirechamber.store.sqlite import attempts
@@ -58,6 +58,8 @@ RELEASE = f"""
 update delivery set state = 'waiting', due_at = ?2 where id in
 (select id from delivery where state = 'held' and integration = ?1 limit {STEP_ROWS})
 """
+# So many waiting deliveries of an integration are counted where many integrations are shown.
+MOST_COUNTED = 1_000
 # Walks from integration to integration along the index, so a long backlog of one costs the others nothing. Of 10,000
 # that wait, those of which something is due are told here: to ask each from Python would hold the interpreter up.
 WAITING = """
@@ -177,6 +179,21 @@ class SqliteDeliveries:
         row = await self._one(query, integration_id)
         return int(row[0])
 
+    async def standing(self, integration_ids: Sequence[str]) -> dict[str, Standing]:
+        """How each of these integrations stands."""
+        return await self._database.read(
+            lambda db: {each: _standing(db, each, failed) for each, failed in attempts.failing(db, integration_ids)}
+        )
+
+    async def steps(self, delivery_ids: Sequence[str]) -> dict[str, Step]:
+        """How far these deliveries have come."""
+        rows = await self._all(
+            "select id, attempts, iif(state = 'waiting', due_at, null) from delivery"
+            " where id in (select value from json_each(?)) and state in ('waiting', 'held')",
+            _text(list(delivery_ids)),
+        )
+        return {delivery: Step(number, due_at) for delivery, number, due_at in rows}
+
     async def known(self, deliveries: Sequence[tuple[str, str]], since: int) -> set[str]:
         """Which of these were attempted or kept before."""
 
@@ -273,6 +290,19 @@ class SqliteDeliveries:
 
     async def _change(self, query: str, *values: Any) -> int:
         return await self._database.write(lambda db: db.execute(query, values).rowcount, durable=False)
+
+
+def _standing(db: sqlite3.Connection, integration: str, failed: tuple[int, str | None] | None) -> Standing:
+    due_at = None
+    # State by state, along the index; of a long backlog not more than is said.
+    count = "select count(*) from (select 1 from delivery where state = ? and integration = ? limit ?)"
+    (waiting,) = db.execute(count, ("waiting", integration, MOST_COUNTED)).fetchone()
+    (held,) = db.execute(count, ("held", integration, MOST_COUNTED)).fetchone()
+    if waiting:
+        query = "select min(due_at) from delivery where state = 'waiting' and integration = ?"
+        (due_at,) = db.execute(query, (integration,)).fetchone()
+    failed_at, why = failed or (None, None)
+    return Standing(min(waiting + held, MOST_COUNTED), due_at, failed_at, why)
 
 
 def _writes_of(settlement: Settlement) -> Any:

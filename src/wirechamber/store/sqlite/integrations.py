@@ -98,6 +98,14 @@ class SqliteIntegrations:
 
         return [self._record(row) for row in await self._database.read(read)]
 
+    async def named(self, owner: str, name: str, limit: int) -> list[IntegrationRecord]:
+        """Those of an owner that people call so."""
+        query = (
+            f"select {COLUMNS} from integration where owner = ? and removed = 0 and json_valid(record)"
+            " and record ->> 'name' = ? order by created_at, id limit ?"
+        )
+        return await self._all(query, (owner, name, limit))
+
     async def count(self, owner: str, kind: str) -> int:
         """How many of a kind an owner has."""
         query = (
