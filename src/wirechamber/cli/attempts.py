@@ -14,7 +14,7 @@ from wirechamber.cli.output import harmless
 BEGIN = 120
 # An attempt is told from others by the end of its id.
 ENDING = 8
-_TAGS = re.compile(r"<(?:(?:script|style|title)\b.*?</(?:script|style)>|[^<>]{0,2000}>)", re.DOTALL | re.IGNORECASE)
+_TAGS = re.compile(r"<(?:(?:script|style)\b.*?</(?:script|style)\s*>|[^<>]{0,2000}>)", re.DOTALL | re.IGNORECASE)
 
 
 def outcome(attempt: Attempt, most: int) -> str:
