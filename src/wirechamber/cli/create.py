@@ -149,17 +149,16 @@ def _negated(each: Field, flag: str) -> str:
 
 def _how(each: Field) -> str:
     """How the value of an option is written."""
+    must = f"Must be {each.may_be}."
     match each.form:
         case "texts":
-            return "Repeat it for several; or JSON, or @FILE. "
+            return f"{must} Here 'NAME: VALUE', repeated for several; or JSON, or @FILE. "
         case "names":
             valued = f"; with `: VALUE`, {VALUED[each.name]} gets it, too" if each.name in VALUED else ""
-            return f"Repeat it for several{valued}. "
+            return f"{must} Here NAME, repeated for several{valued}. "
         case "credentials":
-            return "Or JSON, or @FILE. "
-        case "boolean":
-            return ""
-    return f"Must be {each.may_be}. "
+            return f"{must} Here USER:PASSWORD; or JSON, or @FILE. "
+    return f"{must} "
 
 
 def _metavar(each: Field) -> str | None:

@@ -116,7 +116,7 @@ class Integrations:
             await self._store.integrations.add(record, self._most)
         except HoldingFull as full:
             raise self._too_much(full) from None
-        return self.view(record) | {"warnings": warnings}
+        return self.view(record) | self._standing(Standing()) | {"warnings": warnings}
 
     async def replace(self, owner: str, integration_id: str, sent: Mapping[str, Any]) -> dict[str, Any]:
         """Replaces the whole configuration; what is not sent falls back to its default, nothing is merged."""
@@ -137,7 +137,8 @@ class Integrations:
         except HoldingFull as full:
             raise self._too_much(full) from None
         await self._delivery.saved(changed)
-        return self.view(changed) | {"warnings": warnings}
+        standing = (await self._store.deliveries.standing([changed.id])).get(changed.id) or Standing()
+        return self.view(changed) | self._standing(standing) | {"warnings": warnings}
 
     async def remove(self, owner: str, integration_id: str) -> str:
         """Removes it, with what waited to be delivered; returns its id."""
