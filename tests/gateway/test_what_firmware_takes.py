@@ -15,9 +15,9 @@ from tests.gateway.tcp_peer import TcpPeer
 from tests.gateway.test_events_to_devices import come_back, leave
 from tests.gateway.test_tcp_cloud import Asking, a_peer, tcp_town
 from tests.gateway.town import Town, new_device_id, until
-from wirechamber.protocols.coap.message import Code, Type
+from wirechamber.protocols.coap.message import Code, Option, Type
 from wirechamber.protocols.deviceos.describe import Application, write_application
-from wirechamber.protocols.deviceos.messages import Describe, Kind, write_describe
+from wirechamber.protocols.deviceos.messages import Describe, Kind, Subscribe, write_describe, write_subscribe
 from wirechamber.protocols.deviceos.requests import FunctionCall, function_result, read_from_cloud
 
 REFUSED = "wirechamber_device_input_refused_total"
@@ -89,6 +89,24 @@ def test_over_tcp_too(town: Town, tcp_peer: Callable[[], TcpPeer], profile: Prof
     assert [len(peer.event().payload) for _ in range(2)] == [most, 1]
     assert lost(town, "too_large") == before + 2
     assert len(told_of(town, peer.device, "event_too_large_for_devices")) == 1
+
+
+def test_over_tcp_structured_handlers_get_everything_and_handlers_of_one_prefix_stand_side_by_side(
+    town: Town, tcp_peer: Callable[[], TcpPeer]
+) -> None:
+    peer = tcp_peer().start()
+    for cbor in (True, False):
+        peer.send(write_subscribe(Subscribe("tcp-var", cbor=cbor), peer.next_id(), tcp=True))
+    peer.describe(LAMP)
+    town.publish("tcp-var", '{"a":123,"b":"testing"}')
+    town.device().publish("tcp-var", b"\0\1", content_format=42)
+    forms = [
+        (message.uint(Option.CONTENT_FORMAT), message.payload)
+        for message in (peer.receive(want=is_event) for _ in range(2))
+    ]
+    assert forms == [(None, b'{"a":123,"b":"testing"}'), (60, b"\xa2aa\x18{abgtesting")]
+    peer.pong(peer.receive(want=lambda message: message.code == 0))
+    assert peer.event().payload == b"\x42\0\1"
 
 
 def test_what_waited_for_a_device_is_looked_at_in_the_same_way(town: Town) -> None:
