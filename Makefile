@@ -35,7 +35,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 tests/interop/node_modules/.installed: tests/interop/package.json $(VENV)/.dev
-	@echo "installing particle-api-js, particle-cli, eventsource and Microsoft's device SDK ..."
+	@echo "installing particle-api-js, particle-cli, two clients of event streams and Microsoft's device SDK ..."
 	@cd tests/interop && PATH="$(abspath $(BIN)):$$PATH" npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@
 
@@ -52,7 +52,8 @@ $(VENV)/.vectors: tests/vectors/fetch.py $(VENV)/.dev
 
 # Other people's stacks from the distribution, which tests talk to: program and package. What can't be installed is
 # missed by its tests only, which say so and are skipped.
-PEERS := openssl:openssl gnutls-cli:gnutls-bin coap-client-openssl:libcoap3-bin nginx:nginx haproxy:haproxy caddy:caddy
+PEERS := openssl:openssl gnutls-cli:gnutls-bin coap-client-openssl:libcoap3-bin \
+  nginx:nginx haproxy:haproxy caddy:caddy chromium-headless-shell:chromium-headless-shell
 $(VENV)/.peers: Makefile $(VENV)/.dev
 	@for peer in $(PEERS); do program=$${peer%%:*}; package=$${peer##*:}; \
 	  command -v $$program >/dev/null && continue; \

@@ -235,6 +235,8 @@ def test_a_stream_says_what_is_gone(live: Cloud) -> None:
         client.post("/v1/devices/events", json={"name": f"n{number}"})
     with stream(client, "/v1/devices/events?last_event_id=0") as source:
         cursors = [event.cursor for event in take(source, 6)]
+    with client.stream("GET", "/v1/events/rare?positions=blocks") as response:
+        beside = next(line.removeprefix("id: ") for line in response.iter_lines() if line.startswith("id: "))
     assert live.stop() == 0
     subprocess.run(
         [sys.executable, "-c", TRIM, str(live.folder), cursors[3]], check=True, cwd=Path(__file__).parents[2]
@@ -252,9 +254,13 @@ def test_a_stream_says_what_is_gone(live: Cloud) -> None:
     assert f'"{cursors[1]}"' in data
     assert f'"{cursors[3]}"' in data
     assert [line for line in lines if line.startswith("event: n")] == ["event: n4", "event: n5"]
-    # Who has come past it is told of none.
+    # Who has come past it is told of none, nor is one for whom there was nothing in it, and who was told so.
     with stream(client, last_event_id=cursors[3]) as source:
         assert [event.name for event in take(source, 2)] == ["n4", "n5"]
+    client.post("/v1/devices/events", json={"name": "rare/1"})
+    for position, first in ((cursors[0], "wirechamber/gap"), (beside, "rare/1")):
+        with client.stream("GET", "/v1/events/rare", headers={"Last-Event-ID": position}) as response:
+            assert next(line for line in response.iter_lines() if line.startswith("event: ")) == f"event: {first}"
 
 
 def test_addresses_are_told_apart_as_a_trusted_proxy_says(tmp_path: Path) -> None:

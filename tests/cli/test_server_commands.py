@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cli.commands import Said
 from tests.cli.conftest import Run
-from tests.cloud import Cloud, Target
+from tests.cloud import Cloud, Target, eventually
+from tests.interop.cutter import Cutter
 
 
 @pytest.fixture
@@ -115,6 +118,30 @@ def test_subscribe_goes_on_after_the_server_was_away(run: Run, live: Cloud, tmp_
     seen += [json.loads(line)["name"] for line in out.splitlines()]
     assert seen == [f"n{number}" for number in range(20)]
     assert reader.returncode == 0
+
+
+def test_subscribe_that_is_cut_before_its_first_event_misses_nothing(live_shared: tuple[Cloud, str]) -> None:
+    live, token = live_shared
+    with ExitStack() as stack:
+        cutter = Cutter()
+        stack.callback(cutter.close)
+        environment = live.environment | {"WIRECHAMBER_URL": cutter.url(live.url), "WIRECHAMBER_TOKEN": token}
+        client = stack.enter_context(httpx.Client(base_url=live.url, headers={"Authorization": f"Bearer {token}"}))
+        client.post("/v1/devices/events", json={"name": "cut/before"})
+        reader = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "wirechamber", "subscribe", "cut/", "--max", "1"],
+                env=environment, stdout=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+        stack.callback(reader.kill)
+        eventually(lambda: b"\nid: " in cutter.answers and cutter.answers.endswith(b"\n\n\r\n"), what="the stream")
+        cutter.hold()
+        cutter.cut()
+        client.post("/v1/devices/events", json={"name": "cut/meanwhile"})
+        cutter.release()
+        out, _ = reader.communicate(timeout=30)
+        assert json.loads(out)["name"] == "cut/meanwhile"
 
 
 def test_status(ours: Run) -> None:

@@ -137,6 +137,7 @@ def test_a_scope_is_read_in_pages(opener: LogOpener, tmp_path: Path) -> None:
                 Scope(owner="ann", coreid="device-3"),
                 Scope(owner="bob", prefix="temp/"),
                 Scope(owner="bob", prefix="temp/69"),
+                Scope(owner="bob", prefix=("temp/1", "temp/69", "x")),
                 Scope(owner="bob", coreid="device-2", prefix="Temp"),
                 Scope(owner="nobody"),
             ):

@@ -11,6 +11,7 @@ import pytest
 from tests.delivery.builders import OWNER, an_event
 from wirechamber.eventlog.base import Cursor, Entry, Scope
 from wirechamber.eventlog.tail import Tail
+from wirechamber.protocols import sse
 from wirechamber.streams.hub import SLICE, Hub, Reader
 
 
@@ -96,6 +97,39 @@ def test_each_reader_gets_what_its_scope_holds_and_no_other_owner_anything() -> 
         assert b"id: 3\n" in device.writes[0]
         assert b"id: 2\n" not in device.writes[0]
         assert stranger.writes == []
+
+    run(scenario)
+
+
+def test_who_takes_no_chunks_gets_what_they_hold() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        chunks, plain = Wire(), Wire()
+        scope = join(hub, chunks)
+        reader = Reader(plain, plain.gone.append, chunked=False)
+        hub.join(scope, reader)
+        tail.extend([an_entry(1), an_entry(2)])
+        await settle()
+        assert plain.writes == [sse.unchunked(chunks.writes[0])]
+        assert re.fullmatch(rb"(id: .*\nevent: temp\ndata: \{.*\}\n\n){2}", plain.writes[0])
+        hub.leave(scope, reader)
+        tail.extend([an_entry(3)])
+        await settle()
+        assert (len(plain.writes), len(chunks.writes), hub.open) == (1, 2, 1)
+
+    run(scenario)
+
+
+def test_several_prefixes_are_one_stream_in_which_an_event_is_once() -> None:
+    async def scenario(tail: Tail, hub: Hub) -> None:
+        wire = Wire()
+        reader = Reader(wire, wire.gone.append)
+        scope = Scope(owner=OWNER, prefix=("hum", "temp/"))
+        hub.join(scope, reader)
+        tail.extend([an_entry(number, name) for number, name in enumerate(("temp/a", "temp", "hum", "x", "humid"), 1)])
+        await settle()
+        assert re.findall(rb"id: (\d+)", b"".join(wire.writes)) == [b"1", b"3", b"5"]
+        hub.leave(scope, reader)
+        assert (hub._groups, hub._audiences) == ({}, {})
 
     run(scenario)
 

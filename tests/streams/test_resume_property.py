@@ -25,14 +25,14 @@ BATCHES = st.lists(st.lists(NAMES, min_size=1, max_size=6), min_size=1, max_size
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    before=BATCHES, meanwhile=BATCHES, prefix=st.sampled_from(["", "temp", "temp/a", "x"]), seen=st.integers(0, 60),
-    reopened=st.booleans(),
+    before=BATCHES, meanwhile=BATCHES, seen=st.integers(0, 60), reopened=st.booleans(),
+    prefix=st.sampled_from(["", "temp", "temp/a", "x", ("hum", "temp/a"), ("Temp/", "x")]),
 )  # fmt: skip
 def test_whoever_resumes_gets_each_later_event_once(
     tmp_path_factory: pytest.TempPathFactory,
     before: list[list[str]],
     meanwhile: list[list[str]],
-    prefix: str,
+    prefix: str | tuple[str, ...],
     seen: int,
     reopened: bool,
 ) -> None:

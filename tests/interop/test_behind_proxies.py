@@ -7,11 +7,15 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.cloud import Cloud, cloud
+from tests.browser import browser, installed
+from tests.cloud import Cloud, cloud, eventually
+from tests.interop.readers import Node, Reader, Said, in_node
 from tests.proxies import BARE, MAKERS, Proxy, program, proxy
 
 STREAMS = ("/v1/devices/events", "/v1/events/door", "/v1/devices/kitchen/events/x%2Fy", "//v1/events", "/v1/events?a=1")
@@ -94,14 +98,28 @@ def test_browsers_have_http_2(before: Proxy, token: str) -> None:
     assert said == "2 200"
 
 
-def test_a_stream_is_told_to_come_back_while_the_cloud_is_away_and_nothing_else_is_taken_for_done(
-    live: Cloud, token: str, proxies: dict[str, Proxy]
+def published(client: httpx.Client, name: str) -> int:
+    return client.post("/v1/devices/events", json={"name": name, "data": "1"}).status_code
+
+
+def test_while_the_cloud_is_away_streams_are_told_to_come_back_and_nothing_else_is_taken_for_done(
+    live: Cloud, token: str, proxies: dict[str, Proxy], node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = [each for name, each in proxies.items() if name != BARE]
     if not named:
         pytest.skip("no proxy is installed here")
-    live.stop()
-    try:
+    with ExitStack() as stack:
+        readers = []
+        for each in named:
+            # The name of the event is the prefix, and a number.
+            monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(each.ca))
+            started = in_node(node, "eventsource", each.url, token, each.name, "positions=events")
+            readers.append(Reader(each.name, stack.enter_context(started)))
+        if installed():
+            said = stack.enter_context(browser(tmp_path / "chromium", in_browser(named, token)))
+            readers += [Reader(each.name, View(said, each.name)) for each in named]
+        eventually(lambda: all(each.opens for each in readers), 60, "opening")
+        live.stop()
         for each in named:
             with through(each, token) as client:
                 for path in STREAMS:
@@ -117,8 +135,38 @@ def test_a_stream_is_told_to_come_back_while_the_cloud_is_away_and_nothing_else_
                     assert away.json()["error_description"]
                     assert away.headers["Content-Type"] == "application/json"
                     assert away.headers["Access-Control-Allow-Origin"] == "*", each.name
-    finally:
+        # Each comes back to the proxy, and once more after what that says.
+        eventually(lambda: all(each.opens > 2 for each in readers), 60, "coming back in vain")
         live.start()
-    for each in named:
-        with through(each, token) as client, client.stream("GET", "/v1/events") as back:
-            assert (next(back.iter_lines()), back.status_code) == (":ok", 200), each.name
+        for each in named:
+            with through(each, token) as client:
+                assert published(client, f"{each.name}/1") == httpx.codes.OK
+        for reader in readers:
+            eventually(lambda reader=reader: reader.events, 40, f"coming back: {reader.name}: {reader.said}")
+            assert reader.events == [(f"{reader.name}/1", "1")]
+
+
+class View(Said):
+    """What a page said of one of its streams."""
+
+    def __init__(self, said: Said, of: str) -> None:
+        super().__init__()
+        self._said = said
+        self._of = of
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter([each for each in self._said if each["of"] == self._of])
+
+
+def in_browser(those: list[Proxy], token: str) -> str:
+    """One page with a stream through each."""
+    return "\n".join(
+        f"""{{
+            const of = '{each.name}', name = of + '/1';
+            const source = new EventSource('{each.url}/v1/devices/events/{each.name}?access_token={token}');
+            source.onopen = () => say({{ of, open: true }});
+            source.onerror = () => say({{ of, error: source.readyState }});
+            source.addEventListener(name, (event) => say({{ of, name, data: JSON.parse(event.data).data }}));
+        }}"""
+        for each in those
+    )
