@@ -217,6 +217,32 @@ def test_an_older_device_is_asked_to_describe_itself(town: Town) -> None:
     assert system["modules"][0]["version"] == 207
 
 
+def test_what_an_older_device_registers_after_it_connected_is_asked_for_again(town: Town) -> None:
+    """Firmware before 2.0 connects and then runs setup(), so at first it says that it has nothing."""
+    peer = town.peer()
+    for before in ([], ["set", "blink"]):
+        peer.connect()
+        peer.hello(flags=Flag(0x06), system_version=None, max_message=None, max_binary=None, chunk_size=None)
+        empty = True
+        while True:
+            request = peer.request()
+            wanted = read_from_cloud(request)
+            assert isinstance(wanted, DescribeRequest)
+            told = b'{"p":6,"m":[]}'
+            if wanted.kind is Kind.APPLICATION:
+                told = write_application(Application() if empty else LAMP)
+                # What it told in an earlier session holds meanwhile.
+                assert town.show(peer)["functions"] == before
+            answer_id = peer.next_id()
+            peer.send(describe_answer(wanted.kind, told, answer_id, request.token))
+            peer.answer(answer_id)
+            if wanted.kind is Kind.APPLICATION:
+                if not empty:
+                    break
+                empty = False
+        until(lambda: town.show(peer)["functions"] == ["set", "blink"], "the description")
+
+
 def test_an_older_device_describes_itself_in_blocks(town: Town) -> None:
     peer = town.peer().connect()
     peer.hello(flags=Flag(0x16), system_version=None, max_message=None, max_binary=None, chunk_size=None)

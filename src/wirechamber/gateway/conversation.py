@@ -80,15 +80,23 @@ NSTART = 16
 MAX_GREETING = 10_000
 # How long a device may take to describe itself when it is asked.
 DESCRIBE_S = 30.0
+# When it is asked once more, if it said that it has no functions and no variables. Without a thread of its own for the
+# system, which was the default before 2.0, firmware connects first and runs setup(), which registers them, afterwards.
+AGAIN_S = (2.0, 8.0, 20.0)
 
 
 class Asked:
-    """A description that this cloud asked for, because the device does not tell it by itself."""
+    """A description that this cloud asked for, because the device does not tell it by itself.
 
-    __slots__ = ("fetch", "kind")
+    Args:
+        times: How often it was asked for before.
+    """
 
-    def __init__(self, kind: Kind) -> None:
+    __slots__ = ("fetch", "kind", "times")
+
+    def __init__(self, kind: Kind, times: int = 0) -> None:
         self.kind = kind
+        self.times = times
         self.fetch = Fetch()
 
 
@@ -214,7 +222,10 @@ class Conversation:
                 self._ask(link, asked, option)
             case Whole(body):
                 change = self._description(device, asked.kind, body)
-                if change is not None:
+                if _says_nothing(change) and asked.times < len(AGAIN_S):
+                    # What it told before holds until then.
+                    self._tasks.spawn(self._ask_again(link, asked), "device-describing")
+                elif change is not None:
                     self._keep_description(link, change, lambda ok: None)
             case _:
                 self.refused["description"] += 1
@@ -355,6 +366,12 @@ class Conversation:
         for kind in (Kind.SYSTEM, Kind.APPLICATION):
             self._ask(link, Asked(kind))
         self._flush(link, Purpose.OTHER)
+
+    async def _ask_again(self, link: Link, asked: Asked) -> None:
+        await asyncio.sleep(AGAIN_S[asked.times])
+        if not link.closed:
+            self._ask(link, Asked(asked.kind, asked.times + 1))
+            self._flush(link, Purpose.OTHER)
 
     def _ask(self, link: Link, asked: Asked, block: bytes | None = None) -> None:
         endpoint = self.endpoint(link)
@@ -534,6 +551,10 @@ def _others(link: Link, wanted: Subscription) -> tuple[Subscription, ...]:
 def _about(link: Link, subscription: Subscription) -> tuple[object, ...]:
     about = subscription.prefix, subscription.device
     return (*about, subscription.binary, subscription.cbor) if link.deviceos else about
+
+
+def _says_nothing(change: object) -> bool:
+    return isinstance(change, Described) and not change.functions and not change.variables
 
 
 def _greeting(hello: Hello) -> Greeting:
