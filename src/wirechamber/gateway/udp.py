@@ -180,7 +180,8 @@ class UdpLink(Link):
             self._udp.forged(address)
 
     def _came(self, received: Received, size: int, address: Way) -> None:
-        self._coming = ()
+        if self._coming == address:
+            self._coming = ()
         if received.sequence > self._at:
             self._at = received.sequence
             if address != self.address:
