@@ -353,7 +353,7 @@ def test_a_ledger_is_something_that_there_is_not(town: Town) -> None:
     [
         (Code.GET, ("nothing",), Code.NOT_FOUND),
         (Code.POST, (), Code.NOT_FOUND),
-        (Code.DELETE, ("E", "name"), Code.NOT_FOUND),
+        (Code.DELETE, ("E", "name"), Code.METHOD_NOT_ALLOWED),
         (Code.POST, ("U",), Code.NOT_FOUND),
         (Code.POST, ("h",), Code.BAD_REQUEST),
         (Code.POST, ("E",), Code.BAD_REQUEST),
