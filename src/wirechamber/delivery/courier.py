@@ -358,7 +358,7 @@ class Courier:
             plan = _stillborn(sound.fault(jobs[0].fault), len(jobs))
         else:
             plan = self._plan(trigger, [job.event for job in jobs])
-        self._runner.start(integration, plan, len(jobs), lambda run: self._attempted(jobs, run), slot)
+        self._runner.start(integration, plan, len(jobs), lambda run: self._attempted(jobs, run), slot, jobs[0].owner)
 
     def _plan(self, trigger: Trigger, events: list[Event], *, trial: bool = False) -> Plan:
         prepared = trigger.prepared()
@@ -578,7 +578,8 @@ class Courier:
         ended: asyncio.Future[Run] = self._loop.create_future()
         slot = self._under_way.begin(job.integration, [job.delivery])
         self._under_way.runs(slot)
-        self._runner.start(job.integration, self._plan(trigger, [event], trial=True), 1, ended.set_result, slot)
+        plan = self._plan(trigger, [event], trial=True)
+        self._runner.start(job.integration, plan, 1, ended.set_result, slot, job.owner)
         run = await asyncio.shield(ended)
         self._under_way.end(slot)
         attempt = self._attempt(job, run, run.outcomes[0], 0, number=1, final=True)

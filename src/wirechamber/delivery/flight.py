@@ -48,30 +48,38 @@ Done = Callable[[Exchange], None]
 
 
 class LargeAnswers:
-    """How many large answers are under way.
+    """How many large answers are under way, and whose.
+
+    An owner may have as many as are left: half of all when alone, less beside others.
 
     Args:
         counted: Where it is counted, as `large`, that there was no place for one.
     """
 
-    __slots__ = ("_counted", "_under_way")
+    __slots__ = ("_counted", "_held", "_left")
 
     def __init__(self, counted: Counter[str]) -> None:
         self._counted = counted
-        self._under_way = 0
+        self._held: Counter[str] = Counter()
+        self._left = MAX_LARGE_ANSWERS
 
-    def take(self) -> bool:
-        """Takes a place, if there is one."""
-        if self._under_way >= MAX_LARGE_ANSWERS:
+    def take(self, owner: str) -> bool:
+        """Takes a place, if there is one for this owner."""
+        if self._held[owner] >= self._left:
             self._counted["large"] += 1
-            _seldom.warning("large_answer_cut", why=f"{MAX_LARGE_ANSWERS} others were under way")
+            why = f"{self._held[owner]} of this owner are under way, and {self._left} places are left"
+            _seldom.warning("large_answer_cut", why=why, owner=owner)
             return False
-        self._under_way += 1
+        self._held[owner] += 1
+        self._left -= 1
         return True
 
-    def give_back(self) -> None:
-        """One has ended."""
-        self._under_way -= 1
+    def give_back(self, owner: str) -> None:
+        """One of this owner's has ended."""
+        self._left += 1
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
 
 
 class Flight:
@@ -79,7 +87,7 @@ class Flight:
 
     __slots__ = (
         "again", "asked_certificate", "body", "cut", "done", "forbidden", "handle", "head_ended", "header_bytes",
-        "headers", "is_large", "large", "length", "most", "opened", "pieces", "request", "secure", "set_alone",
+        "headers", "is_large", "large", "length", "most", "opened", "owner", "pieces", "request", "secure", "set_alone",
         "set_direct", "set_headers", "set_lifetime", "set_shape", "set_traced", "set_url", "shared", "started",
         "started_at", "stream",
     )  # fmt: skip
@@ -99,9 +107,10 @@ class Flight:
         # Of HTTP/2, as it is traced.
         self.stream = 0
 
-    def begin(self, request: Request, done: Done, started_at: int, started: float) -> None:
+    def begin(self, request: Request, done: Done, started_at: int, started: float, owner: str) -> None:
         """Takes a request on; nothing of the one before is left."""
         self.request = request
+        self.owner = owner
         self.done = done
         self.started_at = started_at
         self.started = started
@@ -145,7 +154,7 @@ class Flight:
         room = self.most - self.length
         self.length += len(data)
         if self.length > MAX_ANSWER_BYTES and room >= len(data) and not self.is_large:
-            self.is_large = self.large.take()
+            self.is_large = self.large.take(self.owner)
             if not self.is_large:
                 room = 0
         if len(data) > room or len(self.body) == self.pieces:
@@ -164,7 +173,7 @@ class Flight:
     def let_go(self) -> None:
         """It has ended."""
         if self.is_large:
-            self.large.give_back()
+            self.large.give_back(self.owner)
             self.is_large = False
         # What was read is a reply now, or nothing; the handle waits for the next request.
         self.body = []

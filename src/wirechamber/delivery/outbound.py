@@ -90,7 +90,7 @@ class Outbound:
         self._slow_ms = silence_s * 500
         self.counted: Counter[str] = Counter()
         self._loop = asyncio.get_running_loop()
-        self._new: deque[tuple[Request, Done, int]] = deque()
+        self._new: deque[tuple[Request, Done, int, str]] = deque()
         self._idle: list[Flight] = []
         self._flights: dict[pycurl.Curl, Flight] = {}
         self._large = LargeAnswers(self.counted)
@@ -123,15 +123,19 @@ class Outbound:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_deadline)
 
-    def send(self, request: Request, done: Done) -> None:
-        """Sends a request; `done` is called later on the event loop with what came of it. Never raises."""
-        self._new.append((request, done, self._clock.now()))
+    def send(self, request: Request, done: Done, owner: str = "") -> None:
+        """Sends a request; `done` is called later on the event loop with what came of it. Never raises.
+
+        Args:
+            owner: Whose share of the places for large answers it takes.
+        """
+        self._new.append((request, done, self._clock.now(), owner))
         self._take_turn()
 
-    async def exchange(self, request: Request) -> Exchange:
+    async def exchange(self, request: Request, owner: str = "") -> Exchange:
         """Sends a request and waits for what comes of it."""
         ended: asyncio.Future[Exchange] = self._loop.create_future()
-        self.send(request, lambda exchange: None if ended.done() else ended.set_result(exchange))
+        self.send(request, lambda exchange: None if ended.done() else ended.set_result(exchange), owner)
         return await ended
 
     async def close(self, grace_s: float) -> None:
@@ -258,14 +262,14 @@ class Outbound:
 
     # --- one request ---
 
-    def _launch(self, request: Request, done: Done, started_at: int) -> None:
+    def _launch(self, request: Request, done: Done, started_at: int, owner: str) -> None:
         problem = unsendable(request)
         if problem is not None:
             self._end(request, done, NoResponse(problem, final=True))
             return
         try:
             flight = self._idle.pop() if self._idle else self._new_flight()
-            flight.begin(request, done, started_at, time.monotonic())
+            flight.begin(request, done, started_at, time.monotonic(), owner)
             self._prepare(flight, request)
             self._multi.add_handle(flight.handle)
         except Exception as error:
@@ -544,7 +548,7 @@ class Outbound:
 
     def _refuse_new(self) -> None:
         while self._new:
-            request, done, _ = self._new.popleft()
+            request, done, *_ = self._new.popleft()
             self._end(request, done, NoResponse(CLOSED))
 
     def _tell(self) -> None:

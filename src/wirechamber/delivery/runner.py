@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -62,14 +63,19 @@ class Run:
         events: How many the plan is for.
         outcomes: One for each, when the plan has ended.
         slot: Its place in the notes of what is under way; 0 for none.
+        owner: Whose integration it is.
     """
 
     __slots__ = (
-        "about", "done", "ended", "events", "exchanges", "integration", "outcomes", "plan", "remember", "slot", "steps",
+        "about", "done", "ended", "events", "exchanges", "integration", "outcomes", "owner", "plan", "remember",
+        "slot", "steps",
     )  # fmt: skip
 
-    def __init__(self, integration: str, plan: Plan, events: int, done: Callable[[Run], None], slot: int = 0) -> None:
+    def __init__(
+        self, integration: str, plan: Plan, events: int, done: Callable[[Run], None], slot: int = 0, owner: str = ""
+    ) -> None:
         self.integration = integration
+        self.owner = owner
         self.plan = plan
         self.events = events
         self.done = done
@@ -110,16 +116,20 @@ class Runner:
         self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
         self._making: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._tasks = tasks
+        self._computing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._under_way = under_way
         self._faults = Seldom(_log)
 
-    def start(self, integration: str, plan: Plan, events: int, done: Callable[[Run], None], slot: int = 0) -> None:
+    def start(
+        self, integration: str, plan: Plan, events: int, done: Callable[[Run], None], slot: int = 0, owner: str = ""
+    ) -> None:
         """Performs a plan of so many events; `done` is called with the run when it has ended, maybe at once.
 
         Args:
             slot: The plan's place in the notes of what is under way.
+            owner: Whose integration it is; what takes long is done for each owner one after the other.
         """
-        self._advance(Run(integration, plan, events, done, slot), None)
+        self._advance(Run(integration, plan, events, done, slot, owner), None)
 
     def forget(self, integrations: Iterable[str]) -> None:
         """Drops the cached tokens and values of integrations whose configuration has changed."""
@@ -158,7 +168,7 @@ class Runner:
                 problem = sound.request_problem(step.request)
                 if problem is not None:
                     return sound.fault(problem)
-                self._outbound.send(step.request, partial(self._called, run))
+                self._outbound.send(step.request, partial(self._called, run), run.owner)
                 return _NOT_AT_HAND
             if not isinstance(step, Step):
                 return sound.fault(f"the plan yielded {type(step).__name__} in place of a step")
@@ -266,12 +276,17 @@ class Runner:
     async def _take_in(self, run: Run, exchange: Exchange) -> None:
         """Takes a large answer in: looking for secrets in it takes milliseconds for each."""
         try:
-            exchange = await computed(lambda: masked(taken_in(exchange)))
+            exchange = await self._computed(run, lambda: masked(taken_in(exchange)))
         except Exception as problem:
             self._not_taken_in(run, problem)
             return
         run.exchanges.append(exchange)
         self._advance(run, exchange.reply)
+
+    async def _computed(self, run: Run, work: Callable[[], Any]) -> Any:
+        """What takes long, beside the loop: whoever wants much of it waits for himself."""
+        async with self._computing.setdefault(run.owner, asyncio.Lock()):
+            return await computed(work)
 
     def _not_taken_in(self, run: Run, problem: Exception) -> None:
         _log.exception("masking_failed", integration=run.integration)
@@ -305,7 +320,7 @@ class Runner:
             elif isinstance(step, Granted):
                 reply = await self._may(run.integration, step.permission)
             elif isinstance(step, Compute):
-                reply = await computed(step.work)
+                reply = await self._computed(run, step.work)
             else:
                 reply = await self._token(run, step)
         except TokenRefused as refused:
@@ -375,7 +390,7 @@ class Runner:
                 unsound = sound.request_problem(step.request)
                 if unsound is not None:
                     raise TokenRefused(sound.fault(unsound))
-                exchange = taken_in(await self._outbound.exchange(step.request))
+                exchange = taken_in(await self._outbound.exchange(step.request, run.owner))
                 # The plan must see the token; nobody else may.
                 run.exchanges.append(untold(exchange))
                 secrets += step.request.secrets

@@ -108,6 +108,14 @@ def test_the_attempt_says_that_there_was_nothing_to_be_named(data: str | None, s
         assert outcome.why.startswith(f"error status {status} from x; {says}")
 
 
+def test_a_request_that_can_t_be_made_of_no_json_says_so() -> None:
+    reading = HOOK.read({"url": "http://x/", "json": '{"t":{{t}}}'}, {})
+    refused = HOOK.request(from_device('{"t":nan}'), HOOK.prepare(reading.config), CONTEXT)
+    assert isinstance(refused, Refused)
+    assert refused.why.startswith("the json template does not render to JSON: ")
+    assert "; the event's data is no JSON: " in refused.why
+
+
 @pytest.mark.parametrize("data", ["{}", "null", "21.5", '"text"', "[1]", '{"other":1}'])
 def test_data_that_is_json_is_in_no_doubt(data: str) -> None:
     assert played(from_device(data), Response(200), json={"t": "{{t}}"})[1] == Delivered()

@@ -310,7 +310,7 @@ def test_a_list_is_rendered_leaf_by_leaf_and_has_no_defaults() -> None:
     assert json.loads(sent(json=[]).body or b"") == []
 
 
-@pytest.mark.parametrize("nothing", [True, {}, [], False, "", None, "true"])
+@pytest.mark.parametrize("nothing", [True, {}, [], False, "", None, "true", "{}", " [] "])
 def test_on_get_an_empty_json_is_none(nothing: Any) -> None:
     request = sent(json=nothing, requestType="GET")
     assert (query(request), request.body) == (DEFAULTS, None)
@@ -321,6 +321,15 @@ def test_on_get_an_empty_json_is_none(nothing: Any) -> None:
 def test_an_empty_json_beside_another_body_is_none(nothing: Any) -> None:
     assert form(sent(json=nothing, form={"a": "1"}, noDefaults=True)) == {"a": "1"}
     assert sent(json=nothing, body="x").body == b"x"
+
+
+def test_with_many_secrets_no_large_answer_is_read() -> None:
+    def read(secrets: int, **fields: Any) -> int:
+        given = {f"X-Key-{number}": "s3cret" for number in range(secrets)}
+        return sent(headers=given, secretHeaders=list(given), **fields).answer_bytes
+
+    assert read(8, responseTemplate="{{t}}") == 1_000_000
+    assert read(9, responseTemplate="{{t}}") == read(0) == 100_000
 
 
 def test_json_with_get_is_its_body_and_the_defaults_are_in_the_query() -> None:

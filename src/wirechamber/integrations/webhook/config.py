@@ -162,7 +162,7 @@ def _bodies(rest: dict[str, Any], method: Method) -> dict[str, Any]:
         body = msgspec.json.encode(body).decode()
     if body is not None and not isinstance(body, str):
         raise InvalidConfig("body", f"must be a text, not {fields.kind_of(body)}")
-    if json in (True, {}, []) and (method == "GET" or form is not None or body is not None):
+    if _is_empty(json) and (method == "GET" or form is not None or body is not None):
         # It says that a body would be JSON, and there is none; or another one.
         json = None
     given = [name for name, value in (("json", json), ("form", form), ("body", body)) if value is not None]
@@ -171,6 +171,11 @@ def _bodies(rest: dict[str, Any], method: Method) -> dict[str, Any]:
     if method == "GET" and body is not None:
         raise InvalidConfig("body", "can't be used with requestType GET, which sends no body; use query or form")
     return {"json": json, "form": form, "body": body}
+
+
+def _is_empty(json: Any) -> bool:
+    """Whether a `json` says no more than that there would be some."""
+    return json in (True, {}, []) or (isinstance(json, str) and json.strip() in ("{}", "[]", "null"))
 
 
 def _json(value: Any) -> dict[str, Any] | list[Any] | str | bool | None:

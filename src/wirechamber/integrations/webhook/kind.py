@@ -100,7 +100,7 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
         try:
             return build(event, prepared, context)
         except Unsendable as problem:
-            return Refused(str(problem))
+            return Refused(_doubted(str(problem), prepared.names.lacking(event)))
 
     def outcome(self, event: Event, response: Response, prepared: Prepared, context: Context) -> Outcome:
         """By status; a success brings the answer."""
@@ -108,8 +108,7 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
             host = self.target(event, prepared, context).rpartition(":")[0]
             failed = outcome_by_status(response, host, context.now)
             assert isinstance(failed, TryLater | Refused)
-            doubt = prepared.names.lacking(event)
-            return failed if doubt is None else structs.replace(failed, why=f"{failed.why}; {doubt}")
+            return structs.replace(failed, why=_doubted(failed.why, prepared.names.lacking(event)))
         outcome = delivered(event, response, prepared, context)
         if not prepared.names.needs_data or not isinstance(outcome, Delivered):
             return outcome
@@ -121,6 +120,10 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
             return urlsplit(config.url).hostname or config.url
         except ValueError:
             return config.url
+
+
+def _doubted(why: str, doubt: str | None) -> str:
+    return why if doubt is None else f"{why}; {doubt}"
 
 
 def _topic(template: Template | None, default: str, event: Event, prepared: Prepared, context: Context) -> str:

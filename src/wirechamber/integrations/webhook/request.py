@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote_plus, urlsplit
 
 import msgspec
 
-from wirechamber.integrations.base import MIN_ECHOED, Context, Request
+from wirechamber.integrations.base import MAX_ANSWER_BYTES, MIN_ECHOED, Context, Request
 from wirechamber.integrations.templates import OutputTooLarge, Room, Template
 from wirechamber.integrations.variables import NUMBERS
 from wirechamber.integrations.webhook.encoding import FORM, QUERY, URL, Encoding
@@ -24,6 +24,8 @@ MAX_REQUEST_BYTES = 1_000_000
 MAX_HEADERS_BYTES = 65_536
 # Secrets among them, which are looked for in the answer in many forms.
 MAX_SECRETS_BYTES = 16_384
+# Of a request that has more, no large answer is read: each is a pass over it.
+MAX_SECRETS_OF_LARGE = 8
 # Parts of a cookie.
 MAX_PARTS = 8
 # A URL before its query; and a host, as DNS knows it (RFC 1035, section 2.3.4), with some room for other spellings.
@@ -69,7 +71,7 @@ def build(event: Event, prepared: Prepared, context: Context) -> Request:
         raise Unsendable(f"the request is larger than {MAX_REQUEST_BYTES} bytes")
     return Request(
         config.request_type, url, headers, body, config.reject_unauthorized, secrets, hidden=hidden,
-        answer_bytes=prepared.answer_bytes,
+        answer_bytes=prepared.answer_bytes if len(secrets) <= MAX_SECRETS_OF_LARGE else MAX_ANSWER_BYTES,
     )  # fmt: skip
 
 
