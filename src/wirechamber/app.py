@@ -51,6 +51,7 @@ from wirechamber.services.integrations import Integrations
 from wirechamber.services.publishing import Publishing
 from wirechamber.services.serverkeys import ServerKeys
 from wirechamber.services.usage import Usages
+from wirechamber.services.vitals import VitalSigns
 from wirechamber.settings import Settings
 from wirechamber.store.base import AttemptBounds, Retention, Store
 from wirechamber.store.sqlite import open_sqlite_store
@@ -166,6 +167,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             functions=Functions(devices, switchboard),
             identity=identity,
             usage=Usages(store, devices, timekeeper),
+            vitals=VitalSigns(store, devices, timekeeper, switchboard),
             integrations=Integrations(store, log, kinds, timekeeper, settings, delivery),
             publishing=publishing,
             log=log,
@@ -251,7 +253,7 @@ async def _ready(store: Store, log: EventLog, publishing: Publishing) -> None:
 
 
 def _timekeeper(settings: Settings, clock: Clock | None) -> Timekeeper:
-    shortest = min(settings.retention_days, settings.attempt_days, settings.usage_days)
+    shortest = min(settings.retention_days, settings.attempt_days, settings.usage_days, settings.vitals_days)
     return Timekeeper(
         clock or SystemClock(),
         settle_s=settings.clock_settle_hours * 3600,
@@ -319,6 +321,7 @@ async def _tidy(settings: Settings, store: Store, log: EventLog, delivery: Deliv
                     counters_after=day(now) - settings.attempt_days,
                 )
             )
+            await store.links.forget_vitals(now - settings.vitals_days * DAY_MS)
             await store.usage.tidy(hour(now) - settings.usage_days * 24)
             await store.tokens.remove_expired(now - EXPIRED_KEPT_MS)
             await store.claims.remove_expired(now)

@@ -174,6 +174,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = False
     publish_rate: Annotated[float, Meta(gt=0), _help("Events per second that a device may publish on average.")] = 4.0
     publish_burst: Annotated[Positive, _help("Events that a device may publish at once.")] = 8
+    vitals_days: Annotated[Positive, _help("Days that what devices measured of themselves is kept.")] = 30
     usage_days: Annotated[Positive, _help("Days that the hourly counts of what devices used are kept.")] = 90
     metrics_public: Annotated[bool, _help("Serve /metrics to every address; otherwise only to loopback.")] = False
     shutdown_grace: Annotated[Seconds, _help("Seconds that running requests get to finish on shutdown.")] = 3.0

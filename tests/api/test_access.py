@@ -129,7 +129,7 @@ def everything_of(client: httpx.Client, hook: str) -> tuple[Any, Any, Any]:
 @pytest.mark.parametrize("device", [DEVICE, DEVICE.upper(), "kitchen"])
 def test_nobody_reaches_what_another_owns(two: Two, route: Route, device: str) -> None:
     before = everything_of(two.owner, two.hook)
-    of_device = "/devices/" in route.path or "/provisioning/" in route.path
+    of_device = any(area in route.path for area in ("/devices/", "/provisioning/", "/diagnostics/"))
     values = {"id": device if of_device else two.hook}
     answer = call(two.stranger, route, path_of(route, **values))
     assert answer.status_code in (403, 404), answer.text

@@ -35,6 +35,7 @@ from wirechamber.model.links import (
     Subscription,
     SystemDescribed,
     Unsubscribed,
+    Vitals,
     WentOffline,
 )
 from wirechamber.model.usage import Purpose, Usage
@@ -554,5 +555,32 @@ def test_the_claim_codes_of_an_owner_are_bounded(
                 )
             good = [await store.claims.redeem(bytes([number]), ONE, NOW) is not None for number in range(4)]
             assert good == [False, False, True, True]
+
+    run(work())
+
+
+def test_what_devices_measured_is_kept_for_a_while(
+    opener: StoreOpener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wirechamber.store.sqlite.links.MAX_VITALS", 4)
+
+    async def work() -> None:
+        async with opener(tmp_path) as store:
+            for device in (ONE, TWO):
+                await store.devices.add(Device(id=device, created_at=NOW))
+            told = [MetricsTold(ONE, NOW + number, {"n": number, "e": {"err": -5}, "x": None}) for number in range(7)]
+            # Several of a batch, too.
+            await store.links.apply([*told[:3], MetricsTold(TWO, NOW, {"n": 2.5}), MetricsTold(NOBODY, NOW, {})])
+            await store.links.apply(told[3:])
+            kept = [Vitals(each.at, each.metrics) for each in told[:2:-1]]
+            assert await store.links.vitals(ONE) == kept
+            assert await store.links.vitals(ONE, limit=1) == kept[:1]
+            assert await store.links.vitals(ONE, since=NOW + 4, until=NOW + 6) == kept[1:3]
+            assert await store.links.vitals(TWO) == [Vitals(NOW, {"n": 2.5})]
+            assert await store.links.vitals(NOBODY) == []
+            assert await store.links.forget_vitals(NOW + 5) == 3
+            assert await store.links.vitals(ONE) == kept[:2]
+            assert await store.links.vitals(TWO) == []
+            assert (await store.links.description(ONE)).metrics_at == NOW + 6
 
     run(work())

@@ -161,7 +161,7 @@ def test_system_application_and_vital_signs(town: Town) -> None:
     told = in_store(town.cloud, lambda store: store.links.description(peer.device))
     assert told.system is not None
     assert told.system["modules"][0]["version"] == 6200
-    assert told.metrics == {"sys:uptime": 3600, "mem:free": 80_000, "net:rssi": -70.5, "net:sigstr": None}
+    assert told.metrics == {"sys:uptime": 3600, "mem:free": 80_000, "net:rssi": -70.5, "net:sigstr": {"err": -210}}
 
 
 def test_a_description_in_blocks(town: Town) -> None:

@@ -8,7 +8,20 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from wirechamber.api import absent, clients, devices, events, integrations, meta, oauth, openapi, streams, usage, users
+from wirechamber.api import (
+    absent,
+    clients,
+    devices,
+    diagnostics,
+    events,
+    integrations,
+    meta,
+    oauth,
+    openapi,
+    streams,
+    usage,
+    users,
+)
 from wirechamber.api.bodies import MAX_BODY_BYTES, check_encoding
 from wirechamber.api.connection import HttpConnection
 from wirechamber.api.http import COMMON_HEADERS, Call, answer
@@ -27,6 +40,7 @@ ROUTES: tuple[Route, ...] = (
     *events.ROUTES,
     *usage.ROUTES,
     *devices.ROUTES,
+    *diagnostics.ROUTES,
     *integrations.ROUTES,
     *absent.ROUTES,
 )

@@ -17,6 +17,7 @@ from wirechamber.services.identity import Identity
 from wirechamber.services.integrations import Integrations
 from wirechamber.services.publishing import Publishing
 from wirechamber.services.usage import Usages
+from wirechamber.services.vitals import VitalSigns
 from wirechamber.settings import Settings
 from wirechamber.streams.hub import Hub
 from wirechamber.streams.past import Past
@@ -40,6 +41,7 @@ class Parts:
     functions: Functions
     identity: Identity
     usage: Usages
+    vitals: VitalSigns
     integrations: Integrations
     publishing: Publishing
     log: EventLog

@@ -189,10 +189,15 @@ def listed(
 
 
 def show(device_id: Id, data: Data = None, json: Json = False) -> None:
-    """Show a device, always as JSON."""
+    """Show a device and its newest vitals, always as JSON."""
 
     async def work(folder: Folder) -> None:
-        show_json(view(await folder.device(device_id)))
+        device = await folder.device(device_id)
+        vitals = await folder.vitals.newest(device)
+        show_json(
+            view(device)
+            | {"vitals": None if vitals is None else {"updated_at": vitals["updated_at"], **vitals["payload"]}}
+        )
 
     in_folder(work, data=data)
 

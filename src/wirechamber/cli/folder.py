@@ -22,6 +22,7 @@ from wirechamber.services.grants import Grants
 from wirechamber.services.identity import Identity
 from wirechamber.services.serverkeys import ServerKeys
 from wirechamber.services.usage import Usages
+from wirechamber.services.vitals import VitalSigns
 from wirechamber.settings import Settings, load
 from wirechamber.store.base import DeviceFilter, Store
 from wirechamber.store.sqlite import open_sqlite_store
@@ -40,6 +41,7 @@ class Folder:
         self.access = Access(store, clock, settings)
         self.grants = Grants(store, self.access, clock)
         self.devices = Devices(store, clock)
+        self.vitals = VitalSigns(store, self.devices, clock)
         self.identity = Identity(store, clock, settings)
         self.usage = Usages(store, self.devices, clock)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# Device OS allows itself 255 events under its own names in 65.5 s (device-protocol.md, section 12).
+SYSTEM_BURST = 255.0
+SYSTEM_RATE = 255 / 65.5
+
 
 class Allowance:
     """One device's bucket. Idle, it costs two numbers.

@@ -16,13 +16,16 @@ import msgspec
 import structlog
 from msgspec import structs
 
-from wirechamber.clock import Clock
+from wirechamber.clock import SteadyClock
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor
 from wirechamber.gateway import discovery
+from wirechamber.gateway.allowance import SYSTEM_BURST, SYSTEM_RATE, Allowance
 from wirechamber.gateway.blocks import Blocks
+from wirechamber.gateway.intake import Arrival
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
+from wirechamber.gateway.measured import Measured
 from wirechamber.gateway.meter import Purpose
 from wirechamber.gateway.outbox import Outboxes, Sent
 from wirechamber.gateway.roster import Roster
@@ -65,7 +68,7 @@ from wirechamber.protocols.deviceos.messages import (
     Unknown,
     read_request,
 )
-from wirechamber.protocols.deviceos.metrics import read_metrics
+from wirechamber.protocols.deviceos.metrics import metrics_by_name
 from wirechamber.protocols.deviceos.requests import describe_request, server_hello, time_answer
 from wirechamber.services.identity import Identity, Refused
 
@@ -90,14 +93,21 @@ class Asked:
 
     Args:
         times: How often it was asked for before.
+        stored: Whoever waits for it: done once it is stored, or can't be had.
     """
 
-    __slots__ = ("fetch", "kind", "times")
+    __slots__ = ("fetch", "kind", "stored", "times")
 
-    def __init__(self, kind: Kind, times: int = 0) -> None:
+    def __init__(self, kind: Kind, times: int = 0, stored: asyncio.Future[bool] | None = None) -> None:
         self.kind = kind
         self.times = times
         self.fetch = Fetch()
+        self.stored = stored
+
+    def ends(self, ok: bool) -> None:
+        """Tells whoever waits."""
+        if self.stored is not None and not self.stored.done():
+            self.stored.set_result(ok)
 
 
 class Conversation:
@@ -108,6 +118,7 @@ class Conversation:
         closed: Called with a link that was replaced by a newer one of its device, or was refused.
         flush: Sends what a link's exchanges have to send.
         welcome: Called with a link of which it is known, and stored, whose it is.
+        tell: Takes an event on its way to the log.
 
     Attributes:
         blocks: Bodies that are not complete yet.
@@ -118,7 +129,7 @@ class Conversation:
         self,
         *,
         identity: Identity,
-        clock: Clock,
+        clock: SteadyClock,
         tasks: Tasks,
         keeper: Keeper,
         roster: Roster,
@@ -128,6 +139,7 @@ class Conversation:
         close: Callable[[Link, str], None],
         flush: Callable[[Link, Purpose], None],
         welcome: Callable[[Link], None],
+        tell: Callable[[Arrival], object],
     ) -> None:
         self._identity = identity
         self._clock = clock
@@ -140,6 +152,7 @@ class Conversation:
         self._close = close
         self._flush = flush
         self._welcome = welcome
+        self._tell = tell
         self._greeting: dict[Link, asyncio.Task[None]] = {}
         # Those that may come in, as soon as that is stored.
         self._admitted: set[Link] = set()
@@ -216,6 +229,7 @@ class Conversation:
         """A device sent a description that it was asked for, or a part of it."""
         device = link.device
         if device is None or message.code != Code.CONTENT:
+            asked.ends(False)
             return
         match asked.fetch.take(message):
             case Next(option):
@@ -226,9 +240,26 @@ class Conversation:
                     # What it told before holds until then.
                     self._tasks.spawn(self._ask_again(link, asked), "device-describing")
                 elif change is not None:
-                    self._keep_description(link, change, lambda ok: None)
+                    self._keep_description(link, change, asked.ends)
+                else:
+                    self.refused["description"] += 1
+                    asked.ends(False)
             case _:
                 self.refused["description"] += 1
+                asked.ends(False)
+
+    async def measure(self, link: Link, within: float) -> bool:
+        """Asks a device for its metrics; whether they were stored.
+
+        Raises:
+            TimeoutError: It did not answer in time.
+        """
+        asked = Asked(Kind.METRICS, stored=asyncio.get_running_loop().create_future())
+        self._ask(link, asked)
+        self._flush(link, Purpose.OTHER)
+        assert asked.stored is not None
+        async with asyncio.timeout(within):
+            return await asked.stored
 
     @property
     def _now(self) -> float:
@@ -380,6 +411,7 @@ class Conversation:
             endpoint.send(message, asked, self._now, DESCRIBE_S)
         except Busy:
             self.refused["description"] += 1
+            asked.ends(False)
 
     # --- descriptions ---
 
@@ -406,9 +438,21 @@ class Conversation:
                 link.describing = None
                 if not describing.done():
                     describing.set_result(None)
+            if isinstance(change, MetricsTold) and ok and not link.closed:
+                self._tell_metrics(link, change)
             done(ok)
 
         self._keeper.keep(change, stored)
+
+    def _tell_metrics(self, link: Link, told: MetricsTold) -> None:
+        """Tells the owner, as often as firmware may speak under names of its own."""
+        bucket = link.system_allowance
+        if bucket is None:
+            bucket = link.system_allowance = Allowance(SYSTEM_BURST)
+        if bucket.take(self._now, SYSTEM_RATE, SYSTEM_BURST):
+            self.refused["vitals"] += 1
+        else:
+            self._tell(Measured(link, told.metrics, self._clock))
 
     def _whole(self, link: Link, request: Request, key: Hashable, block1: bytes, payload: bytes) -> bytes | None:
         """The body that a block completes; None while it does not: then the block is answered."""
@@ -444,7 +488,7 @@ class Conversation:
                     application = read_application(payload)
                     return Described(device.id, application.functions, application.variables)
                 case Kind.METRICS:
-                    return MetricsTold(device.id, now, {each.name: each.value for each in read_metrics(payload)})
+                    return MetricsTold(device.id, now, metrics_by_name(payload))
                 case _:
                     return SystemDescribed(device.id, now, msgspec.to_builtins(read_system(payload)))
         except ValueError:

@@ -15,7 +15,7 @@ import structlog
 
 from wirechamber.clock import SteadyClock
 from wirechamber.gateway.accounting import HOLD_S
-from wirechamber.gateway.allowance import Allowance
+from wirechamber.gateway.allowance import SYSTEM_BURST, SYSTEM_RATE, Allowance
 from wirechamber.gateway.intake import Arrival, Intake
 from wirechamber.gateway.link import Link
 from wirechamber.gateway.meter import DATA_BYTES, PUBLISHES, UP_BYTES, UP_DATAGRAMS, Meter, Purpose
@@ -30,9 +30,6 @@ from wirechamber.protocols.deviceos.system_events import CLAIM_CODE, PREFIXES
 
 _log = structlog.get_logger("wirechamber.gateway")
 
-# Device OS allows itself 255 events under its own names in 65.5 s (device-protocol.md, section 12).
-SYSTEM_BURST = 255.0
-SYSTEM_RATE = 255 / 65.5
 # What firmware publishes under names of its own (device-protocol.md, section 10). Other names that begin like these
 # would pretend to be this cloud.
 SYSTEM = ("spark/device/", "particle/device/", "spark/hardware/", "spark/cc3000-patch-version", "spark/flash/status")

@@ -12,9 +12,7 @@ from wirechamber.gateway.roster import Roster
 from wirechamber.model.generations import ROOM_FOR_ANSWER
 from wirechamber.protocols.coap.exchange import Busy, TooLong
 from wirechamber.protocols.coap.message import Code, Message, Type, code_text
-from wirechamber.protocols.deviceos.messages import Kind
 from wirechamber.protocols.deviceos.requests import (
-    describe_request,
     function_call,
     read_function_result,
     read_variable,
@@ -65,6 +63,7 @@ class Questions:
         flush: Sends what a link's exchanges have to send.
         discard: Ends a device's session, so that it comes back with a new one.
         silent: Called with a link that left a question unanswered and said nothing else meanwhile.
+        measure: Asks a device for its metrics; whether they were stored.
     """
 
     def __init__(
@@ -76,6 +75,7 @@ class Questions:
         flush: Callable[[Link], None],
         discard: Callable[[Link], None],
         silent: Callable[[Link], None],
+        measure: Callable[[Link, float], Awaitable[bool]],
     ) -> None:
         self._roster = roster
         self._clock = clock
@@ -83,6 +83,7 @@ class Questions:
         self._flush = flush
         self._discard = discard
         self._silent = silent
+        self._measure = measure
         # By device, which may have another link when it is back.
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
@@ -106,6 +107,8 @@ class Questions:
         endpoint = link.endpoint
         if endpoint is None or link.closed:
             raise Offline("the device is offline", error="timed out")
+        if isinstance(question, Describe):
+            return await self._measured(link, within)
         _check(question, link)
         asked = Asked(question, asyncio.get_running_loop().create_future())
         try:
@@ -135,6 +138,17 @@ class Questions:
         """Whether a device that left a question unanswered may be there all the same: it would not have been expected
         to say something yet."""
         return link.doubtful and self._clock.monotonic() - link.heard < link.idle_limit
+
+    async def _measured(self, link: Link, within: float) -> bool:
+        since = self._clock.monotonic()
+        try:
+            if await self._measure(link, within):
+                return True
+        except TimeoutError:
+            if link.heard <= since and not link.asleep:
+                self._silent(link)
+            raise DeviceUnreachable("the device did not answer in time", error="timed out") from None
+        raise DeviceUnreachable("the device told no metrics that can be read", error="timed out")
 
     async def _next_word(self, device: str, within: float) -> Link:
         """Waits until a device that sleeps says something, as long as whoever asks would wait for the answer."""
@@ -229,8 +243,6 @@ def _message(question: Question, token: bytes, id: int) -> Message:
             return variable_request(name, id, token)
         case Signal(on):
             return signal(on, id, token)
-        case Describe():
-            return describe_request(Kind.METRICS, id, token)
         case _:
             return Message(Type.CON, Code.EMPTY, id)
 

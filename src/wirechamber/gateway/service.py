@@ -135,6 +135,7 @@ class Gateway:
             close=self.close,
             flush=self.flush,
             welcome=self._welcome,
+            tell=self.intake.add,
         )
         self.questions = Questions(
             self.roster,
@@ -143,6 +144,7 @@ class Gateway:
             flush=lambda link: self.flush(link, Purpose.OTHER),
             discard=self._discard,
             silent=self._silent,
+            measure=self.conversation.measure,
         )
         self.udp = Udp(
             Listener(server_key, self._new_cid, psk=True), self, self.accounting, self.meter, clock, self.faults
@@ -316,6 +318,8 @@ class Gateway:
             self.outboxes.acknowledged(link, tag)
         elif isinstance(tag, Asked):
             self.questions.rejected(tag)
+        elif isinstance(tag, talk.Asked):
+            tag.ends(False)
 
     def _timed_out(self, link: Link, tag: object) -> None:
         if isinstance(tag, Asked):
@@ -496,6 +500,8 @@ class Gateway:
             for tag in link.endpoint.abandon():
                 if isinstance(tag, Asked):
                     self.questions.unanswered(tag)
+                elif isinstance(tag, talk.Asked):
+                    tag.ends(False)
 
     async def _refresh(self) -> None:
         await self.roster.refresh()

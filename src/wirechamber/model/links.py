@@ -140,12 +140,16 @@ class SystemDescribed(Struct, frozen=True):
     system: dict[str, Any]
 
 
+# A measurement: a number, or `{"err": N}` where the device could not tell; None where it did not say why.
+Vital = float | int | dict[str, int] | None
+
+
 class MetricsTold(Struct, frozen=True):
-    """A device told measurements of itself, by name; None where it could not tell."""
+    """A device told measurements of itself, by name."""
 
     device: str
     at: int
-    metrics: dict[str, float | int | None]
+    metrics: dict[str, Vital]
 
 
 class Subscribed(Struct, frozen=True):
@@ -245,5 +249,12 @@ class Description(Struct, frozen=True, kw_only=True):
 
     system: dict[str, Any] | None = None
     system_at: int | None = None
-    metrics: dict[str, float | int | None] | None = None
+    metrics: dict[str, Vital] | None = None
     metrics_at: int | None = None
+
+
+class Vitals(Struct, frozen=True):
+    """What a device measured of itself at a time."""
+
+    at: int
+    metrics: dict[str, Vital]

@@ -40,6 +40,8 @@ SCOPES = frozenset(
         "devices:ping",
         "devices.function:call",
         "devices.variable:get",
+        "devices.diagnostics:get",
+        "devices.diagnostics:update",
         "events:get",
         "events:send",
         "integrations:create",

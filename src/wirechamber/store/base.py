@@ -24,12 +24,15 @@ from wirechamber.model.links import (
     LinkRecord,
     Reservation,
     Session,
+    Vitals,
 )
 from wirechamber.model.usage import Usage
 from wirechamber.store.accounts import OAuthClients, Tokens, Users
 
 # Each set-up of a device makes a code: of one user there are so many.
 MAX_CLAIM_CODES = 1_000
+# Measurements of one device, about a kilobyte each.
+MAX_VITALS = 250
 
 
 class DeviceFilter(Struct, frozen=True):
@@ -210,6 +213,18 @@ class Links(Protocol):
 
     async def description(self, device_id: str) -> Description:
         """The long things that it told; empty when it told none."""
+
+    async def vitals(
+        self, device_id: str, *, since: int | None = None, until: int | None = None, limit: int | None = None
+    ) -> list[Vitals]:
+        """What the device measured of itself, newest first; of each device the newest `MAX_VITALS` are kept.
+
+        Args:
+            since, until: Milliseconds since 1970, the first in and the last not.
+        """
+
+    async def forget_vitals(self, before: int) -> int:
+        """Removes what was measured before; returns how many there were."""
 
     async def online(self) -> list[LinkRecord]:
         """Every device that is online, by id."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Struct
 
+from wirechamber.protocols.deviceos.cbor import cbor_to_json
 from wirechamber.protocols.deviceos.messages import Kind
 
 # Firmware has about 45 of its own; applications may add some.
 MAX_METRICS = 512
+# Of names and numbers.
+MAX_NAMED_BYTES = 16_384
+MAX_NAME = 64
 # Ids from here on are the application's.
 FIRST_OF_APPLICATION = 32_768
 _FAILED = 0x8000
@@ -20,12 +25,14 @@ NAMES = {
     21: "coap:resend", 22: "coap:unack", 23: "coap:transmit", 24: "pwr:src", 25: "sys:tram", 26: "sys:uram",
     27: "net:connatt", 28: "net:dconnrsn", 29: "cloud:connatt", 30: "cloud:dconnrsn", 31: "coap:roundtrip",
     33: "net:sigstr", 34: "net:sigqual", 35: "net:sigqualv", 36: "net:at", 37: "net:sigstrv", 40: "net:cell:cgi:mcc",
-    41: "net:cell:cgi:mnc", 42: "net:cell:cgi:lac", 43: "net:cell:cgi:ci",
+    41: "net:cell:cgi:mnc", 42: "net:cell:cgi:lac", 43: "net:cell:cgi:ci", 44: "cloud:connif", 45: "net:alt:sigstrv",
+    46: "net:alt:sigstr", 47: "net:alt:sigqual", 48: "net:alt:sigqualv", 49: "net:alt:at", 60: "sys:protected",
 }  # fmt: skip
 _IDS = {name: id for id, name in NAMES.items()}
-_SIGNED = frozenset((9, 13, 19, 35, 37))
+_SIGNED = frozenset((9, 13, 19, 35, 37, 41, 45, 48))
 # Fixed-point numbers, eight bits of which are behind the point.
-_IN_256THS = frozenset((3, 19, 33, 34, 35, 37))
+_IN_256THS = frozenset((3, 19, 33, 34, 35, 37, 45, 46, 47, 48))
+_named = msgspec.json.Decoder(dict[str, float | int | dict[str, int] | None]).decode
 
 
 class NotMetrics(ValueError):
@@ -77,6 +84,27 @@ def read_metrics(payload: bytes) -> tuple[Metric, ...]:
         _metric(int.from_bytes(pairs[at : at + 2], "little"), pairs[at + 2 : at + width])
         for at in range(0, len(pairs), width)
     )
+
+
+def metrics_by_name(payload: bytes) -> dict[str, float | int | dict[str, int] | None]:
+    """All there are, by their names; `{"err": N}` for what the device could not tell.
+
+    Firmware writes the binary list. One who writes its own may as well send names and numbers, as JSON or CBOR.
+
+    Raises:
+        NotMetrics: It is nothing of the kind.
+    """
+    if payload[:1] == b"\0":
+        return {each.name: each.value if each.error is None else {"err": each.error} for each in read_metrics(payload)}
+    if len(payload) > MAX_NAMED_BYTES:
+        raise NotMetrics(f"longer than {MAX_NAMED_BYTES} bytes")
+    try:
+        found = _named(payload if payload[:1] == b"{" else cbor_to_json(payload))
+    except (ValueError, RecursionError):
+        raise NotMetrics("neither a list of metrics nor names and numbers") from None
+    if len(found) > MAX_METRICS or any(not 0 < len(name) <= MAX_NAME for name in found):
+        raise NotMetrics(f"more than {MAX_METRICS}, or names longer than {MAX_NAME} characters")
+    return found
 
 
 def _metric(id: int, raw: bytes) -> Metric:

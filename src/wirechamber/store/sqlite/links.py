@@ -28,13 +28,21 @@ from wirechamber.model.links import (
     Subscription,
     SystemDescribed,
     Unsubscribed,
+    Vital,
+    Vitals,
     WentOffline,
 )
 from wirechamber.secrets import Vault
+from wirechamber.store.base import MAX_VITALS
 from wirechamber.store.sqlite.database import Database
 from wirechamber.store.sqlite.grouped import Grouped
 from wirechamber.store.sqlite.sessions import add_sessions
 from wirechamber.store.sqlite.told import readable
+
+# Milliseconds since 1970; as late as SQLite's numbers go.
+MAX_TIME = 2**63 - 1
+# Rows that are removed at once: a few milliseconds.
+STEP = 500
 
 ENDED = """
 delete from session where device in (select value ->> 0 from json_each(?))
@@ -98,8 +106,12 @@ select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->
 where value ->> 0 in (select id from device)
 """
 METRICS = """
-insert or replace into metrics (device, at, metrics)
+insert or replace into vitals (device, at, metrics)
 select value ->> 0, value ->> 1, value ->> 2 from json_each(?) where value ->> 0 in (select id from device)
+"""
+SPARE_METRICS = """
+delete from vitals where device = ?1 and at <=
+(select at from vitals where device = ?1 order by at desc limit 1 offset ?2)
 """
 RECORD = """
 select link.device, online, last_heard, last_handshake_at, address, resume_from, greeting, functions, variables,
@@ -154,7 +166,9 @@ class SqliteLinks:
 
         def read(db: sqlite3.Connection) -> tuple[Any, Any]:
             system = db.execute("select system, system_at from told where device = ?", (device_id,)).fetchone()
-            metrics = db.execute("select metrics, at from metrics where device = ?", (device_id,)).fetchone()
+            metrics = db.execute(
+                "select metrics, at from vitals where device = ? order by at desc limit 1", (device_id,)
+            ).fetchone()
             return system, metrics
 
         system, metrics = await self._database.read(read)
@@ -168,6 +182,25 @@ class SqliteLinks:
             metrics_at=None if measured is None else metrics_at,
         )
 
+    async def vitals(
+        self, device_id: str, *, since: int | None = None, until: int | None = None, limit: int | None = None
+    ) -> list[Vitals]:
+        """What the device measured, newest first; what can't be read is left out."""
+        query = "select at, metrics from vitals where device = ? and at >= ? and at < ? order by at desc limit ?"
+        values = (device_id, since or 0, MAX_TIME if until is None else until, MAX_VITALS if limit is None else limit)
+        rows = await self._database.read(lambda db: db.execute(query, values).fetchall())
+        return [Vitals(at, found) for at, text in rows if (found := readable(_read_metrics, text)) is not None]
+
+    async def forget_vitals(self, before: int) -> int:
+        """Removes what was measured before, some at a time."""
+        query = (
+            "delete from vitals where (device, at) in (select device, at from vitals where at < ? limit ?) returning 1"
+        )
+        removed = 0
+        while gone := await self._database.write(lambda db: len(db.execute(query, (before, STEP)).fetchall())):
+            removed += gone
+        return removed
+
     async def online(self) -> list[LinkRecord]:
         """Every device that is online."""
         rows = await self._database.read(
@@ -179,7 +212,7 @@ class SqliteLinks:
         """Forgets what a device told, and its sessions."""
 
         def work(db: sqlite3.Connection) -> bool:
-            tables = ("link", "told", "subscription", "metrics", "session")
+            tables = ("link", "told", "subscription", "vitals", "session")
             return (
                 sum(db.execute(f"delete from {table} where device = ?", (device_id,)).rowcount for table in tables) > 0
             )
@@ -201,7 +234,7 @@ class _News:
         self.session: Session | None = None
         self.link: dict[str, Any] = {}
         self.told: dict[str, Any] = {}
-        self.metrics: tuple[int, str] | None = None
+        self.metrics: list[tuple[int, str]] = []
         self.subscriptions: dict[tuple[str, str, bool, bool], Subscription] = {}
         self.unsubscribed: set[tuple[str, str]] = set()
 
@@ -226,7 +259,7 @@ class _News:
             case SystemDescribed():
                 self.told |= {"system": _text(change.system), "system_at": change.at}
             case MetricsTold():
-                self.metrics = (change.at, _text(change.metrics))
+                self.metrics.append((change.at, _text(change.metrics)))
             case Subscribed():
                 wanted = change.subscription
                 self.subscriptions[wanted.prefix, wanted.device or "", wanted.binary, wanted.cbor] = wanted
@@ -272,8 +305,10 @@ def _apply(db: sqlite3.Connection, vault: Vault, changes: Sequence[Change]) -> N
     if told := [(device, *map(news.told.get, _TOLD)) for device, news in devices.items() if news.told]:
         for query in (MAKE_TOLD, TOLD):
             db.execute(query, (_text(told),))
-    if measured := [(device, *news.metrics) for device, news in devices.items() if news.metrics is not None]:
+    if measured := [(device, *each) for device, news in devices.items() for each in news.metrics]:
         db.execute(METRICS, (_text(measured),))
+        for device in dict.fromkeys(each[0] for each in measured):
+            db.execute(SPARE_METRICS, (device, MAX_VITALS))
     if gone := [(device, *key) for device, news in devices.items() for key in news.unsubscribed]:
         db.execute(UNSUBSCRIBE, (_text(gone),))
     if wanted := [
@@ -289,7 +324,7 @@ _read_functions = msgspec.json.Decoder(tuple[str, ...]).decode
 _read_variables = msgspec.json.Decoder(dict[str, str]).decode
 _read_keep_alive = msgspec.json.Decoder(KeepAlive).decode
 _read_system = msgspec.json.Decoder(dict[str, Any]).decode
-_read_metrics = msgspec.json.Decoder(dict[str, float | int | None]).decode
+_read_metrics = msgspec.json.Decoder(dict[str, Vital]).decode
 _read_subscriptions = msgspec.json.Decoder(list[tuple[str, bool, bool, str | None, str]]).decode
 
 
