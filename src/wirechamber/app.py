@@ -24,6 +24,7 @@ from wirechamber.api.application import application
 from wirechamber.api.parts import Parts
 from wirechamber.api.server import Server, serving
 from wirechamber.api.streams import OPEN, Counts, check_tokens, keep_alive
+from wirechamber.api.tls import check_files
 from wirechamber.clock import Clock, SystemClock, Timekeeper, boot_id
 from wirechamber.datafolder.check import check, note_closed, note_keys, note_known, note_open, prepare, written
 from wirechamber.delivery.service import Delivering, delivering
@@ -32,7 +33,7 @@ from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import EventLog, Trimmable
 from wirechamber.eventlog.lock import hold_folder
 from wirechamber.eventlog.sqlite import open_sqlite_log
-from wirechamber.gateway.ports import listening
+from wirechamber.gateway.ports import Ports, listening
 from wirechamber.gateway.service import Gateway
 from wirechamber.kinds import registry
 from wirechamber.model.times import DAY_MS, day
@@ -111,6 +112,9 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     """
     timekeeper = _timekeeper(settings, clock)
     folder = settings.data_folder
+    if settings.tls_cert:
+        # Before anything is made.
+        check_files(settings.tls_cert, settings.tls_key)
     prepare(folder)
     metrics = Metrics()
     kinds = registry(settings)
@@ -173,12 +177,12 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             log=log,
             hub=hub,
             past=Past(log),
-            ready=lambda: _ready(store, log, publishing),
+            ready=lambda: _ready(store, log, publishing, ports),
             trusted_proxies=tuple(ipaddress.ip_network(each, strict=False) for each in settings.trusted_proxies),
         )
         metrics.watch_delivery(delivery)
         metrics.watch_links(gateway)
-        await stack.enter_async_context(listening(gateway, settings, tasks))
+        ports = await stack.enter_async_context(listening(gateway, settings, tasks))
         keeping_time = tasks.restarting(partial(_keep_time, folder, timekeeper, store, log), "clock")
         await stack.enter_async_context(within(keeping_time))
         janitor = tasks.restarting(partial(_tidy, settings, store, log, delivery, timekeeper), "janitor")
@@ -245,11 +249,12 @@ def run(settings: Settings, announce: Callable[[Cloud], None] | None = None) -> 
         runner.run(serve(settings, announce))
 
 
-async def _ready(store: Store, log: EventLog, publishing: Publishing) -> None:
-    """Raises Unavailable when events can't be stored or read, or configuration can't be read."""
+async def _ready(store: Store, log: EventLog, publishing: Publishing, ports: Ports) -> None:
+    """Raises Unavailable when events can't be stored or read, configuration can't be read, or devices can't connect."""
     publishing.check_disk()
     await log.oldest()
     await store.deliveries.next_due()
+    ports.check()
 
 
 def _timekeeper(settings: Settings, clock: Clock | None) -> Timekeeper:

@@ -274,7 +274,11 @@ def load(
     except msgspec.ValidationError as problem:
         name = str(problem).rpartition("$.")[2].split("`")[0].split("[")[0]
         where = f" (from {sources[name]})" if name in sources else ""
-        raise BadInput(f"setting {name}{where}: {str(problem).rpartition(' - at')[0] or problem}") from None
+        text = str(problem).rpartition(" - at")[0] or str(problem)
+        if name in sources and text.startswith(("Expected", "Invalid")):
+            # The words of the library, which speak of types.
+            text = _wanted(name, values[name])
+        raise BadInput(f"setting {name}{where}: {text}") from None
     helps = described()
     return settings, [
         Sourced(name, getattr(settings, name), sources.get(name, "default"), helps[name])
@@ -323,6 +327,39 @@ def _is_text(value: Any) -> bool:
     except UnicodeError:
         return False
     return True
+
+
+def _wanted(name: str, value: Any) -> str:
+    """What a setting must be, in words."""
+    shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    metas: list[Meta] = []
+    choices: tuple[str, ...] = ()
+    for part in _parts(_hints()[name]):
+        if isinstance(part, Meta):
+            metas.append(part)
+        elif typing.get_origin(part) is Literal:
+            choices = typing.get_args(part)
+    if choices:
+        return f"must be one of {', '.join(choices)}, not {shown!r}{did_you_mean(shown, choices)}"
+    kind = {int: "a whole number", float: "a number", bool: "true or false"}.get(plain_type(name))
+    if kind is None:
+        kind = "numbers with commas between them" if isinstance(value, list) else "a text"
+    least = next((each for meta in metas for each in (meta.ge, meta.gt) if each is not None), None)
+    most = next((meta.le for meta in metas if meta.le is not None), None)
+    more = next((" more than" for meta in metas if meta.gt is not None), "")
+    bounds = "" if least is None else f",{more} {least:g}{' or more' if not more and most is None else ''}"
+    bounds += "" if most is None else f" {'to' if least is not None else ', at most'} {most:g}"
+    return f"must be {kind}{bounds}, not {shown!r}"
+
+
+def _parts(hint: Any) -> list[Any]:
+    """A type and everything that is said about it."""
+    if typing.get_origin(hint) is Annotated:
+        inner, *said = typing.get_args(hint)
+        return [*_parts(inner), *said]
+    if isinstance(hint, types.UnionType):
+        return [part for each in typing.get_args(hint) for part in _parts(each)]
+    return [hint]
 
 
 def _split(name: str, value: Any) -> Any:

@@ -40,6 +40,18 @@ def test_devices_connect_publish_and_are_the_same_ones_in_the_next_run(bench: Be
     assert stat.S_IMODE((bench.cloud.folder / "simulated-devices").stat().st_mode) == 0o600
 
 
+def test_it_says_why_events_are_refused(bench: Bench) -> None:
+    arguments = ["device", "simulate", "--count", "1", "--rate", "40", "--duration", "1.5"]
+    arguments += ["--port", str(bench.cloud.udp_port)]
+    out = bench.cloud.command(*arguments)
+    assert re.search(r"refused +[1-9]", out)
+    reason = "4.29: the device publishes faster than it may"
+    assert reason in out
+    assert "WIRECHAMBER_PUBLISH_RATE" in out
+    report = json.loads(bench.cloud.command(*arguments, "--json"))
+    assert report["refusals"] == {reason: report["refused"]}
+
+
 def test_it_says_whose_devices_they_are_to_be_when_that_is_not_clear(bench: Bench) -> None:
     bench.cloud.user("bob")
     done = subprocess.run(

@@ -81,13 +81,13 @@ def test_without_its_extra_a_kind_says_how_to_install_it(tmp_path: Path) -> None
         client = live.client(token)
         told = {each["integration_type"]: each for each in client.get("/v1/integrations/kinds").json()["kinds"]}
         assert told["GoogleCloudPubSub"]["installed"] is False
-        assert told["GoogleCloudPubSub"]["install"] == 'pip install "wirechamber[google]"'
+        assert told["GoogleCloudPubSub"]["install"] == 'pip install "google-auth>=2.40"'
         assert told["GoogleMaps"]["installed"] is True
         refused = client.post("/v1/integrations", json=settings)
         assert refused.status_code == 400
-        says = 'GoogleCloudPubSub is not installed here; install it with: pip install "wirechamber[google]"'
+        says = 'GoogleCloudPubSub is not installed here; install it with: pip install "google-auth>=2.40"'
         assert says in refused.json()["error"]
         # One that is there already says the same, and everything else works.
         assert client.post(f"/v1/integrations/{made}/test", json={}).json()["error"] == says
         live.environment |= {"WIRECHAMBER_URL": live.url, "WIRECHAMBER_TOKEN": token, "COLUMNS": "200"}
-        assert 'no: pip install "wirechamber[google]"' in live.command("integration", "kinds")
+        assert 'no: pip install "google-auth>=2.40"' in live.command("integration", "kinds")

@@ -19,7 +19,7 @@ async def healthz(call: Call) -> web.Response:
 
 
 async def readyz(call: Call) -> web.Response:
-    """Able to store and to read."""
+    """Able to store and to read, and open to devices."""
     await call.parts.ready()
     return answer({"ok": True, "version": __version__})
 

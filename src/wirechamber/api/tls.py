@@ -59,6 +59,7 @@ class Certificate:
     def _load(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         certificate, key = self._files
+        check_files(certificate, key)
         try:
             context.load_cert_chain(certificate, key, password=_no_pass_phrase)
         except _KeyEncrypted:
@@ -67,6 +68,8 @@ class Certificate:
                 " `openssl pkey -in KEY -out PLAIN`, and let only this user read it"
             ) from None
         except (OSError, ValueError) as problem:
+            if getattr(problem, "reason", "") == "KEY_VALUES_MISMATCH":
+                raise BadInput(f"the key {key} (tls_key) is not that of the certificate {certificate}") from None
             raise BadInput(f"the certificate can't be used (tls_cert, tls_key): {problem}") from None
         return context
 
@@ -82,3 +85,19 @@ class Certificate:
 def _no_pass_phrase() -> NoReturn:
     # Without this, OpenSSL would ask for it on the terminal, and everything would wait.
     raise _KeyEncrypted
+
+
+def check_files(certificate: str, key: str) -> None:
+    """Raises BadInput when one of the files can't be read, or holds nothing of the sort."""
+    _check(certificate, "tls_cert", b"CERTIFICATE")
+    _check(key, "tls_key", b"PRIVATE KEY")
+
+
+def _check(file: str, setting: str, what: bytes) -> None:
+    """Raises BadInput, with the file's name, when it can't be read or holds nothing of the sort."""
+    try:
+        content = Path(file).read_bytes()
+    except OSError as problem:
+        raise BadInput(f"the file {file} ({setting}) can't be read: {problem.strerror}") from None
+    if b"-----BEGIN " not in content or what not in content:
+        raise BadInput(f"the file {file} ({setting}) holds no {what.decode().lower()} in PEM")

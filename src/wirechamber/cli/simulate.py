@@ -172,8 +172,9 @@ def _progress(fleet: Fleet, *, shown: bool) -> Iterator[None]:
         while True:
             await asyncio.sleep(LINE_S)
             report = _report(fleet)
-            shown = ("connected", "published", "acknowledged", "ack_ms_p50", "ack_ms_p99", "bytes_per_event")
-            typer.echo("  ".join(f"{key} {report[key]}" for key in shown))
+            shown = ("connected", "published", "acknowledged", "refused", "ack_ms_p50", "ack_ms_p99", "bytes_per_event")
+            why = "".join(f"  ({reason}{HINTS.get(reason[:4], '')})" for reason in report["refusals"])
+            typer.echo("  ".join(f"{key} {report[key]}" for key in shown) + why)
 
     task = asyncio.get_running_loop().create_task(lines())
     try:
@@ -194,6 +195,7 @@ def _report(fleet: Fleet) -> dict[str, Any]:
         "acknowledged": fleet.acknowledged,
         "unanswered": fleet.unanswered,
         "refused": fleet.refused,
+        "refusals": dict(fleet.refusals),
         "received": fleet.received,
         "ack_ms_p50": _ms(fleet.latencies.quantile(0.5)),
         "ack_ms_p99": _ms(fleet.latencies.quantile(0.99)),
@@ -211,6 +213,11 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
+# What an operator may do about a refusal, by its code.
+HINTS = {
+    "4.29": " (WIRECHAMBER_PUBLISH_RATE and _BURST where the cloud runs, or a lower --rate)",
+    "5.03": " (its disk is nearly full: WIRECHAMBER_DISK_FLOOR_MB)",
+}
 _LABELS = {
     "connected": "connected",
     "handshakes": "handshakes",
@@ -235,4 +242,7 @@ def _table(report: dict[str, Any]) -> Table:
         value = report[key]
         shown = "-" if value is None else f"{value:,}"
         table.add_row(label, f"{shown} of {report['devices']:,}" if key == "connected" else shown)
+        if key == "refused":
+            for reason, count in report["refusals"].items():
+                table.add_row(f"  {reason}{HINTS.get(reason[:4], '')}", f"{count:,}")
     return table

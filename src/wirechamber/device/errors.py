@@ -53,6 +53,7 @@ class Refused(DeviceError):
 
     Attributes:
         code: CoAP's response code as people write it: `4.29` is the rate limit (RFC 8516), `5.03` a full disk.
+        reason: The code and what it means.
         seconds: After how many seconds it may be tried again, where the cloud said so.
     """
 
@@ -61,4 +62,5 @@ class Refused(DeviceError):
         self.seconds = seconds
         meaning = _MEANINGS.get(Code(number), "") if number in Code._value2member_map_ else ""
         wait = "" if seconds is None else f"; it may try again in {seconds} s"
-        super().__init__(f"refused with {self.code}{f': {meaning}' if meaning else ''}{wait}")
+        self.reason = f"{self.code}{f': {meaning}' if meaning else ''}"
+        super().__init__(f"refused with {self.reason}{wait}")

@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import resource
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from wirechamber.device.client import Device, Traffic
@@ -60,6 +61,7 @@ class Fleet:
         connected: Devices that are connected now.
         published, acknowledged, unanswered: Events so far; `unanswered` ones may be stored or not.
         refused: Events that the cloud said no to.
+        refusals: How often it gave each reason.
         received: Events that came to devices.
         latencies: From publishing to the acknowledgement.
         ready: What all devices had used when the last of them was connected for the first time.
@@ -85,6 +87,7 @@ class Fleet:
         self._told = acknowledged
         self._stop = asyncio.Event()
         self.published = self.acknowledged = self.unanswered = self.refused = self.received = 0
+        self.refusals: Counter[str] = Counter()
         self.latencies = Latencies()
         self.ready: Traffic | None = None
 
@@ -175,6 +178,7 @@ class Fleet:
                 await device.publish(self._name, data)
             except Refused as problem:
                 self.refused += 1
+                self.refusals[problem.reason] += 1
                 due = max(due, loop.time() + (problem.seconds or 1))
             except (NotAcknowledged, NotConnected):
                 self.unanswered += 1

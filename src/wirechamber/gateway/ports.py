@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import structlog
 
+from wirechamber.errors import Unavailable
 from wirechamber.gateway.service import Gateway
 from wirechamber.observe.tasks import Tasks, ended
 from wirechamber.settings import Settings
@@ -29,8 +30,32 @@ class DevicePort(NamedTuple):
     bind: Callable[[], Awaitable[None]]
 
 
+class Ports:
+    """The ports for devices, and which of them can't be opened at present."""
+
+    def __init__(self) -> None:
+        self._closed: dict[str, str] = {}
+
+    def closed(self, port: DevicePort, why: str) -> None:
+        """A port can't be opened."""
+        self._closed[port.name] = f"{port.name.upper()} port {port.number} can't be opened ({why})"
+
+    def opened(self, port: DevicePort) -> None:
+        """A port is open."""
+        self._closed.pop(port.name, None)
+
+    def check(self) -> None:
+        """Raises Unavailable while devices can't connect."""
+        if self._closed:
+            settings = " or ".join(f"WIRECHAMBER_{name.upper()}_PORT" for name in self._closed)
+            raise Unavailable(
+                f"devices can't connect: {', '.join(self._closed.values())}; end what uses it, or set {settings}; "
+                "it is tried again"
+            )
+
+
 @asynccontextmanager
-async def listening(gateway: Gateway, settings: Settings, tasks: Tasks) -> AsyncIterator[None]:
+async def listening(gateway: Gateway, settings: Settings, tasks: Tasks) -> AsyncIterator[Ports]:
     """Lets devices in until the end.
 
     Args:
@@ -39,23 +64,25 @@ async def listening(gateway: Gateway, settings: Settings, tasks: Tasks) -> Async
     await gateway.start()
     parts = [tasks.essential(work, name) for name, work in gateway.parts().items()]
     # The rest of the cloud is of use without devices, and whoever has the port may leave it.
+    ports = Ports()
     binding = [
-        tasks.restarting(partial(_bind_later, port), f"bind-{port.name}")
+        tasks.restarting(partial(_bind_later, port, ports), f"bind-{port.name}")
         for port in _ports(gateway, settings)
-        if not await _bind(port)
+        if not await _bind(port, ports)
     ]
     try:
-        yield
+        yield ports
     finally:
         await ended(*binding)
         await gateway.stop()
         await ended(*parts)
 
 
-async def _bind(port: DevicePort) -> bool:
+async def _bind(port: DevicePort, ports: Ports) -> bool:
     try:
         await port.bind()
     except OSError as problem:
+        ports.closed(port, problem.strerror or str(problem))
         _log.warning(
             f"no_{port.name}_port",
             host=port.host,
@@ -64,13 +91,14 @@ async def _bind(port: DevicePort) -> bool:
             advice=f"devices can't connect; free the port or set {port.name}_port; it is tried again",
         )
         return False
+    ports.opened(port)
     return True
 
 
-async def _bind_later(port: DevicePort) -> None:
+async def _bind_later(port: DevicePort, ports: Ports) -> None:
     while True:
         await asyncio.sleep(BIND_EVERY_S)
-        if await _bind(port):
+        if await _bind(port, ports):
             _log.info(f"{port.name}_port_open", host=port.host, port=port.number)
             return
 

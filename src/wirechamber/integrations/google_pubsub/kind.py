@@ -126,7 +126,8 @@ class GoogleCloudPubSub(Integration[GoogleCloudPubSubConfig, Publisher]):
     kind = "GoogleCloudPubSub"
     declaration = Declaration(GoogleCloudPubSubConfig)
     batch = BATCH
-    needs = Needs("google.auth", 'pip install "wirechamber[google]"')
+    # As in pyproject.toml; by its own name, since ours is on no index.
+    needs = Needs("google.auth", 'pip install "google-auth>=2.40"')
 
     def __init__(self, url: str, token_url: str = "", emulator: str = "", ambient_key: str = "") -> None:
         self._url = f"http://{emulator}" if emulator else url.rstrip("/")
