@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -21,6 +21,7 @@ class Profile(Struct, frozen=True):
         hello: What its Hello tells, other than that of 6.2.
         udp, tcp: Its buffer, bytes.
         argument: The longest argument of a function.
+        dtls: How it shakes hands over UDP.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Profile(Struct, frozen=True):
     udp: int
     tcp: int
     argument: int
+    dtls: Literal["deviceos", "deviceos-3.0"] = "deviceos"
 
     def room(self, *, reliable: bool) -> int:
         """The longest message with an event that it takes and, where it does that, acknowledges."""
@@ -46,10 +48,10 @@ def told(version: int, size: int) -> dict[str, Any]:
 BEFORE_0_8 = {"flags": Flag(0x01), **SILENT}
 BEFORE_2 = {"flags": Flag(0x06), **SILENT}
 PROFILES = (
-    Profile("0.6.4", BEFORE_0_8, 768, 800, 63),
-    Profile("0.6.4 on a Core", BEFORE_0_8 | {"platform": 0, "product": 0}, 640, 640, 63),
-    Profile("1.5.2", BEFORE_2, 800, 800, 622),
-    Profile("2.3.1", {"flags": Flag(0x76), **SILENT}, 800, 800, 622),
+    Profile("0.6.4", BEFORE_0_8, 768, 800, 63, "deviceos-3.0"),
+    Profile("0.6.4 on a Core", BEFORE_0_8 | {"platform": 0, "product": 0}, 640, 640, 63, "deviceos-3.0"),
+    Profile("1.5.2", BEFORE_2, 800, 800, 622, "deviceos-3.0"),
+    Profile("2.3.1", {"flags": Flag(0x76), **SILENT}, 800, 800, 622, "deviceos-3.0"),
     Profile("3.1.0", told(3102, 960), 960, 960, 864),
     Profile("3.3.1 on an Argon", told(3301, 1152), 1152, 1152, 1024),
     Profile("5.9.0", told(5900, 1152), 1152, 1152, 1024),
@@ -79,6 +81,7 @@ class OldDevice:
 
     def start(self) -> OldDevice:
         """Handshake, Hello, and its subscription."""
+        self.peer.profile = self.profile.dtls
         self.peer.connect()
         self.connections += 1
         self.peer.hello(**self.profile.hello)
