@@ -22,6 +22,7 @@ from wirechamber.eventlog.base import Cursor
 from wirechamber.gateway import discovery
 from wirechamber.gateway.allowance import SYSTEM_BURST, SYSTEM_RATE, Allowance
 from wirechamber.gateway.blocks import Blocks
+from wirechamber.gateway.door import Door
 from wirechamber.gateway.intake import Arrival
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
@@ -115,7 +116,8 @@ class Conversation:
 
     Args:
         publish: Takes an event that came by the slow way (TCP, or in several blocks).
-        closed: Called with a link that was replaced by a newer one of its device, or was refused.
+        close: Called with a link that was refused.
+        replaced: Called with a link and the newer one of its device.
         flush: Sends what a link's exchanges have to send.
         welcome: Called with a link of which it is known, and stored, whose it is.
         tell: Takes an event on its way to the log.
@@ -137,6 +139,8 @@ class Conversation:
         dice: Callable[[], float],
         publish: Callable[[Link, Publish, int, int, tuple[Any, ...]], None],
         close: Callable[[Link, str], None],
+        replaced: Callable[[Link, Link], None],
+        door: Door,
         flush: Callable[[Link, Purpose], None],
         welcome: Callable[[Link], None],
         tell: Callable[[Arrival], object],
@@ -150,6 +154,8 @@ class Conversation:
         self._dice = dice
         self._publish = publish
         self._close = close
+        self._replaced = replaced
+        self._door = door
         self._flush = flush
         self._welcome = welcome
         self._tell = tell
@@ -293,7 +299,9 @@ class Conversation:
         device_id = hello.device if hello.device is not None else self._told_by_handshake(link)
         if device_id is None or (link.device is not None and link.device.id != device_id):
             self.refused["hello_of_another"] += 1
-            _seldom.warning("hello_of_another", why="a device said that it is another one", address=link.host)
+            _seldom.warning(
+                "hello_of_another", why="a device said that it is another one", about=link.host, address=link.host
+            )
             link.refuse()
             self._close(link, "its Hello names another device")
             return
@@ -324,8 +332,7 @@ class Conversation:
             device = await self._identity.admit(device_id, link.public_key)
             behind = await self._roster.left_at(device_id) if link.device is None else None
         except Refused as problem:
-            self.refused[problem.reason] += 1
-            _seldom.warning("device_refused", why=problem.description, device=device_id, address=link.host)
+            self._door.turned_away(problem, device_id, link.host)
             link.refuse()
             self._close(link, problem.description)
             return
@@ -368,7 +375,7 @@ class Conversation:
         old = self._roster.put(device.id, link)
         if old is not None:
             self._outboxes.broke(old)
-            self._close(old, "its device has begun a new session")
+            self._replaced(old, link)
         link.behind = behind if old is None or old.behind is None else old.behind
         self._outboxes.leave(link, device.owner)
         link.subscriptions = ()

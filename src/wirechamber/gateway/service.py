@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
@@ -19,6 +20,7 @@ from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.gateway import conversation as talk
 from wirechamber.gateway.accounting import Accounting
 from wirechamber.gateway.datagrams import Way
+from wirechamber.gateway.door import Door, printable
 from wirechamber.gateway.dormant import Dormant
 from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.intake import Intake
@@ -69,6 +71,8 @@ MAX_UNNAMED = 4096
 # some milliseconds.
 MAX_HELD = 8
 MAX_HELD_BYTES = 8192
+# Devices that are named as having been seen at an address.
+DEVICES_TOLD = 4
 # Codes of responses begin here (RFC 7252, section 3).
 FIRST_RESPONSE = b"\x40"
 
@@ -104,6 +108,7 @@ class Gateway:
         self._clock = clock
         self.faults = Faults()
         self.meter = Meter()
+        self.door = Door(clock, self._devices_at)
         self.keeper = Keeper(store.links, clock, self.faults)
         self.intake = Intake(log, clock, self.faults, ready, self._refresh)
         self.notices = Notices(clock, self._endpoint)
@@ -133,6 +138,8 @@ class Gateway:
             dice=random.random,
             publish=self.publications.take,
             close=self.close,
+            replaced=self._replaced,
+            door=self.door,
             flush=self.flush,
             welcome=self._welcome,
             tell=self.intake.add,
@@ -147,7 +154,13 @@ class Gateway:
             measure=self.conversation.measure,
         )
         self.udp = Udp(
-            Listener(server_key, self._new_cid, psk=True), self, self.accounting, self.meter, clock, self.faults
+            Listener(server_key, self._new_cid, psk=True),
+            self,
+            self.accounting,
+            self.meter,
+            clock,
+            self.faults,
+            self.door,
         )
         self.tcp = None if tcp_key is None else Tcp(tcp_key, self, self.meter, clock, self.faults)
         self.timers = Timers(clock, self.faults, self._due)
@@ -404,9 +417,13 @@ class Gateway:
         self.roster.woke(link)
         self.questions.heard(link)
 
-    def find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
+    def find_psk(self, identity: bytes, address: Way, found: Callable[[bytes | None], None]) -> None:
         """Looks a pre-shared key up."""
-        self._start(self._find_psk(identity, found))
+        self._start(self._find_psk(identity, address, found))
+
+    def other_psk(self, identity: bytes, address: Way) -> None:
+        """A device gives this identity and has another pre-shared key."""
+        self._start(self._refuse_psk(identity, address))
 
     def admit(self, device_id: str, public_key: bytes, decided: Callable[[bool], None]) -> None:
         """Whether to go on with a device on TCP; who it is, is settled when its Hello has proved it."""
@@ -416,8 +433,7 @@ class Gateway:
         try:
             await self._identity.check(device_id, public_key)
         except Refused as problem:
-            self.refused[problem.reason] += 1
-            _seldom.warning("device_refused", why=problem.description, device=device_id)
+            self.door.turned_away(problem, device_id, "")
             decided(False)
         except CloudError as problem:
             # It comes back by itself.
@@ -426,14 +442,25 @@ class Gateway:
         else:
             decided(True)
 
-    async def _find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
+    async def _find_psk(self, identity: bytes, address: Way, found: Callable[[bytes | None], None]) -> None:
         psk: bytes | None = None
         try:
             psk = await self._identity.psk(identity)
         except CloudError as problem:
             _seldom.warning("psk_held", why=problem.description)
             return
+        if psk is None:
+            await self._refuse_psk(identity, address)
         found(psk)
+
+    async def _refuse_psk(self, identity: bytes, address: Way) -> None:
+        try:
+            problem = await self._identity.psk_refusal(identity)
+        except CloudError as why:
+            _seldom.warning("psk_held", why=why.description)
+            return
+        name = printable(identity)
+        self.door.turned_away(problem, name, address[0], identity=name)
 
     def close(self, link: Link, why: str) -> None:
         """The link is no more; its device may have another one already."""
@@ -449,6 +476,17 @@ class Gateway:
         self._held.pop(link, None)
         self.conversation.blocks.forget(link)
         link.close()
+
+    def _replaced(self, old: Link, new: Link) -> None:
+        """A device has begun a new session."""
+        self.door.replaced(old, new)
+        if isinstance(old, UdpLink):
+            self.udp.watch(old, new)
+        self.close(old, "its device has begun a new session")
+
+    def _devices_at(self, host: str) -> list[str]:
+        there = (link.device.id for link in self.roster if link.device is not None and link.host == host)
+        return list(itertools.islice(there, DEVICES_TOLD))
 
     def _named(self, link: Link) -> None:
         if self._unnamed.pop(link, None) is not None:
@@ -667,6 +705,7 @@ class Gateway:
             "tcp": Counter() if self.tcp is None else self.tcp.refused,
             "messages": self.refused
             + self.conversation.refused
+            + self.door.refused
             + Counter(blocks_forgotten=self.conversation.blocks.forgotten),
             "events": self.publications.refused,
             "to_devices": {**self.outboxes.undelivered.counts, "expired": self.outboxes.expired},

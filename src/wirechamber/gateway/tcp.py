@@ -30,6 +30,7 @@ from wirechamber.protocols.legacy_tcp import (
     Established,
     Event,
     Failed,
+    Failure,
     NeedsAdmission,
     ServerHandshake,
     Session,
@@ -301,7 +302,14 @@ class Connection(asyncio.Protocol):
                     self.tcp.handler.admit(device_id.hex(), public_key, self._decided)
                 case Failed(why):
                     self.tcp.refused[f"handshake_{why}"] += 1
-                    _seldom.warning("handshake_failed", why=str(why), transport="tcp", address=str(self.address[0]))
+                    address = str(self.address[0])
+                    if why is Failure.NOT_FOR_US:
+                        _seldom.warning(
+                            "handshake_failed", why="the device holds another server's public key", transport="tcp",
+                            address=address, advice="give it this server's: `wirechamber server key --tcp`",
+                        )  # fmt: skip
+                    else:
+                        _seldom.warning("handshake_failed", why=str(why), transport="tcp", address=address)
                     self.abort()
                 case Established():
                     self._established(event)

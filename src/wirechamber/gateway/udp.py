@@ -19,6 +19,7 @@ import structlog
 from wirechamber.clock import Clock
 from wirechamber.gateway.accounting import BLOCK, LOW, Accounting
 from wirechamber.gateway.datagrams import Datagrams, Way, format_way
+from wirechamber.gateway.door import MAX_WATCHED, WATCHED_S, Door
 from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.forgeries import Forgeries
 from wirechamber.gateway.link import Link
@@ -45,6 +46,7 @@ from wirechamber.protocols.dtls import (
     Failed,
     Listener,
     NeedsPsk,
+    OtherPsk,
     Over,
     Received,
     Refusal,
@@ -97,8 +99,11 @@ class Handler(Protocol):
     def linked(self, device: str) -> Link | None:
         """The link that a device has, if it has one."""
 
-    def find_psk(self, identity: bytes, found: Callable[[bytes | None], None]) -> None:
+    def find_psk(self, identity: bytes, address: Way, found: Callable[[bytes | None], None]) -> None:
         """Looks a pre-shared key up and calls `found` with it, or with None."""
+
+    def other_psk(self, identity: bytes, address: Way) -> None:
+        """A device gives this identity and has another pre-shared key."""
 
 
 class UdpLink(Link):
@@ -376,7 +381,7 @@ class UdpLink(Link):
 class Handshaking:
     """A handshake at an address, and what it has taken so far."""
 
-    __slots__ = ("address", "began", "core", "counts", "due", "link", "overhead")
+    __slots__ = ("address", "began", "core", "counts", "due", "link", "overhead", "told")
 
     def __init__(self, core: ServerHandshake, address: Way, began: float) -> None:
         self.core = core
@@ -385,6 +390,8 @@ class Handshaking:
         self.due: float | None = None
         self.link: UdpLink | None = None
         self.overhead = overhead(address[0])
+        # Why it will fail is told already.
+        self.told = False
         self.counts = [0, 0, 0, 0]
 
 
@@ -405,7 +412,9 @@ class Udp:
         meter: Meter,
         clock: Clock,
         faults: Faults,
+        door: Door,
     ) -> None:
+        self._door = door
         self._listener = listener
         self._faults = faults
         self.handler = handler
@@ -420,6 +429,8 @@ class Udp:
         self._handshakes: dict[Way, Handshaking] = {}
         self._places: Shares[Handshaking] = Shares(MAX_HANDSHAKES)
         self._forgeries = Forgeries()
+        # Sessions that were replaced by newer ones of their devices, and when.
+        self._watched: dict[bytes | Way, tuple[UdpLink, Link, float]] = {}
         self._port = Datagrams(self.datagram_received, self.refused)
         self.open = self._port.open
         self.transmit = self._port.send
@@ -453,6 +464,7 @@ class Udp:
             else:
                 # Nothing can be said that the device would believe (device-protocol.md, section 3.6).
                 self.refused["unknown_cid"] += 1
+                self._look_back(cid, data, addr)
             return
         if kind == MOVED_BY_NAME:
             self._named(data, addr)
@@ -532,6 +544,23 @@ class Udp:
         if self._by_address.get(link.address) is link:
             del self._by_address[link.address]
 
+    def watch(self, old: UdpLink, new: Link) -> None:
+        """The session was replaced by a newer one of its device: if it goes on all the same, there are two of those."""
+        self._watched[old.cid or old.address] = old, new, self.clock.monotonic()
+        if len(self._watched) > MAX_WATCHED:
+            del self._watched[next(iter(self._watched))]
+
+    def _look_back(self, key: bytes | Way, data: bytes, addr: Way) -> None:
+        watched = self._watched.get(key)
+        if watched is None:
+            return
+        old, new, since = watched
+        if self.clock.monotonic() - since > WATCHED_S or old.session is None:
+            del self._watched[key]
+        elif addr != new.address and old.session.unprotect(data) is not None:
+            del self._watched[key]
+            self._door.still_there(old, addr)
+
     def new_cid(self) -> bytes:
         """A connection id that nobody has."""
         while True:
@@ -575,6 +604,9 @@ class Udp:
         answer = self._listener.greet(data, repr(addr[:2]).encode(), now)
         if isinstance(answer, Answer):
             self.transmit(answer.datagram, addr)
+        elif answer is None:
+            self.refused[self._door.stray(data, addr[0])] += 1
+            self._look_back(addr, data, addr)
         elif answer is not None:
             old = self._handshakes.get(addr)
             if old is not None:
@@ -607,18 +639,21 @@ class Udp:
         for event in core.events():
             match event:
                 case NeedsPsk(identity):
-                    self.handler.find_psk(identity, lambda psk: self._provide(handshaking, psk))
+                    self.handler.find_psk(identity, handshaking.address, lambda psk: self._provide(handshaking, psk))
+                case OtherPsk(identity):
+                    if not handshaking.told:
+                        handshaking.told = True
+                        self.handler.other_psk(identity, handshaking.address)
                 case Established(session):
                     self._established(handshaking, session)
                 case Arrived(received):
                     if handshaking.link is not None:
                         # Its bytes are counted already, as the handshake's.
                         handshaking.link.take(received, 0, handshaking.address)
-                case Failed(why, alert, by_peer):
+                case Failed():
                     self.refused["handshake_failed"] += 1
-                    _seldom.warning(
-                        "handshake_failed", why=why, alert=alert, by_device=by_peer, address=handshaking.address[0]
-                    )
+                    if not handshaking.told:
+                        self._door.handshake_failed(event, handshaking.address[0], showed_key=core.showed_key)
                     self.drop(handshaking)
                     return
                 case Over():
@@ -628,6 +663,7 @@ class Udp:
 
     def _provide(self, handshaking: Handshaking, psk: bytes | None) -> None:
         if self._handshakes.get(handshaking.address) is handshaking:
+            handshaking.told = psk is None
             handshaking.core.provide_psk(psk, self.clock.monotonic())
             self._drain(handshaking)
 

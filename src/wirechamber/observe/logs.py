@@ -66,6 +66,35 @@ class Seldom:
         self._log.warning(event, why=why, **more, **({"times_before": kept_back} if kept_back else {}))
 
 
+class Sparing:
+    """Warnings of what anybody can cause: so many, and how many were left out with the next one.
+
+    Args:
+        burst: How many at once.
+        rate: How many per second after that.
+    """
+
+    def __init__(self, log: Any, burst: float, rate: float) -> None:
+        self._log = log
+        self._burst = burst
+        self._rate = rate
+        self._left = burst
+        self._at = time.monotonic()
+        self._left_out = 0
+
+    def warning(self, event: str, **more: Any) -> None:
+        """Logs it, or counts it for the next time."""
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1.0:
+            self._left_out += 1
+            return
+        self._left -= 1.0
+        left_out, self._left_out = self._left_out, 0
+        self._log.warning(event, **more, **({"others_before": left_out} if left_out else {}))
+
+
 def configure(level: str, style: str) -> None:
     """Sets logging up for this process.
 

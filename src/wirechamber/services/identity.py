@@ -127,6 +127,20 @@ class Identity:
         keys = None if device_id is None else await self._store.keys.get(device_id)
         return None if keys is None else keys.psk
 
+    async def psk_refusal(self, identity: bytes) -> Refused:
+        """Why a device that gives this identity does not get in: it has no pre-shared key here, or has another one."""
+        device_id = device_of(identity)
+        if device_id is None:
+            return Refused("no_id", "its identity is no device id: the identity of a pre-shared key is the device's id")
+        try:
+            await self._known(device_id, provisioning=False)
+        except Refused as problem:
+            return problem
+        keys = await self._store.keys.get(device_id)
+        if keys is None or keys.psk is None:
+            return Refused("no_key", "no pre-shared key is bound to it; `wirechamber device keys --psk-file` binds one")
+        return Refused("other_key", "it has another pre-shared key; `wirechamber device keys --psk-file` replaces ours")
+
     async def redeem(self, device_id: str, code: str) -> Device | None:
         """Makes the device the user's who asked for the code (event `spark/device/claim/code`).
 

@@ -7,7 +7,7 @@ with a `ClientHandshake`. Both take datagrams and the time, give datagrams, even
 
 from wirechamber.protocols.dtls.alerts import Alert, AlertLevel
 from wirechamber.protocols.dtls.client import ClientHandshake, PreSharedKey, PublicKeys
-from wirechamber.protocols.dtls.events import Arrived, Established, Event, Failed, NeedsPsk, Over
+from wirechamber.protocols.dtls.events import Arrived, Established, Event, Failed, NeedsPsk, OtherPsk, Over
 from wirechamber.protocols.dtls.records import (
     ALERT,
     APPLICATION_DATA,
@@ -45,6 +45,7 @@ __all__ = [
     "Listener",
     "Named",
     "NeedsPsk",
+    "OtherPsk",
     "Over",
     "PreSharedKey",
     "PublicKeys",

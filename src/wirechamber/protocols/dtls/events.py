@@ -13,6 +13,13 @@ class NeedsPsk(Struct, frozen=True):
     identity: bytes
 
 
+class OtherPsk(Struct, frozen=True):
+    """What the client sent can't be opened with the keys that its pre-shared key would give: it has another one, or
+    there is none for it here. Told once; the handshake goes on, since anybody may have sent that."""
+
+    identity: bytes
+
+
 class Established(Struct, frozen=True):
     """The peer proved that it knows its key: it may be believed from now on."""
 
@@ -43,4 +50,4 @@ class Over(Struct, frozen=True):
     """The session is established, and the handshake is not needed any longer."""
 
 
-Event = NeedsPsk | Established | Arrived | Failed | Over
+Event = NeedsPsk | OtherPsk | Established | Arrived | Failed | Over

@@ -136,6 +136,8 @@ class Handshake:
         if received is None:
             if session.refused is Refusal.TAG and self._state is State.FINISHED:
                 self._forged += 1
+                if self._forged == 1:
+                    self._not_opened()
                 if self._forged >= MAX_FORGED:
                     raise Fatal(Alert.BAD_RECORD_MAC, "the peer's keys are others than ours")
         elif received.content_type == HANDSHAKE:
@@ -151,6 +153,9 @@ class Handshake:
                 self._events.append(Arrived(received))
             else:
                 self._alert(received.data)
+
+    def _not_opened(self) -> None:
+        """The first record that the agreed keys do not open came."""
 
     def _fragments(self, content: bytes, now: float, *, protected: bool) -> None:
         try:

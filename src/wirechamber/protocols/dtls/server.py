@@ -14,7 +14,7 @@ from msgspec import Struct
 from wirechamber.protocols.dtls.alerts import Alert, Fatal
 from wirechamber.protocols.dtls.assembly import Fragment, read_fragments
 from wirechamber.protocols.dtls.cookies import SECRET, Cookies
-from wirechamber.protocols.dtls.events import NeedsPsk
+from wirechamber.protocols.dtls.events import NeedsPsk, OtherPsk
 from wirechamber.protocols.dtls.handshake import Handshake
 from wirechamber.protocols.dtls.keys import psk_premaster, verify_data
 from wirechamber.protocols.dtls.messages import (
@@ -229,6 +229,15 @@ class ServerHandshake(Handshake):
         with self._failing():
             self._make_keys(psk_premaster(self._shared(), psk or self._terms.urandom(RANDOM)), now)
             self._advance(now)
+
+    def _not_opened(self) -> None:
+        if self._identity is not None:
+            self._events.append(OtherPsk(self._identity))
+
+    @property
+    def showed_key(self) -> bool:
+        """Whether the client was shown the server's key, or what was signed with it."""
+        return self._path is SERVER[KeyExchange.ECDHE_ECDSA]
 
     # --- flight 4 ---
 
