@@ -141,3 +141,20 @@ def test_a_secret_in_an_answer_is_hidden_whatever_it_comes_in(place: Place, codi
     (_, answer), attempt = place.ask(body, headers, 2, headers={"Authorization": "Bearer s3cret-token"})
     assert answer.data == "you sent [[SENSITIVE]], Zürich"
     assert "s3cret-token" not in json.dumps(attempt)
+
+
+@pytest.mark.parametrize("body", [LARGE, gzip.compress(LARGE)], ids=["plain", "gzip"])
+def test_places_for_large_answers_are_given_back(place: Place, body: bytes) -> None:
+    coding = {"Content-Encoding": "gzip"} if body != LARGE else {}
+    place.target.answer = lambda method, path, sent: (200, JSON | coding, body)
+    place.made += 1
+    name = f"many{place.made:03}"
+    wanted = {"event": name, "url": place.target.url, "responseTemplate": TEMPLATE}
+    hook = place.client.post("/v1/integrations", json=wanted).json()["id"]
+    with stream(place.client, "/v1/devices/events/hook-") as source:
+        # More than one owner has places.
+        for number in range(40):
+            place.client.post("/v1/devices/events", json={"name": name, "data": str(number)})
+        seen = take(source, 80)
+    assert {each.data for each in seen if each.name != f"hook-sent/{name}"} == {"21.5"}
+    assert place.client.delete(f"/v1/integrations/{hook}").status_code == 204

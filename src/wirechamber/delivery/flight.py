@@ -29,12 +29,29 @@ _PIECE_BYTES = 64
 MAX_LARGE_ANSWERS = 64
 
 
+class Place:
+    """A place for a large answer, held from when it is seen to be one until nothing of it is needed any more."""
+
+    __slots__ = ("_owner", "_places")
+
+    def __init__(self, places: LargeAnswers, owner: str) -> None:
+        self._places: LargeAnswers | None = places
+        self._owner = owner
+
+    def give_back(self) -> None:
+        """Lets another one have it; doing so twice is allowed."""
+        if self._places is not None:
+            self._places.give_back(self._owner)
+            self._places = None
+
+
 class Exchange(Struct, frozen=True):
     """A request and what came of it.
 
     Attributes:
         started_at: Milliseconds since 1970.
         address: The address really connected to, if there was a connection.
+        place: Of a large answer: whoever takes it gives the place back when he has done with it.
     """
 
     request: Request
@@ -42,6 +59,7 @@ class Exchange(Struct, frozen=True):
     started_at: int
     duration_ms: int
     address: str | None
+    place: Place | None = None
 
 
 Done = Callable[[Exchange], None]
@@ -63,16 +81,16 @@ class LargeAnswers:
         self._held: Counter[str] = Counter()
         self._left = MAX_LARGE_ANSWERS
 
-    def take(self, owner: str) -> bool:
-        """Takes a place, if there is one for this owner."""
+    def take(self, owner: str) -> Place | None:
+        """A place, if there is one for this owner."""
         if self._held[owner] >= self._left:
             self._counted["large"] += 1
             why = f"{self._held[owner]} of this owner are under way, and {self._left} places are left"
             _seldom.warning("large_answer_cut", why=why, owner=owner)
-            return False
+            return None
         self._held[owner] += 1
         self._left -= 1
-        return True
+        return Place(self, owner)
 
     def give_back(self, owner: str) -> None:
         """One of this owner's has ended."""
@@ -87,7 +105,7 @@ class Flight:
 
     __slots__ = (
         "again", "asked_certificate", "body", "cut", "done", "forbidden", "handle", "head_ended", "header_bytes",
-        "headers", "is_large", "large", "length", "most", "opened", "owner", "pieces", "request", "secure", "set_alone",
+        "headers", "large", "length", "most", "opened", "owner", "pieces", "place", "request", "secure", "set_alone",
         "set_direct", "set_headers", "set_lifetime", "set_shape", "set_traced", "set_url", "shared", "started",
         "started_at", "stream",
     )  # fmt: skip
@@ -123,8 +141,7 @@ class Flight:
         self.length = 0
         self.most = min(request.answer_bytes, MAX_LARGE_ANSWER_BYTES)
         self.pieces = max(MAX_PIECES, self.most // _PIECE_BYTES)
-        # It holds one of the places for large answers.
-        self.is_large = False
+        self.place: Place | None = None
         self.cut = False
         self.forbidden: str | None = None
 
@@ -153,9 +170,9 @@ class Flight:
         """Takes a piece of the body; 0 ends the request, which then has its answer, cut."""
         room = self.most - self.length
         self.length += len(data)
-        if self.length > MAX_ANSWER_BYTES and room >= len(data) and not self.is_large:
-            self.is_large = self.large.take(self.owner)
-            if not self.is_large:
+        if self.length > MAX_ANSWER_BYTES and room >= len(data) and self.place is None:
+            self.place = self.large.take(self.owner)
+            if self.place is None:
                 room = 0
         if len(data) > room or len(self.body) == self.pieces:
             if len(self.body) < self.pieces:
@@ -170,10 +187,12 @@ class Flight:
         """What may come on the wire for the answer."""
         return MAX_WIRE_BYTES + self.most - MAX_ANSWER_BYTES
 
-    def let_go(self) -> None:
-        """It has ended."""
-        if self.is_large:
-            self.large.give_back(self.owner)
-            self.is_large = False
+    def let_go(self, reply: Response | NoResponse) -> Place | None:
+        """It has ended with this; returns the place that its answer holds, if it is a large one."""
         # What was read is a reply now, or nothing; the handle waits for the next request.
         self.body = []
+        place, self.place = self.place, None
+        if place is not None and isinstance(reply, NoResponse):
+            place.give_back()
+            return None
+        return place

@@ -24,7 +24,7 @@ import structlog
 
 from wirechamber.clock import Clock
 from wirechamber.delivery.curl import WANTS_CERTIFICATE, header_lines, problem_of, set_shape, unsendable
-from wirechamber.delivery.flight import MAX_WIRE_BYTES, Done, Exchange, Flight, LargeAnswers
+from wirechamber.delivery.flight import MAX_WIRE_BYTES, Done, Exchange, Flight, LargeAnswers, Place
 from wirechamber.delivery.frames import TEXT, Frames, traced
 from wirechamber.delivery.guard import Guard
 from wirechamber.delivery.proxied import Proxied, goes_direct, set_proxy
@@ -137,6 +137,10 @@ class Outbound:
         ended: asyncio.Future[Exchange] = self._loop.create_future()
         self.send(request, lambda exchange: None if ended.done() else ended.set_result(exchange), owner)
         return await ended
+
+    def place(self, owner: str) -> Place | None:
+        """A place for an answer that became a large one when it was unpacked, if there is one."""
+        return self._large.take(owner)
 
     async def close(self, grace_s: float) -> None:
         """Lets running requests end within the grace period, then ends them with the reply `closed`."""
@@ -540,10 +544,11 @@ class Outbound:
     ) -> int:
         """Notes what came of a request; returns how long it took, in milliseconds."""
         duration = started_at = 0
+        place = None
         if flight is not None:
-            flight.let_go()
+            place = flight.let_go(reply)
             duration, started_at = int((time.monotonic() - flight.started) * 1000), flight.started_at
-        self._ended.append((done, Exchange(request, reply, started_at or self._clock.now(), duration, address)))
+        self._ended.append((done, Exchange(request, reply, started_at or self._clock.now(), duration, address, place)))
         return duration
 
     def _refuse_new(self) -> None:

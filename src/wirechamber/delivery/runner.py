@@ -12,11 +12,11 @@ import structlog
 
 from wirechamber.clock import Clock
 from wirechamber.delivery import sound
-from wirechamber.delivery.flight import Exchange
+from wirechamber.delivery.flight import Exchange, Place
 from wirechamber.delivery.masks import masked, told, untold
 from wirechamber.delivery.outbound import Outbound
 from wirechamber.delivery.underway import UnderWay
-from wirechamber.delivery.unpack import taken_in, takes_long
+from wirechamber.delivery.unpack import is_large, shortened, taken_in, takes_long
 from wirechamber.integrations.base import (
     About,
     Allow,
@@ -64,11 +64,12 @@ class Run:
         outcomes: One for each, when the plan has ended.
         slot: Its place in the notes of what is under way; 0 for none.
         owner: Whose integration it is.
+        places: Of its large answers.
     """
 
     __slots__ = (
-        "about", "done", "ended", "events", "exchanges", "integration", "outcomes", "owner", "plan", "remember",
-        "slot", "steps",
+        "about", "done", "ended", "events", "exchanges", "integration", "outcomes", "owner", "places", "plan",
+        "remember", "slot", "steps",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +84,7 @@ class Run:
         self.remember: list[tuple[str, Any]] = []
         self.about: dict[str, DeviceInfo | None] = {}
         self.outcomes: Sequence[Outcome] = ()
+        self.places: list[Place] = []
         self.slot = slot
         self.steps = 0
         self.ended = False
@@ -262,6 +264,8 @@ class Runner:
         return int(self._clock.monotonic() * 1000)
 
     def _called(self, run: Run, exchange: Exchange) -> None:
+        if exchange.place is not None:
+            run.places.append(exchange.place)
         if takes_long(exchange):
             self._tasks.spawn(self._take_in(run, exchange), "large-answer")
             return
@@ -280,6 +284,12 @@ class Runner:
         except Exception as problem:
             self._not_taken_in(run, problem)
             return
+        if not run.places and is_large(exchange):
+            place = self._outbound.place(run.owner)
+            if place is None:
+                exchange = shortened(exchange)
+            else:
+                run.places.append(place)
         run.exchanges.append(exchange)
         self._advance(run, exchange.reply)
 
@@ -305,6 +315,8 @@ class Runner:
             # It would not end; it is not asked any more.
             _log.debug("plan_not_closed", integration=run.integration, exc_info=True)
         run.done(run)
+        for place in run.places:
+            place.give_back()
 
     async def _answer(self, run: Run, step: Any) -> None:
         reply: Any
@@ -391,6 +403,8 @@ class Runner:
                 if unsound is not None:
                     raise TokenRefused(sound.fault(unsound))
                 exchange = taken_in(await self._outbound.exchange(step.request, run.owner))
+                if exchange.place is not None:
+                    run.places.append(exchange.place)
                 # The plan must see the token; nobody else may.
                 run.exchanges.append(untold(exchange))
                 secrets += step.request.secrets

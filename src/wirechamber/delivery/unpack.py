@@ -44,6 +44,18 @@ def takes_long(exchange: Exchange) -> bool:
     return len(reply.body) > MAX_ANSWER_BYTES or (reply.body != b"" and reply.header("Content-Encoding") is not None)
 
 
+def is_large(exchange: Exchange) -> bool:
+    """Whether its answer takes a place for large ones."""
+    return isinstance(exchange.reply, Response) and len(exchange.reply.body) > MAX_ANSWER_BYTES
+
+
+def shortened(exchange: Exchange) -> Exchange:
+    """The exchange, its answer cut to what needs no place."""
+    reply = exchange.reply
+    assert isinstance(reply, Response)
+    return structs.replace(exchange, reply=structs.replace(reply, body=reply.body[:MAX_ANSWER_BYTES]))
+
+
 class _Unreadable(Exception):
     """A coding that can't be undone; the text says why."""
 
