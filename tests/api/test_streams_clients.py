@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -10,12 +11,23 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
 
 from tests.cloud import Cloud, cloud, eventually
+from tests.delivery.builders import OWNER
 from tests.sse import stream, take
+from tests.streams.test_hub import Wire, an_entry, settle
+from wirechamber.api.streams import Stream
+from wirechamber.api.wanted import Wanted
+from wirechamber.eventlog.base import Cursor, EventLog, Scope
+from wirechamber.eventlog.tail import Tail
+from wirechamber.protocols import sse
+from wirechamber.streams.hub import Hub, Reader
+from wirechamber.streams.resume import Start
 
 BROWSER = {
     "Accept": "text/event-stream",
@@ -234,6 +246,35 @@ def test_whoever_looked_at_the_past_for_nothing_is_told_so_at_once(live: Cloud, 
         lines = lines_of(response)
         assert next_position(lines) == "0"
         assert int(next_position(lines)) >= int(newest)
+
+
+def test_a_stream_that_finds_nothing_in_a_long_past_says_how_far_it_has_come() -> None:
+    async def scenario() -> None:
+        tail = Tail(Cursor("9000"), int)
+        hub = Hub(tail, buffer_bytes=100)
+        start = Start(cast(EventLog, SimpleNamespace(tail=tail, parse=Cursor, order=int)), "5")
+        pipe = Wire()
+        form = Wanted("rare", "5", sse.position_block, chunked=False, notes=())
+        stream = Stream(cast(asyncio.Transport, pipe), "token", form, start)
+        # The greeting has told where it begins.
+        stream.breathe(tail.newest)
+        # A page without an event for it has been read.
+        start.position = Cursor("4005")
+        stream.breathe(tail.newest)
+        stream.breathe(tail.newest)
+        reader = Reader(pipe, stream.end, chunked=False)
+        stream.group = hub.join(Scope(owner=OWNER, prefix="rare"), reader)
+        stream.breathe(tail.newest)
+        # What waits to be written comes first.
+        tail.extend([an_entry(9001, "rare/1")])
+        stream.breathe(tail.newest)
+        await settle()
+        stream.breathe(tail.newest)
+        hub.close()
+        shown = [piece if len(piece) < 20 else piece.split(b"\n")[0] for piece in pipe.writes]
+        assert shown == [b":\n", b"id: 4005\n\n", b":\n", b"id: 9000\n\n", b":\n", b"id: 9001", b"id: 9001\n\n"]
+
+    asyncio.run(scenario())
 
 
 def test_positions_come_as_the_client_asks_for_them(live: Cloud, token: str) -> None:

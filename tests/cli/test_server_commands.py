@@ -93,6 +93,8 @@ def test_publish_and_subscribe(ours: Run, live_shared: tuple[Cloud, str], tmp_pa
     seen = [json.loads(line) for line in lines]
     assert [each["name"] for each in seen] == ["feed/start", "feed/one", "feed/two", "feed/three"]
     assert [each["data"] for each in seen] == [None, "é1", '{"a":\n1}', "from a file"]
+    some = ok(ours("subscribe", "feed/three", "feed/o", "--last-event-id", "0", "--max", "2")).splitlines()
+    assert [json.loads(line)["name"] for line in some] == ["feed/one", "feed/three"]
     until = ok(ours("subscribe", "feed/", "--last-event-id", "0", "--until", "é1")).splitlines()
     assert len(until) == 2
 

@@ -36,6 +36,7 @@ HEADERS = {
 }
 
 _seldom = Seldom(structlog.get_logger("wirechamber.api"))
+KEEP_ALIVE = sse.chunk(sse.KEEP_ALIVE)
 # Streams that are looked after before others have their turn.
 SLICE = 200
 # A reader that catches up must have taken what was written to it, some tens of kilobytes, within this.
@@ -68,6 +69,7 @@ class Stream:
         transport: Its connection's.
         secret: The token that it was opened with.
         form: What its client can take.
+        start: Where it begins, and how far it has caught up.
 
     Attributes:
         gone: Done with the reason when it ends.
@@ -76,16 +78,18 @@ class Stream:
         told: The position that a mark last told it.
     """
 
-    __slots__ = ("form", "gone", "group", "patience", "secret", "told", "transport")
+    __slots__ = ("form", "gone", "group", "patience", "secret", "start", "told", "transport")
 
-    def __init__(self, transport: asyncio.Transport, secret: str, form: Wanted) -> None:
+    def __init__(self, transport: asyncio.Transport, secret: str, form: Wanted, start: Start) -> None:
         self.transport = transport
         self.secret = secret
         self.form = form
+        self.start = start
         self.gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.patience: asyncio.Timeout | None = None
         self.group: Group | None = None
-        self.told = ""
+        # Its greeting tells this, unless what is gone must be told first.
+        self.told = "" if start.gap else start.position
 
     def end(self, why: str) -> None:
         """Ends it. Ending twice is allowed."""
@@ -107,15 +111,19 @@ class Stream:
         if self.transport.is_closing():
             self.end(CLOSED)
         elif not self.gone.done() and self.transport.get_write_buffer_size() == 0:
-            self.transport.write(self.mark(newest) or self.framed(sse.KEEP_ALIVE))
+            self.transport.write(self.mark(newest) or (KEEP_ALIVE if self.form.chunked else sse.KEEP_ALIVE))
 
     def mark(self, newest: Cursor) -> bytes:
         """Says where it is, if it wants to know and does not yet: everything up to there has been written to it."""
-        mark = self.form.mark
-        if mark is None or self.group is None or self.group.pending or self.group.under_way or self.told == newest:
+        mark, group = self.form.mark, self.group
+        if mark is None or (group is not None and not group.rests):
             return b""
-        self.told = newest
-        return self.framed(mark(newest))
+        # While it catches up, the last page of which everything has been written.
+        position = self.start.position if group is None else newest
+        if position == self.told:
+            return b""
+        self.told = position
+        return self.framed(mark(position))
 
     def framed(self, payload: bytes) -> bytes:
         """As this client takes it."""
@@ -249,7 +257,7 @@ async def _stream(call: Call, coreid: str | None) -> web.StreamResponse:
             response = await _begun(call, start, form)
         with contextlib.suppress(ConnectionError):
             if request.transport is not None and not opened.closing:
-                await _follow(call, Stream(request.transport, call.secret, form), scope, start)
+                await _follow(call, Stream(request.transport, call.secret, form, start), scope)
         return response
     finally:
         opened.leave(address, call.owner)
@@ -275,21 +283,20 @@ async def _begun(call: Call, start: Start, form: Wanted) -> web.StreamResponse:
     return response
 
 
-async def _follow(call: Call, stream: Stream, scope: Scope, start: Start) -> None:
+async def _follow(call: Call, stream: Stream, scope: Scope) -> None:
     hub, transport, opened = call.parts.hub, stream.transport, call.request.app[OPEN]
     _bound_send_buffer(transport)
     reader = Reader(transport, stream.end, chunked=stream.form.chunked)
     opened.streams[stream] = None
-    stream.told = "" if start.gap else start.position
     try:
-        await _catch_up(call, stream, scope, start)
+        await _catch_up(call, stream, scope)
         if stream.gone.done():
             # What waits for a reader who is behind is as good from the log, when it comes back.
             if transport.get_write_buffer_size() > 0:
                 transport.abort()
         elif not transport.is_closing():
             # From here to `join` nothing waits: no event can come in between.
-            frames = b"".join(recent(call.parts.log, scope, start.position))
+            frames = b"".join(recent(call.parts.log, scope, stream.start.position))
             stream.group = hub.join(scope, reader)
             if frames:
                 transport.write(frames if stream.form.chunked else sse.unchunked(frames))
@@ -305,12 +312,12 @@ async def _follow(call: Call, stream: Stream, scope: Scope, start: Start) -> Non
         hub.leave(scope, reader)
 
 
-async def _catch_up(call: Call, stream: Stream, scope: Scope, start: Start) -> None:
+async def _catch_up(call: Call, stream: Stream, scope: Scope) -> None:
     """Writes what the reader missed, as fast as it reads and no longer than it may."""
     transport, loop = stream.transport, asyncio.get_running_loop()
     try:
         async with asyncio.timeout(None) as stream.patience:
-            async for piece in history(call.parts.past, scope, start):
+            async for piece in history(call.parts.past, scope, stream.start):
                 # Between pages anything may have happened.
                 if transport.is_closing() or not await _may_go_on(stream, call.parts.access):
                     return

@@ -20,8 +20,6 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
 # The server sends something at least every 9 s.
 SILENCE_S = 30.0
-# A stream that has had no event yet, or none for long, is resumed where it was.
-WHERE = {"positions": "blocks"}
 STREAM = "text/event-stream"
 FINAL = (400, 401, 403, 404)
 
@@ -29,7 +27,7 @@ FINAL = (400, 401, 403, 404)
 @speaks
 def command(
     server: Server,
-    prefix: Annotated[str, typer.Argument(help="Only events whose name begins so.")] = "",
+    prefix: Annotated[list[str] | None, typer.Argument(help="Only events whose name begins so, or so.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="Only this device's, by id or name.")] = None,
     last_event_id: Annotated[str | None, typer.Option("--last-event-id", help="Go on after this position.")] = None,
     most: Annotated[int | None, typer.Option("--max", min=1, help="End after so many events.")] = None,
@@ -37,11 +35,14 @@ def command(
 ) -> None:
     """Print events as they come, one JSON object a line. A lost connection is resumed without a gap or a repeat."""
     path = "v1/devices/" + (f"{quoted(device)}/" if device else "") + "events"
-    path += f"/{quoted(prefix)}" if prefix else ""
+    prefixes = prefix or []
+    path += f"/{quoted(prefixes[0])}" if prefixes and prefixes[0] else ""
+    # A stream that has had no event yet, or none for long, is resumed where it was.
+    query = [("positions", "blocks"), *(("prefix", each) for each in prefixes[1:])]
 
     async def work(remote: Remote) -> None:
         count = 0
-        async for event in _follow(remote, path, last_event_id):
+        async for event in _follow(remote, path, query, last_event_id):
             typer.echo(json_text(event))
             count += 1
             if count == most or (until is not None and event.get("data") == until):
@@ -50,7 +51,9 @@ def command(
     with_server(work, server)
 
 
-async def _follow(remote: Remote, path: str, position: str | None) -> AsyncIterator[dict[str, object]]:
+async def _follow(
+    remote: Remote, path: str, query: list[tuple[str, str]], position: str | None
+) -> AsyncIterator[dict[str, object]]:
     import aiohttp
 
     wait = FIRST_WAIT_S
@@ -61,7 +64,7 @@ async def _follow(remote: Remote, path: str, position: str | None) -> AsyncItera
         headers = {} if position is None else {"Last-Event-ID": position}
         try:
             async with remote.session.get(
-                path, params=WHERE, headers=headers, timeout=timeout, allow_redirects=False
+                path, params=query, headers=headers, timeout=timeout, allow_redirects=False
             ) as stream:
                 if first or stream.status in FINAL:
                     await remote.recognise(stream)
