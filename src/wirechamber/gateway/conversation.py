@@ -53,6 +53,7 @@ from wirechamber.protocols.coap.exchange import DEVICE_OS, OVER_TCP, RFC_7252, B
 from wirechamber.protocols.coap.message import Code, Message, Option, Type, uint
 from wirechamber.protocols.deviceos import keepalive
 from wirechamber.protocols.deviceos.describe import read_application, read_system
+from wirechamber.protocols.deviceos.ledgers import no_ledgers
 from wirechamber.protocols.deviceos.messages import (
     Describe,
     Discover,
@@ -222,7 +223,7 @@ class Conversation:
             case Discover():
                 self._reply(link, request, *discovery.answer(told))
             case LedgerRequest():
-                self._reply(link, request, Code.NOT_FOUND)
+                self._reply(link, request, *no_ledgers(told))
             case Malformed(code=code):
                 self.refused["malformed"] += 1
                 self._reply(link, request, code)
