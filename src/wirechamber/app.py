@@ -26,6 +26,7 @@ from wirechamber.api.server import Server, serving
 from wirechamber.api.streams import OPEN, Counts, check_tokens, keep_alive
 from wirechamber.api.tls import check_files
 from wirechamber.clock import Clock, SystemClock, Timekeeper, boot_id
+from wirechamber.datafolder import listening as where
 from wirechamber.datafolder.check import check, note_closed, note_keys, note_known, note_open, prepare, written
 from wirechamber.delivery.service import Delivering, delivering
 from wirechamber.descriptors import raise_limit
@@ -125,6 +126,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         await stack.enter_async_context(watchdog.watching())
         with written(folder):
             stack.enter_context(hold_folder(folder))
+            where.forget(folder)
             known = check(folder, may_lose_the_newest=settings.durability == "normal")
             stack.callback(note_closed, folder)
             timekeeper.keep_in(folder)
@@ -183,6 +185,11 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         metrics.watch_delivery(delivery)
         metrics.watch_links(gateway)
         ports = await stack.enter_async_context(listening(gateway, settings, tasks))
+        # A port that is somebody else's is opened as soon as it is free.
+        to_devices = where.Listening(
+            gateway.port or settings.udp_port, gateway.tcp_port or settings.tcp_port, settings.device_host
+        )
+        stack.enter_context(where.noted(folder, to_devices))
         keeping_time = tasks.restarting(partial(_keep_time, folder, timekeeper, store, log), "clock")
         await stack.enter_async_context(within(keeping_time))
         janitor = tasks.restarting(partial(_tidy, settings, store, log, delivery, timekeeper), "janitor")

@@ -22,6 +22,7 @@ from msgspec import Meta, Struct
 
 from wirechamber import proxy
 from wirechamber.errors import BadInput
+from wirechamber.hosts import check_host
 from wirechamber.suggest import did_you_mean, meant
 
 ENV_PREFIX = "WIRECHAMBER_"
@@ -180,6 +181,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     shutdown_grace: Annotated[Seconds, _help("Seconds that running requests get to finish on shutdown.")] = 3.0
 
     def __post_init__(self) -> None:
+        if self.device_host:
+            try:
+                check_host(self.device_host, ipv6=False)
+            except ValueError as problem:
+                raise ValueError(f"{problem} - at `$.device_host`") from None
         for name in ("outbound_allow", "trusted_proxies"):
             for network in getattr(self, name):
                 try:

@@ -96,6 +96,46 @@ def test_a_device_is_provisioned(run: Run, tmp_path: Path) -> None:
     assert shared["key"] == "psk"
     assert len(bytes.fromhex((tmp_path / "psk" / "device.psk").read_text())) == 32
     assert run("device", "provision", "--psk", "--tcp", "--out", str(tmp_path / "x")).returncode == 2
+    for host in ("300.1.2.3", "cloud.example.com:5684", "::1"):
+        refused = run("device", "provision", "--out", str(tmp_path / "x"), "--host", host)
+        assert refused.returncode == 2, host
+        assert host in refused.stderr
+        refused = run("server", "key", "--for-device", str(tmp_path / "x"), "--host", host)
+        assert refused.returncode == 2, host
+        assert not (tmp_path / "x").exists()
+    set_wrong = run("server", "key", WIRECHAMBER_DEVICE_HOST="300.1.2.3")
+    assert "device_host" in set_wrong.stderr
+    assert run("device", "provision", "--out", str(tmp_path / "x"), "--host", "h", "--port", "0").returncode == 2
+
+
+def test_a_key_that_no_shell_can_pass_on_is_told(run: Run, tmp_path: Path) -> None:
+    for name, key, told in (("zero", b"\0" + bytes(range(1, 32)), True), ("good", bytes(range(1, 33)), False)):
+        (tmp_path / name).write_text(key.hex())
+        done = run("device", "add", key.hex()[:24], "--psk-file", str(tmp_path / name))
+        assert done.returncode == 0, done.stderr
+        assert ("zero byte" in done.stderr) is told
+
+
+def test_a_device_is_told_the_port_of_the_server_that_runs(tmp_path: Path) -> None:
+    with cloud(tmp_path / "data", device_host="cloud.example.com") as made:
+        # As in another shell, which has not got the server's settings.
+        environment = {key: value for key, value in made.environment.items() if "WIRECHAMBER_" not in key}
+        environment["WIRECHAMBER_DATA"] = str(made.folder)
+
+        def provision(out: str, *more: str) -> bytes:
+            done = subprocess.run(
+                [sys.executable, "-m", "wirechamber", "device", "provision", "--out", str(tmp_path / out), *more],
+                env=environment, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            return (tmp_path / out / "server_key.der").read_bytes()
+
+        keys = ServerKeys(made.folder)
+        assert provision("one") == keys.for_device("cloud.example.com", made.udp_port)
+        assert provision("two", "--host", "h", "--port", "7") == keys.for_device("h", 7)
+        made.kill()
+        # What it noted says nothing any more.
+        assert provision("three", "--host", "h") == keys.for_device("h", 5684)
 
 
 def test_the_servers_key_without_a_server(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +20,16 @@ from tests.contract.test_store import a_device, a_user
 from tests.delivery.builders import NOW
 from wirechamber.errors import BadInput, Forbidden, NotFound
 from wirechamber.secrets import Vault
-from wirechamber.services.identity import CODE_MS, Identity, Refused, as_pem, new_device_key, read_public_key
+from wirechamber.services.identity import (
+    CODE_MS,
+    Identity,
+    Refused,
+    as_pem,
+    new_device_key,
+    new_psk,
+    read_public_key,
+    survives_a_shell,
+)
 from wirechamber.settings import Settings
 from wirechamber.store.base import Store
 from wirechamber.store.sqlite import open_sqlite_store
@@ -287,3 +298,18 @@ def test_a_key_that_the_device_or_the_operator_bound_stays_with_it(tmp_path: Pat
             assert (await made.identity.admit(other, OTHER)).owner == "id-bob"
 
     run(work())
+
+
+def test_keys_that_are_made_survive_a_shell() -> None:
+    keys = [new_psk() for _ in range(2_000)]
+    assert {len(key) for key in keys} == {32}
+    assert len(set(keys)) == len(keys)
+    assert all(survives_a_shell(key) for key in keys)
+    assert not survives_a_shell(b"a\0b")
+    assert not survives_a_shell(b"ab\n")
+    assert survives_a_shell(b"a\nb\xff")
+    # A real shell, as the docs have it.
+    for key in keys[:3] if shutil.which("xxd") else ():
+        script = 'printf %s "$(printf %s "$1" | xxd -r -p)" | xxd -p -c 256'
+        done = subprocess.run(["sh", "-c", script, "sh", key.hex()], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == key.hex()

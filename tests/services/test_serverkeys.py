@@ -66,6 +66,8 @@ def test_the_block_that_a_device_takes(tmp_path: Path) -> None:
     [
         ("", 5684), ("::1", 5684), ("0.0.0.0", 5684), ("255.255.255.255", 5684), ("x" * 65, 5684), ("a b", 5684),
         ("a\nb", 5684), ("host", 0), ("host", 65535), ("host", -1), ("é" * 70, 5684),
+        ("300.1.2.3", 5684), ("1.2.3", 5684), ("224.0.0.1", 5684), ("host:5684", 5684), ("https://host", 5684),
+        ("-host", 5684), ("a..b", 5684),
     ],
 )  # fmt: skip
 def test_an_address_that_no_device_takes(host: str, port: int) -> None:

@@ -19,17 +19,25 @@ from wirechamber.cli.folder import Folder, in_folder
 from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.cli.user import Data, Json
 from wirechamber.clock import SystemClock
+from wirechamber.datafolder import listening
 from wirechamber.errors import BadInput, Conflict
 from wirechamber.model.devices import DEFAULT_PLATFORM, Device
 from wirechamber.model.times import iso_or_none
 from wirechamber.services import device_lists
 from wirechamber.services.devices import view
-from wirechamber.services.identity import as_pem, check_psk, fingerprint, new_device_key, read_public_key
+from wirechamber.services.identity import (
+    as_pem,
+    check_psk,
+    fingerprint,
+    new_device_key,
+    new_psk,
+    read_public_key,
+    survives_a_shell,
+)
 from wirechamber.services.presence import expected_by
 from wirechamber.settings import Settings
 from wirechamber.store.base import DeviceFilter
 
-PSK_BYTES = 32
 # Devices that share a transaction; a running server's writes go in between.
 AT_ONCE = 2_000
 SHOWN_ERRORS = 20
@@ -276,9 +284,10 @@ def provision(
     psk: Annotated[bool, typer.Option("--psk", help="A pre-shared key, for devices without Device OS.")] = False,
     tcp: Annotated[bool, typer.Option("--tcp", help="RSA, for devices of the older generation.")] = False,
     host: Annotated[
-        str | None, typer.Option("--host", help="Where the device finds this cloud [default: device_host]")
+        str | None,
+        typer.Option("--host", help="Where the device finds this cloud [default: device_host]"),
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", help="[default: udp_port, or tcp_port with --tcp]")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="[default: the running server's, or as set]")] = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
@@ -289,10 +298,11 @@ def provision(
 
     async def work(folder: Folder) -> None:
         user = None if owner is None else await folder.access.named(owner)
-        where = host or folder.settings.device_host
-        server = folder.keys.for_device(where, device_port(folder.settings, port, tcp=tcp), tcp=tcp) if where else b""
+        where, to_port = device_address(folder.settings, host, port, tcp=tcp)
+        link = "TCP" if tcp else "UDP"
+        server = folder.keys.for_device(where, to_port, tcp=tcp) if where else b""
         key = None if psk else new_device_key(tcp=tcp)
-        secret = secrets.token_bytes(PSK_BYTES) if psk else None
+        secret = new_psk() if psk else None
         files: dict[str, bytes] = {"device_id": f"{made}\n".encode()}
         if key is None:
             assert secret is not None
@@ -312,15 +322,23 @@ def provision(
             show_json({**view(await folder.device(device.id)), "files": written})
             return
         typer.echo(f"device {device.id} can connect with the files in {out}: {', '.join(files)}")
+        typer.echo(f"this cloud is at {where or 'an address that was not told,'} port {to_port} of {link}")
         if not psk and not server:
             typer.echo("server_key.der holds no address, since neither --host nor device_host was given")
 
     in_folder(work, data=data, create=True)
 
 
-def device_port(settings: Settings, port: int | None, *, tcp: bool) -> int:
-    """The port that is written into a device's memory: as told, as set, else the usual one."""
-    return port or (settings.tcp_port or TCP_PORT if tcp else settings.udp_port or UDP_PORT)
+def device_address(settings: Settings, host: str | None, port: int | None, *, tcp: bool) -> tuple[str, int]:
+    """Host and port that are written into a device's memory: as told, as the server has them that runs on the data
+    folder, as set, else (the port) the usual one. An empty host: nothing says it."""
+    running = listening.found(settings.data_folder)
+    if host is None:
+        host = (running.device_host if running is not None else "") or settings.device_host
+    if port is None:
+        known = 0 if running is None else running.tcp_port if tcp else running.udp_port
+        port = known or (settings.tcp_port or TCP_PORT if tcp else settings.udp_port or UDP_PORT)
+    return host, port
 
 
 def _keys(key: Path | None, psk_file: Path | None) -> tuple[bytes | None, bytes | None]:
@@ -336,6 +354,12 @@ def _keys(key: Path | None, psk_file: Path | None) -> tuple[bytes | None, bytes 
         fail(f"{file} must hold the key in hex digits", Exit.USAGE)
     except BadInput as problem:
         fail(f"{file}: {problem.description}", Exit.USAGE)
+    if psk is not None and not survives_a_shell(psk):
+        typer.echo(
+            f"note: the key in {psk_file} has a zero byte, or a newline at its end. Programs that are given it as an "
+            "argument, such as coap-client, get another key; `wirechamber device provision --psk` makes keys without",
+            err=True,
+        )
     return public_key, psk
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from wirechamber.cli.device import device_port
+from wirechamber.cli.device import device_address
 from wirechamber.cli.folder import Folder, in_folder, opened
 from wirechamber.cli.output import Exit, done, exit_code, fail, show_json
 from wirechamber.cli.user import Data, Json
@@ -44,7 +44,7 @@ def key(
         str | None, typer.Option("--host", help="IPv4 address or name for --for-device [default: device_host]")
     ] = None,
     port: Annotated[
-        int | None, typer.Option("--port", help="Port for --for-device [default: udp_port, or tcp_port with --tcp]")
+        int | None, typer.Option("--port", help="Port for --for-device [default: the running server's, or as set]")
     ] = None,
     tcp: Annotated[bool, typer.Option("--tcp", help="The RSA key, for devices of the older generation.")] = False,
     data: Data = None,
@@ -59,10 +59,10 @@ def key(
         if out is not None:
             _write(out, public)
         if for_device is not None:
-            where = host or settings.device_host
+            where, to_port = device_address(settings, host, port, tcp=tcp)
             if not where:
                 fail("name the host under which devices reach this cloud: --host, or device_host", Exit.USAGE)
-            _write(for_device, keys.for_device(where, device_port(settings, port, tcp=tcp), tcp=tcp))
+            _write(for_device, keys.for_device(where, to_port, tcp=tcp))
     except CloudError as problem:
         fail(problem.description, exit_code(problem))
     except BrokenPipeError:

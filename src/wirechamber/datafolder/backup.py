@@ -28,6 +28,7 @@ from wirechamber.datafolder.files import (
     looking_into,
     newest_of,
 )
+from wirechamber.datafolder.listening import LISTENING_FILE
 from wirechamber.delivery.underway import FILE as UNDER_WAY
 from wirechamber.eventlog.lock import LOCK_FILE
 from wirechamber.model.times import iso
@@ -39,7 +40,7 @@ FORMAT = 1
 PAGES = 1_024
 CHUNK = 1 << 20
 # What belongs to one machine and moment.
-LEFT_OUT = (LOCK_FILE, RUN_FILE, STATE_FILE, CONFIRMED_FILE, UNFINISHED, MANIFEST, UNDER_WAY)
+LEFT_OUT = (LOCK_FILE, RUN_FILE, LISTENING_FILE, STATE_FILE, CONFIRMED_FILE, UNFINISHED, MANIFEST, UNDER_WAY)
 
 # What is being done with which file, and how much of it is done, from 0 to 1.
 Progress = Callable[[str, float], None]

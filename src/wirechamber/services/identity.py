@@ -44,6 +44,10 @@ CODE_LENGTH = 63
 CODE_MS = 24 * 3_600_000
 
 
+# What `new_psk` makes.
+PSK_BYTES = 32
+
+
 class Refused(CloudError):
     """A device is not let in.
 
@@ -310,6 +314,22 @@ def read_public_key(data: bytes) -> bytes:
     elif not isinstance(key, rsa.RSAPublicKey) or key.key_size not in RSA_BITS:
         raise BadInput("devices have a key of the curve P-256, or an RSA key of 1024 to 4096 bits")
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def new_psk() -> bytes:
+    """A pre-shared key that `survives_a_shell`."""
+    while True:
+        key = secrets.token_bytes(PSK_BYTES)
+        if survives_a_shell(key):
+            return key
+
+
+def survives_a_shell(psk: bytes) -> bool:
+    """Whether a key is the same once a shell has put it into an argument of a command.
+
+    No argument holds a zero byte, and `$(…)` takes newlines off the end (POSIX, Shell Command Language, 2.6.3).
+    """
+    return b"\0" not in psk and not psk.endswith(b"\n")
 
 
 def check_psk(psk: bytes) -> bytes:

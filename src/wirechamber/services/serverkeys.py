@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from wirechamber.errors import BadInput
+from wirechamber.hosts import check_host
 from wirechamber.secrets import SecretsUnreadable, create_private, read_private
 
 EC_FILE = "server-ec.key"
@@ -91,31 +92,26 @@ def address_block(host: str, port: int) -> bytes:
     """Where a device finds its cloud, 128 bytes: type, length, value; the port at 66, big-endian.
 
     Raises:
-        BadInput: The host is an IPv6 address, for which the block has no type, empty, or too long.
+        BadInput: The host is none, or an IPv6 address, for which the block has no type, or its name is too long.
     """
     try:
-        address = ipaddress.ip_address(host)
+        name = check_host(host, ipv6=False)
+    except ValueError as problem:
+        raise BadInput(str(problem)) from None
+    try:
+        address = ipaddress.IPv4Address(name)
     except ValueError:
-        kind, value = NAME, _name(host)
+        kind, value = NAME, name.encode()
+        if len(value) > MAX_HOST:
+            raise BadInput(f"a device's memory takes names of {MAX_HOST} characters at most") from None
     else:
-        if isinstance(address, ipaddress.IPv6Address):
-            raise BadInput("a device's memory takes an IPv4 address or a name, not an IPv6 address; use a name")
         kind, value = IPV4, address.packed
-        if address.is_unspecified or address == ipaddress.ip_address("255.255.255.255"):
+        if address.is_unspecified or address.is_multicast or address == ipaddress.IPv4Address("255.255.255.255"):
             raise BadInput(f"devices refuse the address {host}; name the one under which they reach this cloud")
-    if not 0 < len(value) <= MAX_HOST or not host.isprintable() or " " in host:
-        raise BadInput(f"the host must have 1 to {MAX_HOST} characters, without blanks")
     if not 0 < port < 0xFFFF:
         raise BadInput("the port must be between 1 and 65534")
     block = bytes((kind, len(value))) + value
     return (block.ljust(PORT_AT, UNUSED) + port.to_bytes(2, "big")).ljust(ADDRESS_BYTES, UNUSED)
-
-
-def _name(host: str) -> bytes:
-    try:
-        return host.encode() if host.isascii() else host.encode("idna")
-    except UnicodeError:
-        raise BadInput(f"{host!r} is no name of a host") from None
 
 
 def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
