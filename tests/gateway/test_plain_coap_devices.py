@@ -13,7 +13,7 @@ from tests.cloud import cloud
 from tests.gateway.peer import HandshakeFailed, Peer, a_publish
 from tests.gateway.town import PSK, Town, in_store, never, new_device_id, until
 from wirechamber.model.keys import DeviceKeys
-from wirechamber.protocols.coap.message import Code, Message, Option, Type, ping, reset, uint
+from wirechamber.protocols.coap.message import NO_RESPONSE_AT_ALL, Code, Message, Option, Type, ping, reset, uint
 from wirechamber.protocols.deviceos.messages import path
 from wirechamber.store.base import Store
 
@@ -81,6 +81,25 @@ def test_a_non_is_answered_by_a_non_once_it_is_stored(town: Town) -> None:
     answer = peer.receive()
     assert (answer.type, answer.code, answer.token) == (Type.NON, Code.CHANGED, b"\x05")
     assert len(town.events(peer, "non")) == 1
+
+
+def test_an_answer_that_is_not_wanted_is_not_sent(town: Town) -> None:
+    """RFC 7967."""
+    peer = town.psk_peer().connect()
+    peer.send(a_publish("non", b"1", peer.next_id(), confirmable=False, token=b"\x05", no_response=NO_RESPONSE_AT_ALL))
+    until(lambda: len(town.events(peer, "non")) == 1, "being stored")
+    # Successes only: what is refused is told.
+    peer.send(a_publish("non", b"2", peer.next_id(), confirmable=False, token=b"\x06", no_response=2))
+    until(lambda: len(town.events(peer, "non")) == 2, "being stored")
+    assert peer.silent()
+    peer.send(a_publish("spark/status", b"", peer.next_id(), confirmable=False, token=b"\x07", no_response=2))
+    answer = peer.receive()
+    assert (answer.type, answer.code, answer.token) == (Type.NON, Code.FORBIDDEN, b"\x07")
+    peer.send(a_publish("spark/status", b"", peer.next_id(), confirmable=False, no_response=NO_RESPONSE_AT_ALL))
+    assert peer.silent()
+    # What is to be confirmed is, and that is all.
+    answer = peer.publish("con", b"3", token=b"\x08", no_response=NO_RESPONSE_AT_ALL)
+    assert (answer.type, answer.code, answer.token) == (Type.ACK, Code.EMPTY, b"")
 
 
 def test_a_retransmission_is_answered_alike_and_stored_once(town: Town) -> None:

@@ -23,7 +23,7 @@ from wirechamber.model.events import Event
 from wirechamber.model.ids import TIME_DIGITS
 from wirechamber.model.names import MAX_TTL, RESERVED, is_name
 from wirechamber.observe.logs import Seldom
-from wirechamber.protocols.coap.message import Code, Message, Option, Type, ack, uint, write_message
+from wirechamber.protocols.coap.message import Code, Message, Option, Type, ack, response_wanted, uint, write_message
 from wirechamber.protocols.deviceos.content import to_content
 from wirechamber.protocols.deviceos.messages import Publish
 from wirechamber.protocols.deviceos.system_events import CLAIM_CODE, PREFIXES
@@ -280,6 +280,11 @@ class Publications:
         """Acknowledges it, or says why not (RFC 8516: 4.29 with the seconds to wait in Max-Age)."""
         id = publish.message_id
         if code == Code.CHANGED and link.deviceos:
+            if publish.confirmable:
+                link.send(ack(id), Purpose.PUBLISH)
+            return
+        if not response_wanted(publish.no_response, code):
+            # RFC 7967, section 2.1: a CON is acknowledged all the same.
             if publish.confirmable:
                 link.send(ack(id), Purpose.PUBLISH)
             return

@@ -375,7 +375,7 @@ def bad_option(message: Message, known: Iterable[int]) -> int | None:
 
 # RFC 7967, section 2.1: which classes of responses the client does not want.
 _UNWANTED = {2: 0x02, 4: 0x08, 5: 0x10}
-NO_RESPONSE_AT_ALL = b"\x1a"
+NO_RESPONSE_AT_ALL = 0x1A
 
 
 def wants_response(request: Message, code: int) -> bool:
@@ -384,7 +384,15 @@ def wants_response(request: Message, code: int) -> bool:
     Device OS sets the option, empty, on its Goodbye over TCP. An empty option names no class (section 2.1: "interested
     in all responses"), yet nobody is waiting; such a Goodbye is a NON, and closing is the answer.
     """
+    return response_wanted(unwanted_by(request), code)
+
+
+def unwanted_by(request: Message) -> int:
+    """The value of a request's No-Response option: which classes of responses are not wanted; 0 for none."""
     value = request.option(Option.NO_RESPONSE)
-    if not value or len(value) > 1:
-        return True
-    return not value[0] & _UNWANTED.get(code >> 5, 0)
+    return value[0] if value and len(value) == 1 else 0
+
+
+def response_wanted(unwanted: int, code: int) -> bool:
+    """Whether a response of this code is wanted, by the value of a request's No-Response option."""
+    return not unwanted & _UNWANTED.get(code >> 5, 0)

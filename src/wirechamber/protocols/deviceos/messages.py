@@ -12,7 +12,17 @@ from enum import IntEnum, IntFlag
 from msgspec import Struct
 
 from wirechamber.protocols.coap.links import WELL_KNOWN
-from wirechamber.protocols.coap.message import MAX_MESSAGE, Code, Message, Option, Type, bad_option, ping, uint
+from wirechamber.protocols.coap.message import (
+    MAX_MESSAGE,
+    Code,
+    Message,
+    Option,
+    Type,
+    bad_option,
+    ping,
+    uint,
+    unwanted_by,
+)
 from wirechamber.protocols.deviceos.keepalive import KEEP_ALIVE, KeepAlive, read_keep_alive
 from wirechamber.protocols.deviceos.varint import TooShort, read_varint, write_varint
 
@@ -115,6 +125,7 @@ class Publish(Struct, frozen=True, gc=False):
         max_age: Time to live, seconds.
         private: Sent by the letter `E`: always so since 6.2, before that when it was published as PRIVATE.
         block1: Set when the payload is one block of several.
+        no_response: Which classes of responses are not wanted (RFC 7967); 0 for none.
     """
 
     name: str
@@ -126,6 +137,7 @@ class Publish(Struct, frozen=True, gc=False):
     token: bytes = b""
     private: bool = True
     block1: bytes | None = None
+    no_response: int = 0
 
 
 class Subscribe(Struct, frozen=True):
@@ -192,7 +204,7 @@ NETWORK_REASONS = {1: "error", 2: "user", 3: "off", 4: "listening", 5: "sleep", 
 
 
 class LedgerRequest(Struct, frozen=True):
-    """A device asks for, or tells of, a ledger (7.8). A cloud without ledgers answers 4.04.
+    """A device asks for, or tells of, a ledger (7.8). A cloud without ledgers answers as `ledgers` says.
 
     Attributes:
         payload: A protobuf `particle.cloud.Request`, or a block of one.
@@ -390,6 +402,7 @@ def _publish(message: Message, segments: tuple[bytes, ...]) -> Publish | Malform
         message.token,
         segments[0] == b"E",
         message.option(Option.BLOCK1),
+        unwanted_by(message),
     )
 
 
@@ -541,6 +554,8 @@ def write_publish(event: Publish, *, before_6_2: bool = False) -> Message:
         options.append((Option.MAX_AGE.value, age))
     if event.block1 is not None:
         options.append((Option.BLOCK1.value, event.block1))
+    if event.no_response:
+        options.append((Option.NO_RESPONSE.value, uint(event.no_response)))
     kind = Type.CON if event.confirmable else Type.NON
     return Message(kind, _POST, event.message_id, event.token, tuple(options), event.payload)
 
