@@ -32,6 +32,7 @@ PROGRAMS: Mapping[str, tuple[float, float]] = {
     "streams_idle": (300, 90),
     "link": (900, 90),
     "https_bytes": (120, 60),
+    "device_day": (60, 60),
 }
 ROOT = Path(__file__).parent.parent
 # So much of what a program that failed said last is shown.

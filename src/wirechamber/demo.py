@@ -32,7 +32,7 @@ from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
 from wirechamber.services.identity import Identity
 from wirechamber.services.serverkeys import ServerKeys
-from wirechamber.services.usage import by_https
+from wirechamber.services.usage import by_https, by_kept_https
 from wirechamber.settings import Settings
 
 USER = "demo"
@@ -170,10 +170,11 @@ async def _steps(base_url: str, password: str, target: Target, device: Device, o
                 used = used.plus(await _publish(device, data, out))
                 await _show(events, target, out)
                 await _arrival(device, answers, out)
-        https = by_https(len(READINGS), data_bytes)
+        https, kept = by_https(len(READINGS), data_bytes), by_kept_https(len(READINGS), data_bytes)
         out.print(
             f"\n  {len(READINGS)} publishes took {used.total:,} bytes; as many new HTTPS connections would have taken "
-            f"{https:,}: [bold]{https / used.total:.0f} times[/bold] as much"
+            f"{https:,}: [bold]{https / used.total:.0f} times[/bold] as much; over one that is kept open {kept:,}, "
+            f"{kept / used.total:.1f} times"
         )
         await _log(client, hook["id"], out)
 

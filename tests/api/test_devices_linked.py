@@ -252,7 +252,8 @@ def test_usage(made: Cloud, client: httpx.Client, key_file: Any) -> None:
         assert publish["up_datagrams"] == publish["down_datagrams"] == 10
         # Each datagram with its headers, both ways.
         assert 150 <= publish["bytes"] / 10 <= 185
-        assert shown["https"]["bytes"] == 10 * (3656 - 20) + 200
+        assert shown["https"]["bytes"] == 10 * (4298 - 20) + 200
+        assert shown["https"]["kept_open_bytes"] == 10 * (536 - 20) + 200
         assert shown["https"]["times"] == round(shown["https"]["bytes"] / shown["total"]["bytes"], 1)
         one = client.get(f"/v1/usage?since={shown['since']}").json()
         assert one["total"] == shown["total"]

@@ -53,7 +53,7 @@ class World:
     def device(self, stored: StoredSession | None = None) -> Core:
         who = identity(ID, DEVICE_KEY, CLOUD_KEY.public_key(), None)
         return Core(
-            who, About(), self.kept.append, dice=lambda: 0.0, stored=stored, keepalive=self.keepalive,
+            who, About(), self.kept.append, dice=lambda: 0.0, stored=stored, manner=self.keepalive,
             started=self.now,
         )  # fmt: skip
 

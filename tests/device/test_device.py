@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,23 @@ def test_a_confirmed_publish_of_20_bytes_takes_174_bytes_on_the_wire(shared_benc
             used = device.traffic.since(before)
             assert (used.up_bytes, used.up_datagrams) == (113, 1)
             assert (used.down_bytes, used.down_datagrams) == (61, 1)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("options", [(), ("--psk",)])
+def test_what_is_not_to_be_confirmed_is_not_answered(shared_bench: Bench, options: tuple[str, ...]) -> None:
+    async def scenario() -> None:
+        async with shared_bench.device(shared_bench.provision(*options)) as device:
+            await device.settle()
+            before = device.traffic.copy()
+            await device.publish("temperature", "x" * 20, confirm=False)
+            # A question after it: its answer comes after what would have been the event's.
+            used = device.traffic.since(before)
+            assert (used.up_datagrams, used.down_datagrams) == (1, 0)
+            assert used.total <= 122
+            await device.publish("temperature", "y" * 20)
+            assert device.traffic.since(before).down_datagrams == 1
 
     run(scenario)
 
@@ -375,6 +394,37 @@ def test_no_cloud_is_told_in_time(shared_bench: Bench) -> None:
                 await waiting
 
     run(scenario)
+
+
+def test_attempts_are_logged_with_what_may_be_wrong(
+    shared_bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wirechamber.device.client.SILENT_S", 0.05)
+    files = shared_bench.provision()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = nobody.getsockname()
+        # Of the first one nobody knows anything, the second one's machine says that nobody listens there.
+        for closes in (False, True):
+            if closes:
+                nobody.close()
+            caplog.clear()
+
+            async def scenario() -> None:
+                with pytest.raises(NotConnected) as problem:
+                    await shared_bench.device(files, address=address, connect_timeout=0.3).open()
+                assert f"{address[0]} port {address[1]} (UDP)" in str(problem.value)
+
+            run(scenario)
+            (told,) = [record.getMessage() for record in caplog.records if "has not answered" in record.getMessage()]
+            assert f"{address[0]} port {address[1]} (UDP)" in told
+            assert ("nobody listens there" in told) is closes
+
+
+@pytest.mark.parametrize("host", ["300.1.2.3", "cloud.example.com:5684", "https://cloud.example.com", "a b"])
+def test_a_host_that_is_none_is_told_at_once(host: str) -> None:
+    with pytest.raises(DeviceError, match=re.escape(host)):
+        Device("0" * 24, psk=b"x" * 16, host=host)
 
 
 def test_a_goodbye_takes_the_device_offline_at_once(shared_bench: Bench) -> None:

@@ -19,11 +19,12 @@ from rich.table import Table
 from wirechamber.cli.folder import Folder, in_folder
 from wirechamber.cli.output import Exit, console, fail, show_json
 from wirechamber.cli.user import Data, Json
+from wirechamber.datafolder import listening
 from wirechamber.device import Device, DeviceError
 from wirechamber.device.fleet import Fleet, allow_sockets
 from wirechamber.device.keys import read_server_key, spki
 from wirechamber.model.accounts import User
-from wirechamber.services.usage import HTTPS_BYTES
+from wirechamber.services.usage import HTTPS_BYTES, HTTPS_KEPT_BYTES
 
 # Where the seed of the simulated devices' keys is kept, so that the next run uses the same ones; mode 0600.
 SEED_FILE = "simulated-devices"
@@ -53,7 +54,7 @@ def command(
         str | None, typer.Option("--owner", help="Whose devices they are [default: the only user there is]")
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Where the cloud is.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option("--port", help="Its UDP port [default: udp_port]")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Its UDP port [default: the server's]")] = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
@@ -63,7 +64,9 @@ def command(
     """
 
     async def register(folder: Folder) -> tuple[list[Device], int]:
-        where = port or folder.settings.udp_port or DEFAULT_PORT
+        running = listening.found(folder.settings.data_folder)
+        usual = folder.settings.udp_port if running is None else running.udp_port
+        where = port if port is not None else usual or DEFAULT_PORT
         return await registered(folder, await _owner(folder, owner), count, host, where), where
 
     try:
@@ -202,6 +205,7 @@ def _report(fleet: Fleet) -> dict[str, Any]:
         "bytes_to_connect": ready,
         "bytes_per_event": None if each is None else round(each, 1),
         "https_bytes_per_event": HTTPS_BYTES,
+        "https_kept_open_bytes_per_event": HTTPS_KEPT_BYTES,
         "up_bytes": traffic.up_bytes,
         "down_bytes": traffic.down_bytes,
         "up_datagrams": traffic.up_datagrams,
@@ -231,6 +235,7 @@ _LABELS = {
     "bytes_to_connect": "bytes to connect, each device",
     "bytes_per_event": "bytes per event, both ways",
     "https_bytes_per_event": "a new HTTPS connection",
+    "https_kept_open_bytes_per_event": "one that is kept open",
 }
 
 

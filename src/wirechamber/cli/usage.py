@@ -74,7 +74,8 @@ def _show_one(usage: DeviceUsage) -> None:
     https = compared(used)
     typer.echo(
         f"the same {used['publishes']} publishes, each by a new HTTPS connection: {https['bytes']} bytes,"
-        f" {https['times']} times as many"
+        f" {https['times']} times as many; over one that is kept open {https['kept_open_bytes']} bytes,"
+        f" {https['kept_open_times']} times"
     )
 
 

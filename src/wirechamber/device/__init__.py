@@ -1,6 +1,6 @@
 """A device in Python: the same protocol cores as the gateway, in the client role."""
 
-from wirechamber.device.client import Device, Traffic
+from wirechamber.device.client import Device
 from wirechamber.device.errors import (
     BadFile,
     DeviceError,
@@ -10,6 +10,7 @@ from wirechamber.device.errors import (
     Refused,
     SessionInUse,
 )
+from wirechamber.device.wire import Traffic
 
 __all__ = [
     "BadFile",

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast, get_type_hints
 
-from msgspec import Struct
-
 from wirechamber.device.about import PLATFORM, About, identity
 from wirechamber.device.core import Core, Phase
 from wirechamber.device.data import check_name, from_payload, to_payload, wants
@@ -30,8 +28,11 @@ from wirechamber.device.events import (
     TimeTold,
     VariableWanted,
 )
+from wirechamber.device.keepalive import bounds_of, check_lifetime
 from wirechamber.device.keys import PrivateKey, PublicKey, key_file, read_key, read_psk, read_server_key
 from wirechamber.device.session_file import SessionFile, StoredSession, Wanted
+from wirechamber.device.wire import Traffic, Wire
+from wirechamber.hosts import check_host
 from wirechamber.protocols.coap.exchange import Busy
 from wirechamber.protocols.deviceos.describe import Application
 from wirechamber.protocols.deviceos.messages import DEFAULT_TTL
@@ -39,55 +40,20 @@ from wirechamber.protocols.deviceos.messages import DEFAULT_TTL
 _log = logging.getLogger("wirechamber.device")
 
 PORT = 5684
+MAX_PORT = 65_535
 # As long as a message is repeated (device-protocol.md, section 6), and a little more.
 TIMEOUT_S = 95.0
 GOODBYE_S = 5.0
+# Whoever watches is told after so much silence, long before it is given up.
+SILENT_S = 5.0
 MAX_TTL = 16_777_215
 MAX_NAME = 64
-IPV4_UDP, IPV6_UDP = 28, 48
 
-Address = tuple[Any, ...]
 EventHandler = Callable[[str, Any], Any]
 FunctionHandler = Callable[[str], Any]
 
 _TYPES: dict[type, str] = {bool: "bool", int: "int32", float: "double", str: "string"}
 _INT32 = range(-(1 << 31), 1 << 31)
-
-
-class Traffic(Struct):
-    """What went over the wire, headers of IP and UDP included."""
-
-    up_bytes: int = 0
-    up_datagrams: int = 0
-    down_bytes: int = 0
-    down_datagrams: int = 0
-
-    def since(self, before: Traffic) -> Traffic:
-        """What was added since then."""
-        return Traffic(
-            self.up_bytes - before.up_bytes,
-            self.up_datagrams - before.up_datagrams,
-            self.down_bytes - before.down_bytes,
-            self.down_datagrams - before.down_datagrams,
-        )
-
-    def plus(self, other: Traffic) -> Traffic:
-        """Both together."""
-        return Traffic(
-            self.up_bytes + other.up_bytes,
-            self.up_datagrams + other.up_datagrams,
-            self.down_bytes + other.down_bytes,
-            self.down_datagrams + other.down_datagrams,
-        )
-
-    def copy(self) -> Traffic:
-        """As of now."""
-        return Traffic(self.up_bytes, self.up_datagrams, self.down_bytes, self.down_datagrams)
-
-    @property
-    def total(self) -> int:
-        """Bytes of both directions."""
-        return self.up_bytes + self.down_bytes
 
 
 class Device:
@@ -103,8 +69,12 @@ class Device:
         session_file: Where the session is kept from one run to the next, so that only the first pays for a handshake.
             It holds keys: mode 0600. One process uses it at a time.
         product, version, platform: What the cloud is told.
-        keepalive: Seconds of silence after which a ping is sent, which keeps the way through a NAT open for what the
-            cloud sends; 0: none.
+        keepalive: How the way through a NAT is kept open for what the cloud sends: None learns how long the NAT
+            remembers, between 25 seconds and 23 minutes, or between two given bounds. A number of seconds: after so
+            much silence a ping is sent; 0: never. A device without subscriptions, functions, variables and a signal
+            handler learns nothing and does not ping; what waits for it, if anything does, comes with its next word.
+        lifetime: The device says something at least every so many seconds, and the cloud shows by when it is expected;
+            None: a day, for a device that does not ping.
         ping_first: A resumed session is tried by a ping before anything else. Without, the first publish tries it: one
             exchange less for a device that wakes, publishes and sleeps.
         goodbye: Tells the cloud when the device closes, so that it is shown offline at once: one exchange more.
@@ -131,33 +101,43 @@ class Device:
         platform: int = PLATFORM,
         product: int | None = None,
         version: int | None = None,
-        keepalive: float = 25.0,
+        keepalive: float | tuple[float, float] | None = None,
+        lifetime: float | None = None,
         ping_first: bool = True,
         goodbye: bool = False,
         connect_timeout: float = TIMEOUT_S,
     ) -> None:
         public, told_host, told_port = _server(server_key)
         self._host = host or told_host
-        self._port = port or told_port or PORT
+        self._port = port if port is not None else told_port or PORT
         if not self._host:
             raise DeviceError("host is needed: the cloud's key does not say where it is")
+        try:
+            self._host = check_host(self._host)
+        except ValueError as problem:
+            raise DeviceError(str(problem)) from None
+        if not 0 < self._port <= MAX_PORT:
+            raise DeviceError(f"a port is a number from 1 to {MAX_PORT}, not {self._port}")
         self.identity = identity(id, _private(key), public, None if psk is None else read_psk(psk))
         self.traffic = Traffic()
         self.clock_offset: float | None = None
         self.resumed: bool | None = None
         self.handshakes = 0
         self._about = About(platform, product, version)
-        self._keepalive = keepalive
+        self._manner = bounds_of(keepalive)
+        self._lifetime = check_lifetime(lifetime)
         self._ping_first = ping_first
         self._goodbye = goodbye
         self._connect_timeout = connect_timeout
         self._session_path = None if session_file is None else Path(session_file)
         self._session_file: SessionFile | None = None
         self._core: Core | None = None
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._attempt = 0
         self._online = asyncio.Event()
         self._down = asyncio.Event()
         self._left = asyncio.Event()
@@ -201,13 +181,15 @@ class Device:
             stored = self._session_file.load(self.identity.fingerprint)
         loop = asyncio.get_running_loop()
         self._core = Core(
-            self.identity, self._about, self._keep, dice=random.random, stored=stored, keepalive=self._keepalive,
-            ping_first=self._ping_first, started=loop.time(),
+            self.identity, self._about, self._keep, dice=random.random, stored=stored, manner=self._manner,
+            lifetime=self._lifetime, ping_first=self._ping_first, started=loop.time(),
         )  # fmt: skip
         for wanted, _ in self._handlers:
             self._core.subscribe(wanted, loop.time())
         if self._functions or self._variables:
             self._core.offer(self._application(), loop.time())
+        if self._signal is not None:
+            self._core.listen(loop.time())
         self._task = loop.create_task(self._run(), name=f"device {self.identity.id}")
         if self._connect_timeout:
             try:
@@ -359,6 +341,8 @@ class Device:
     def on_signal(self, handler: Callable[[bool], Any]) -> None:
         """Calls `handler(on)` when somebody wants the device to show itself."""
         self._signal = handler
+        if self._core is not None:
+            self._do(self._core.listen)
 
     async def time(self, timeout: float = TIMEOUT_S) -> int:
         """Asks the cloud for the time, seconds since 1970; for a machine without a clock of its own.
@@ -382,11 +366,16 @@ class Device:
                 try:
                     await self._dial()
                 except OSError as problem:
-                    _log.info("no way to %s: %s", self._host, problem)
+                    _log.warning("%s: no way there (attempt %d): %s", self._there, self._attempt + 1, problem)
+                    self._attempt += 1
                     await asyncio.sleep(1.0 + random.random())  # noqa: S311
                     continue
+                self._attempt += 1
+                _log.info("%s: attempt %d", self._there, self._attempt)
+                self._patience = asyncio.get_running_loop().call_later(SILENT_S, self._still_silent)
                 self._down.clear()
-                self._do(core.connect)
+                where = "" if self._wire is None else self._wire.where
+                self._do(lambda now: core.connect(now, where))  # noqa: B023
                 await self._down.wait()
                 self._hang_up()
                 if self._broken is not None:
@@ -402,11 +391,28 @@ class Device:
         loop = asyncio.get_running_loop()
         host = cast(str, self._host)
         _, wire = await loop.create_datagram_endpoint(
-            lambda: _Wire(self._receive, self.traffic), remote_addr=(host, self._port)
+            lambda: Wire(self._receive, self.traffic), remote_addr=(host, self._port)
         )
         self._wire = wire
 
+    @property
+    def _there(self) -> str:
+        return f"{self._host} port {self._port} (UDP)"
+
+    @property
+    def _hint(self) -> str:
+        refused = self._wire is not None and self._wire.refused
+        if refused:
+            return "nobody listens there, says the network: is the cloud running, is the port right?"
+        return "is the address right, is the port, and does every firewall on the way let UDP through?"
+
+    def _still_silent(self) -> None:
+        _log.warning("%s has not answered for %g s (attempt %d): %s", self._there, SILENT_S, self._attempt, self._hint)
+
     def _hang_up(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         if self._wire is not None:
             self._wire.close()
             self._wire = None
@@ -417,7 +423,7 @@ class Device:
                 async with asyncio.timeout(timeout):
                     await self._online.wait()
             except TimeoutError:
-                raise NotConnected(f"{self._host} port {self._port} does not answer") from None
+                raise NotConnected(f"{self._there} does not answer: {self._hint}") from None
         if self._failure is not None:
             raise self._failure
         if self._core is None:
@@ -478,6 +484,10 @@ class Device:
                 self.resumed = resumed
                 self.handshakes = core.handshakes
                 self._failure = None
+                self._attempt = 0
+                if self._patience is not None:
+                    self._patience.cancel()
+                    self._patience = None
                 self._online.set()
             case Disconnected():
                 self._disconnected(event)
@@ -501,7 +511,7 @@ class Device:
                 self._left.set()
 
     def _disconnected(self, event: Disconnected) -> None:
-        _log.info("not connected: %s", event.why)
+        _log.warning("%s: not connected: %s; the next attempt is in %.0f s", self._there, event.why, event.wait)
         self._online.clear()
         self.resumed = None
         self._wait = event.wait
@@ -593,41 +603,6 @@ class Device:
 
     def _application(self) -> Application:
         return Application(tuple(self._functions), {name: kind for name, (kind, _) in self._variables.items()})
-
-
-class _Wire(asyncio.DatagramProtocol):
-    """One socket, connected to the cloud's address."""
-
-    def __init__(self, receive: Callable[[bytes], None], traffic: Traffic) -> None:
-        self._receive = receive
-        self._traffic = traffic
-        self._headers = IPV4_UDP
-        self._transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.DatagramTransport", transport)
-        if len(transport.get_extra_info("sockname")) == 4:
-            self._headers = IPV6_UDP
-
-    def datagram_received(self, data: bytes, addr: Address) -> None:
-        self._traffic.down_bytes += len(data) + self._headers
-        self._traffic.down_datagrams += 1
-        if self._transport is not None:
-            self._receive(data)
-
-    def error_received(self, exc: Exception) -> None:
-        """Nobody listens there at the moment, says the network; anybody could say that."""
-
-    def send(self, datagram: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._traffic.up_bytes += len(datagram) + self._headers
-            self._traffic.up_datagrams += 1
-            self._transport.sendto(datagram)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
 
 
 def _settle(answer: asyncio.Future[None] | None, problem: DeviceError | None) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import structs
 
-from wirechamber.device.about import About, Identity, checksum, hello_checksum, hello_of, system_of
+from wirechamber.device.about import About, Identity
 from wirechamber.device.errors import DeviceError, NotAcknowledged, Refused
 from wirechamber.device.events import (
     Connected,
@@ -32,8 +32,10 @@ from wirechamber.device.events import (
     TimeTold,
     VariableWanted,
 )
+from wirechamber.device.keepalive import Bounds, Contact, Learned
 from wirechamber.device.session_file import StoredSession, Told, Wanted
-from wirechamber.protocols.coap.blockwise import SZX_1024, Block, Sending, block_of, read_block
+from wirechamber.device.tags import Describing, KeepingAlive, Out, Publishing, Purpose, Subscribing
+from wirechamber.device.telling import ANSWER_S, Telling
 from wirechamber.protocols.coap.exchange import (
     DEVICE_OS,
     RFC_7252,
@@ -44,11 +46,11 @@ from wirechamber.protocols.coap.exchange import (
     Rejected,
     Request,
 )
-from wirechamber.protocols.coap.message import Code, Malformed, Message, Option, Type, uint
+from wirechamber.protocols.coap.message import NO_RESPONSE_AT_ALL, Code, Malformed, Message, Option, Type
 from wirechamber.protocols.deviceos import messages, requests
-from wirechamber.protocols.deviceos.describe import Application, write_application
-from wirechamber.protocols.deviceos.messages import ContentFormat, Goodbye, Kind
-from wirechamber.protocols.deviceos.metrics import Metric, write_metrics
+from wirechamber.protocols.deviceos.describe import Application
+from wirechamber.protocols.deviceos.keepalive import KeepAlive, write_keep_alive
+from wirechamber.protocols.deviceos.messages import Goodbye
 from wirechamber.protocols.dtls import (
     ALERT,
     APPLICATION_DATA,
@@ -70,20 +72,14 @@ from wirechamber.protocols.dtls import (
 RESERVED = 64
 # device-protocol.md, section 12: an unanswered ping tells that the cloud is gone.
 PING_S = 30.0
-# What is registered within this time after connecting is told in one description.
-DESCRIBE_AFTER_S = 0.25
 # device-protocol.md, section 3.4: how long a device waits before it tries again.
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 128.0
 FAILURES_PER_STEP = 5
 # CONs that may be without acknowledgement at a time; Device OS has no limit (device-protocol.md, Q28).
 OUTSTANDING = 64
-# A plain CoAP question is answered within this time, or not at all.
-ANSWER_S = 60.0
 # A message got no answer, but others did so recently: the link is alive.
 ALIVE_S = 20.0
-# The one metric that every machine has (device-protocol.md, 7.2).
-UPTIME = 6
 _USER = 2
 
 
@@ -96,30 +92,6 @@ class Phase(Enum):
     ONLINE = "online"
 
 
-class _Purpose(Enum):
-    """What a message was sent for, where nothing more must be known of it."""
-
-    HELLO = "hello"
-    PING = "ping"
-    SYSTEM = "system"
-    TIME = "time"
-    GOODBYE = "goodbye"
-    ANSWER = "answer"
-
-
-class _Publishing(Struct, frozen=True):
-    tag: Any
-
-
-class _Subscribing(Struct, frozen=True):
-    wanted: Wanted
-
-
-class _Describing(Struct, frozen=True):
-    checksum: int
-    rest: Sending | None
-
-
 class Core:
     """One device.
 
@@ -128,7 +100,8 @@ class Core:
             and nothing is sent.
         stored: The session that there was, if it is of this identity.
         dice: Random numbers from 0 to 1.
-        keepalive: After so many seconds of silence a ping is sent; 0: never.
+        manner: How it keeps in touch: bounds to learn between, or seconds of silence after which it pings; 0: never.
+        lifetime: As `Contact` takes it.
         ping_first: A resumed session is tried by a ping. Otherwise the first message does that.
         started: When the device started, seconds on the clock of `now`.
     """
@@ -141,49 +114,50 @@ class Core:
         *,
         dice: Callable[[], float],
         stored: StoredSession | None = None,
-        keepalive: float = 25.0,
+        manner: Bounds | float,
+        lifetime: float | None = None,
         ping_first: bool = True,
         started: float = 0.0,
     ) -> None:
         self.identity = identity
-        self.about = about
         self.phase = Phase.OFFLINE
         self.handshakes = 0
         self._keep = keep
         self._dice = dice
-        self._keepalive = keepalive
         self._ping_first = ping_first
-        self._started = started
         self._deviceos = not isinstance(identity.credentials, PreSharedKey)
         self._session: Session | None = None
         self._endpoint = self._new_endpoint()
-        self._told = Told()
         self._reserved = 0
+        told, learned = Told(), None
         if stored is not None and stored.fingerprint == identity.fingerprint:
             # Nothing is reserved yet: the first record makes that up.
             self._reserved = stored.next_sequence
             self._session = Session(stored.state, stored.next_sequence, stored.next_sequence, stored.top)
-            # Plain CoAP observes by tokens, which are of this process.
-            self._told = stored.told if self._deviceos else structs.replace(stored.told, wanted=())
+            told, learned = stored.told, stored.learned
+        self._telling = Telling(about, identity.id, told, deviceos=self._deviceos, started=started)
+        self._contact = Contact(manner, lifetime, learned, told.keep_alive)
+        # What was kept last of these two.
+        self._kept: tuple[Told, Learned] = (self._told(), self._contact.learned)
+        self._telling_contact = False
         self._handshake: ClientHandshake | None = None
         self._out: list[bytes] = []
         self._events: list[Event] = []
         self._dirty = False
         self._heard = 0.0
-        self._pinged: float | None = None
         self._pong_by: float | None = None
         self._failures = 0
-        self._wanted: dict[Wanted, None] = {}
-        self._application: Application | None = None
-        self._described: bytes | None = None
-        self._describe_at: float | None = None
-        self._describing = False
 
     # --- what goes in ---
 
-    def connect(self, now: float) -> None:
-        """Begins: by the session there is, or by a handshake."""
+    def connect(self, now: float, where: str = "") -> None:
+        """Begins: by the session there is, or by a handshake.
+
+        Args:
+            where: The device's own address.
+        """
         self._out.clear()
+        self._contact.begin(where, now)
         if self._session is not None:
             self._resume(self._session, now)
         else:
@@ -222,10 +196,10 @@ class Core:
             self._pong_by = None
             self._no_pong(now)
         if self.phase is Phase.ONLINE:
-            if self._ping_due() <= now:
-                self._ping(now)
-            if self._describe_at is not None and self._describe_at <= now:
-                self._describe(now)
+            if self._contact_due() <= now:
+                self._keep_in_touch(now)
+            if self._telling.due is not None and self._telling.due <= now:
+                self._emit(self._telling.describe(), now)
         self._settle(now)
 
     def publish(
@@ -238,32 +212,39 @@ class Core:
         """
         answered = confirm and not self._deviceos
         token = self._endpoint.next_token() if answered else b""
-        event = messages.Publish(name, payload, content_format, ttl, confirm, self._id(), token)
+        # Device OS's way has no answer to an event that is not to be confirmed; plain CoAP must be told (RFC 7967).
+        unwanted = 0 if confirm or self._deviceos else NO_RESPONSE_AT_ALL
+        event = messages.Publish(name, payload, content_format, ttl, confirm, self._id(), token, no_response=unwanted)
         self._endpoint.send(
-            messages.write_publish(event), _Publishing(tag) if confirm else None, now, ANSWER_S if answered else None
+            messages.write_publish(event), Publishing(tag) if confirm else None, now, ANSWER_S if answered else None
         )
         self._settle(now)
 
     def subscribe(self, wanted: Wanted, now: float) -> None:
         """Asks for events; the cloud remembers, so what it was told in this session is not sent again."""
-        self._wanted[wanted] = None
-        if wanted in self._told.wanted:
+        self._telling.wanted[wanted] = None
+        if wanted in self._telling.told.wanted:
             self._events.append(Subscribed(wanted, None))
         elif self.phase is Phase.ONLINE:
-            self._tell_wanted(wanted, now)
-        self._settle(now)
+            self._emit(self._telling.subscribe(wanted), now)
+        self.listen(now)
 
     def offer(self, application: Application, now: float) -> None:
         """Which functions and variables there are."""
-        self._application = application
-        self._described = write_application(application)
-        if self._describe_at is None:
-            self._describe_at = now + DESCRIBE_AFTER_S
+        self._telling.offer(application, now)
+        if self._telling.listens:
+            self.listen(now)
+
+    def listen(self, now: float) -> None:
+        """The cloud may want something of the device from now on."""
+        self._contact.listens = True
+        self._tell_contact(now)
+        self._settle(now)
 
     def ask_time(self, now: float) -> None:
         """Asks for the time: `TimeTold`."""
         message = messages.write_time_request(self._id(), self._endpoint.next_token())
-        self._endpoint.send(message, _Purpose.TIME, now, PING_S)
+        self._endpoint.send(message, Purpose.TIME, now, PING_S)
         self._settle(now)
 
     def answer_function(self, token: bytes, result: int, now: float) -> None:
@@ -272,7 +253,8 @@ class Core:
 
     def answer_variable(self, name: str, token: bytes, value: requests.Value | None, now: float) -> None:
         """Tells a variable's value; None: there is no such variable."""
-        type_ = None if self._application is None else self._application.variables.get(name)
+        application = self._telling.application
+        type_ = None if application is None else application.variables.get(name)
         if value is None or type_ is None:
             self._answer(requests.no_such_variable(self._id(), token), now)
         else:
@@ -280,7 +262,7 @@ class Core:
 
     def leave(self, now: float) -> None:
         """Says goodbye: `Left`."""
-        self._endpoint.send(messages.write_goodbye(Goodbye(cloud=_USER), self._id()), _Purpose.GOODBYE, now)
+        self._endpoint.send(messages.write_goodbye(Goodbye(cloud=_USER), self._id()), Purpose.GOODBYE, now)
         self._settle(now)
 
     def close(self) -> None:
@@ -307,15 +289,15 @@ class Core:
         if self._handshake is not None:
             due.append(self._handshake.deadline())
         if self.phase is Phase.ONLINE:
-            due.append(self._describe_at)
-            due.append(self._ping_due())
+            due.append(self._telling.due)
+            due.append(self._contact_due())
         known = [at for at in due if at is not None and at != float("inf")]
         return min(known) if known else None
 
     @property
     def settled(self) -> bool:
         """The cloud is there, was told everything, and nothing is under way."""
-        if self.phase is not Phase.ONLINE or self._describe_at is not None:
+        if self.phase is not Phase.ONLINE or self._telling.due is not None:
             return False
         return self._endpoint.deadline() is None
 
@@ -329,7 +311,7 @@ class Core:
         self.phase = Phase.GREETING
         # device-protocol.md, section 4.3: so that the cloud looks for the device at its new address.
         session.moving = self._deviceos
-        if self._deviceos and self._told.hello != hello_checksum(self.about, self.identity.id):
+        if self._deviceos and not self._telling.greeted:
             self._hello(now)
         elif self._ping_first or self._failures or self._heard:
             self._ping(now)
@@ -364,7 +346,8 @@ class Core:
         self.handshakes += 1
         self._session = session
         self._endpoint = self._new_endpoint()
-        self._told = Told()
+        self._telling.begin_anew()
+        self._contact.forgotten()
         self._reserved = 0
         session.send_limit = session.next_sequence
         self._heard = now
@@ -376,17 +359,14 @@ class Core:
             self._online(resumed=False, now=now)
 
     def _hello(self, now: float) -> None:
-        # device-protocol.md, section 11: what the cloud was told before does not count any more.
-        self._told = Told()
-        self._send(messages.write_hello(hello_of(self.about, self.identity.id), self._id()), _Purpose.HELLO, now)
+        self._contact.forgotten()
+        self._emit(self._telling.hello(), now)
 
     def _greeted(self, now: float) -> None:
         """The cloud has our Hello: it is told the rest."""
-        self._told = structs.replace(self._told, hello=hello_checksum(self.about, self.identity.id))
-        self._dirty = True
+        system = self._telling.hello_taken()
         self._online(resumed=False, now=now)
-        system = messages.Describe(Kind.SYSTEM, system_of(self.about), ContentFormat.OCTET_STREAM)
-        self._send(messages.write_describe(system, self._id(), self._endpoint.next_token()), _Purpose.SYSTEM, now)
+        self._emit(system, now)
         self.ask_time(now)
 
     def _online(self, *, resumed: bool, now: float) -> None:
@@ -394,11 +374,10 @@ class Core:
         self._failures = 0
         self._heard = now
         self._events.append(Connected(resumed))
-        for wanted in self._wanted:
-            if wanted not in self._told.wanted:
-                self._tell_wanted(wanted, now)
-        if self._deviceos and self._describe_at is None:
-            self._describe_at = now + DESCRIBE_AFTER_S
+        for out in self._telling.subscriptions():
+            self._emit(out, now)
+        self._telling.connected(now)
+        self._tell_contact(now)
 
     # --- what the cloud sends ---
 
@@ -410,6 +389,7 @@ class Core:
 
     def _take(self, received: Received, now: float) -> None:
         self._heard = now
+        self._contact.heard(now)
         self._pong_by = None
         if received.content_type == ALERT:
             data = received.data
@@ -431,36 +411,38 @@ class Core:
             self._answered(arrival.tag, arrival.message, now)
         elif isinstance(arrival, Request):
             self._asked(arrival, now)
-        if self.phase is Phase.GREETING and self._told.hello is not None:
+        if self.phase is Phase.GREETING and self._telling.told.hello is not None:
             # Whatever it was: the cloud knows the session.
             self._online(resumed=True, now=now)
+        if self.phase is Phase.ONLINE:
+            self._tell_contact(now)
 
     def _answered(self, tag: Any, message: Message | None, now: float) -> None:
         refused = _refusal(message)
         match tag:
-            case _Purpose.HELLO:
+            case Purpose.HELLO:
                 # device-protocol.md, 7.1: any code counts as success.
                 self._greeted(now)
-            case _Purpose.PING:
+            case Purpose.PING:
                 if self.phase is Phase.GREETING:
                     self._online(resumed=True, now=now)
-            case _Purpose.SYSTEM:
+            case Purpose.SYSTEM:
                 if refused is None:
-                    self._told = structs.replace(self._told, system=checksum(system_of(self.about)))
-                    self._dirty = True
-            case _Purpose.TIME:
+                    self._telling.system_taken()
+            case Purpose.TIME:
                 told = message is not None and message.code == Code.CONTENT and len(message.payload) == 4
                 seconds = requests.read_time(message) if told and message is not None else None
                 self._events.append(TimeTold(seconds))
-            case _Purpose.GOODBYE:
+            case Purpose.GOODBYE:
                 self._events.append(Left())
-            case _Publishing(mine):
+            case Publishing(mine):
                 self._events.append(Published(mine, refused))
-            case _Describing(value, rest):
-                self._describing = False
-                if refused is None:
-                    self._described_one(value, rest, now)
-            case _Subscribing(wanted):
+            case Describing():
+                self._emit(self._telling.described(tag, refused, now), now)
+            case KeepingAlive(told):
+                self._telling_contact = False
+                self._contact.answered(told, taken=refused is None)
+            case Subscribing(wanted):
                 self._subscribed(wanted, message, refused)
 
     def _subscribed(self, wanted: Wanted, message: Message | None, refused: Refused | None) -> None:
@@ -470,16 +452,15 @@ class Core:
             self._events.append(EventCame(name.partition("/")[2], message.payload, _format(message)))
             self._dirty = True
             return
-        if refused is None and wanted not in self._told.wanted:
-            self._told = structs.replace(self._told, wanted=(*self._told.wanted, wanted))
-            self._dirty = True
+        if refused is None:
+            self._telling.subscribed(wanted)
         self._events.append(Subscribed(wanted, refused))
 
     def _rejected(self, tag: Any, now: float) -> None:
         if self._deviceos:
             # device-protocol.md, Q20.
             self._lost("the cloud rejected a message", now)
-        elif tag is _Purpose.PING:
+        elif tag is Purpose.PING:
             # RFC 7252, section 4.3: that is how a ping is answered.
             self._answered(tag, None, now)
         else:
@@ -501,14 +482,17 @@ class Core:
                 self._dirty = True
             case requests.FunctionCall(name, argument):
                 # device-protocol.md, Q16: of a function that there is not, nothing more is said.
-                if self._application is not None and name in self._application.functions:
+                application = self._telling.application
+                if application is not None and name in application.functions:
                     called = FunctionCalled(name, argument.decode("utf-8", "replace"), message.token)
                     self._events.append(called)
                     self._dirty = True
             case requests.VariableRequest(name):
                 self._events.append(VariableWanted(name, message.token))
             case requests.DescribeRequest(kind, block2):
-                self._tell_description(kind, block2, message.token, now)
+                description = self._telling.description(kind, block2, message.token, now)
+                if description is not None:
+                    self._answer(description, now)
             case requests.Signal(on):
                 self._events.append(Signalled(on))
             case requests.DiscardSession():
@@ -518,93 +502,48 @@ class Core:
 
     # --- what the cloud is told ---
 
-    def _tell_wanted(self, wanted: Wanted, now: float) -> None:
-        if self._deviceos:
-            asked = messages.Subscribe(wanted.prefix, wanted.binary, wanted.structured)
-            self._send(messages.write_subscribe(asked, self._id()), _Subscribing(wanted), now)
-            return
-        options = ((Option.OBSERVE.value, uint(0)), *messages.path("e", wanted.prefix))
-        token = self._endpoint.next_token()
-        message = Message(Type.CON, Code.GET.value, self._id(), token, options)
-        self._endpoint.send(message, _Subscribing(wanted), now, ANSWER_S, keep=True)
-
-    def _describe(self, now: float) -> None:
-        """Tells of functions and variables, unless the cloud knows them already."""
-        self._describe_at = None
-        if self._described is None and self._told.application is not None:
-            # A program may resume a session long before it offers anything.
-            return
-        payload = self._described or write_application(Application())
-        value = checksum(payload)
-        if not self._deviceos or self._describing or value == self._told.application:
-            return
-        sending = Sending(payload) if len(payload) > Block(0, False, SZX_1024).size else None
-        self._send_description(value, payload, sending, now)
-
-    def _send_description(self, value: int, payload: bytes, sending: Sending | None, now: float) -> None:
-        block1 = None
-        if sending is not None:
-            found = sending.next()
-            assert found is not None
-            block1, payload = found
-        description = messages.Describe(Kind.APPLICATION, payload, None, block1)
-        message = messages.write_describe(description, self._id(), self._endpoint.next_token())
-        self._describing = True
-        self._send(message, _Describing(value, sending), now)
-
-    def _described_one(self, value: int, rest: Sending | None, now: float) -> None:
-        if rest is not None and (found := rest.next()) is not None:
-            block1, payload = found
-            description = messages.Describe(Kind.APPLICATION, payload, None, block1)
-            message = messages.write_describe(description, self._id(), self._endpoint.next_token())
-            self._describing = True
-            self._send(message, _Describing(value, rest), now)
-            return
-        self._told = structs.replace(self._told, application=value)
-        self._dirty = True
-        # It may have changed meanwhile.
-        if self._described is not None and checksum(self._described) != value:
-            self._describe_at = now
-
-    def _tell_description(self, kind: Kind, block2: bytes | None, token: bytes, now: float) -> None:
-        if kind is Kind.SYSTEM:
-            body = system_of(self.about)
-        elif kind is Kind.APPLICATION:
-            body = self._described or write_application(Application())
-        else:
-            body = write_metrics((Metric(UPTIME, int(now - self._started)),))
-        wanted = Block(0, False, SZX_1024) if block2 is None else read_block(block2)
-        found = None if wanted is None else block_of(body, wanted)
-        if found is None:
-            return
-        option, payload = found
-        whole = block2 is None and len(payload) == len(body)
-        etag = None if whole else (checksum(body) & 0xFF).to_bytes(1, "big")
-        answer = requests.describe_answer(kind, payload, self._id(), token, etag, None if whole else option)
-        self._answer(answer, now)
-
     def _answer(self, message: Message, now: float) -> None:
-        self._send(message, _Purpose.ANSWER, now)
+        self._emit(Out(message, Purpose.ANSWER), now)
         self._settle(now)
 
-    def _send(self, message: Message, tag: Any, now: float) -> None:
-        """What Device OS sends as a CON; there is always room for what the link itself needs."""
+    def _emit(self, out: Out | None, now: float) -> None:
+        """Sends what Device OS sends as a CON; there is always room for what the link itself needs."""
+        if out is None:
+            return
+        token = self._endpoint.next_token() if out.token else out.message.token
+        message = structs.replace(out.message, id=self._id(), token=token)
         try:
-            self._endpoint.send(message, tag, now)
+            self._endpoint.send(message, out.tag, now, out.within, keep=out.keep)
         except Busy:
-            self._fail(tag, NotAcknowledged("too many messages are under way"))
+            self._fail(out.tag, NotAcknowledged("too many messages are under way"))
 
     # --- silence ---
 
-    def _ping_due(self) -> float:
-        if not self._keepalive or self._pong_by is not None:
+    def _contact_due(self) -> float:
+        if self._pong_by is not None or self._telling_contact:
             return float("inf")
-        return max(self._heard, self._pinged or 0.0) + self._keepalive
+        return self._contact.due()
+
+    def _keep_in_touch(self, now: float) -> None:
+        told = self._contact.act(now)
+        if told is None:
+            self._ping(now)
+        else:
+            self._tell(told, now)
+
+    def _tell_contact(self, now: float) -> None:
+        """Tells the cloud what it must know at once of how it keeps in touch with the device."""
+        told = self._contact.tells
+        if told is not None and self.phase is Phase.ONLINE and not self._telling_contact:
+            self._tell(told, now)
+
+    def _tell(self, told: KeepAlive, now: float) -> None:
+        self._telling_contact = True
+        self._emit(Out(write_keep_alive(told, 0), KeepingAlive(told)), now)
 
     def _ping(self, now: float) -> None:
-        self._pinged = now
         self._pong_by = now + PING_S
-        self._send(Message(Type.CON, Code.EMPTY.value, self._id()), _Purpose.PING, now)
+        self._emit(Out(Message(Type.CON, Code.EMPTY.value, 0), Purpose.PING), now)
 
     def _no_pong(self, now: float) -> None:
         if self.phase is Phase.GREETING:
@@ -617,7 +556,7 @@ class Core:
         self._fail(tag, NotAcknowledged("the cloud did not answer"))
         if acknowledged:
             return
-        if tag is _Purpose.HELLO:
+        if tag is Purpose.HELLO:
             self._drop_session()
             self._down("the cloud does not answer the Hello", now)
         elif self.phase is Phase.ONLINE and now - self._heard > ALIVE_S:
@@ -625,15 +564,19 @@ class Core:
 
     def _fail(self, tag: Any, problem: DeviceError) -> None:
         match tag:
-            case _Publishing(mine):
+            case Publishing(mine):
                 self._events.append(Published(mine, problem))
-            case _Subscribing(wanted):
+            case Subscribing(wanted):
                 self._events.append(Subscribed(wanted, problem))
-            case _Describing():
-                self._describing = False
-            case _Purpose.TIME:
+            case Describing():
+                self._telling.not_described()
+            case KeepingAlive(told):
+                self._telling_contact = False
+                if isinstance(problem, Refused):
+                    self._contact.answered(told, taken=False)
+            case Purpose.TIME:
                 self._events.append(TimeTold(None))
-            case _Purpose.GOODBYE:
+            case Purpose.GOODBYE:
                 self._events.append(Left())
             case _:
                 pass
@@ -647,7 +590,8 @@ class Core:
 
     def _drop_session(self) -> None:
         self._session = None
-        self._told = Told()
+        self._telling.begin_anew()
+        self._contact.forgotten()
         self._dirty = True
         self._abandon()
         self._endpoint = self._new_endpoint()
@@ -685,13 +629,21 @@ class Core:
                     self._reserved = session.send_limit = session.next_sequence + RESERVED
                     self._dirty = True
                 self._out.append(session.protect(APPLICATION_DATA, message))
-        if self._dirty:
+            if outgoing:
+                self._contact.spoke(now)
+        told, learned = self._told(), self._contact.learned
+        if self._dirty or told != self._kept[0] or learned.differs(self._kept[1]):
             try:
                 self._keep(self._stored())
             except BaseException:
                 self._out.clear()
                 raise
             self._dirty = False
+            self._kept = told, learned
+
+    def _told(self) -> Told:
+        told, keep_alive = self._telling.told, self._contact.told
+        return told if told.keep_alive == keep_alive else structs.replace(told, keep_alive=keep_alive)
 
     def _stored(self) -> StoredSession | None:
         session = self._session
@@ -699,7 +651,9 @@ class Core:
             return None
         # Numbers beyond the reserved ones come from the handshake alone: its Finished message.
         following = max(self._reserved, session.next_sequence)
-        return StoredSession(self.identity.fingerprint, session.state, following, session.top, self._told)
+        return StoredSession(
+            self.identity.fingerprint, session.state, following, session.top, self._told(), self._contact.learned
+        )
 
 
 def _refusal(message: Message | None) -> Refused | None:

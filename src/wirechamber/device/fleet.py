@@ -9,8 +9,9 @@ import resource
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from wirechamber.device.client import Device, Traffic
+from wirechamber.device.client import Device
 from wirechamber.device.errors import DeviceError, NotAcknowledged, NotConnected, Refused
+from wirechamber.device.wire import Traffic
 
 # Devices that connect at a time; a cloud bears more handshakes, one core of ours does not.
 AT_ONCE = 64

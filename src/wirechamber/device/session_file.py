@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from wirechamber.device.errors import BadFile, SessionInUse
+from wirechamber.device.keepalive import Learned
+from wirechamber.protocols.deviceos.keepalive import KeepAlive
 from wirechamber.protocols.dtls import SessionState
 
 FORMAT = 1
@@ -38,12 +40,14 @@ class Told(Struct, frozen=True):
 
     Attributes:
         hello, system, application: Checksums of what was sent; None: it was not.
+        keep_alive: How the device is kept in touch with; None: as usual.
     """
 
     hello: int | None = None
     system: int | None = None
     application: int | None = None
     wanted: tuple[Wanted, ...] = ()
+    keep_alive: KeepAlive | None = None
 
 
 class StoredSession(Struct, frozen=True):
@@ -53,6 +57,7 @@ class StoredSession(Struct, frozen=True):
         fingerprint: Of the device's id and both keys: with others the session is not used.
         next_sequence: The first record number, and so message id, that certainly was not used.
         top: The highest record number that was received; none up to it is taken again.
+        learned: For how long the way back to the device stays open.
     """
 
     fingerprint: bytes
@@ -60,6 +65,7 @@ class StoredSession(Struct, frozen=True):
     next_sequence: int
     top: int
     told: Told = Told()
+    learned: Learned | None = None
     format: int = FORMAT
 
 
