@@ -297,7 +297,7 @@ class Device:
         Args:
             handler: A function or a coroutine function; data is text.
             binary: It gets data that is not text, too, as bytes.
-            structured: It gets structured data only, as Python's values.
+            structured: It gets data as Python's values: what JSON says, other text as text.
 
         Raises:
             NotAcknowledged, Refused: The cloud did not take it; it is tried again with the next connection.
