@@ -182,7 +182,12 @@ def test_what_a_device_that_fell_asleep_did_not_acknowledge_comes_again(place: I
     asleep(place, peer)
     publish(place, peer, "to-me/1", "kept")
     answered(peer)
-    assert [event_of(peer), event_of(peer)] == [("to-me/0", "lost"), ("to-me/1", "kept")]
+    # It may have been repeated before it was given up, and wait in the device's socket.
+    came = [event_of(peer)]
+    while came[-1] == ("to-me/0", "lost"):
+        came.append(event_of(peer))
+    assert len(came) > 1
+    assert came[-1] == ("to-me/1", "kept")
     assert statuses(place, peer) == ["online"]
     peer.close()
 
