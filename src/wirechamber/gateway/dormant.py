@@ -26,7 +26,8 @@ from wirechamber.gateway.mids import Mids
 from wirechamber.gateway.outbox import Outboxes
 from wirechamber.gateway.roster import Roster
 from wirechamber.gateway.slices import slices
-from wirechamber.gateway.udp import Udp, UdpLink
+from wirechamber.gateway.udp import Udp
+from wirechamber.gateway.udplink import UdpLink
 from wirechamber.model import links
 from wirechamber.model.links import Checkpoint, LinkRecord, Reservation
 from wirechamber.observe.logs import Seldom

@@ -36,7 +36,8 @@ from wirechamber.gateway.roster import Roster
 from wirechamber.gateway.slices import slices
 from wirechamber.gateway.tcp import Tcp
 from wirechamber.gateway.timers import Timers
-from wirechamber.gateway.udp import Udp, UdpLink
+from wirechamber.gateway.udp import Udp
+from wirechamber.gateway.udplink import UdpLink
 from wirechamber.gateway.undelivered import Unsent
 from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks
