@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
+from wirechamber.cli import complete
 from wirechamber.cli.folder import Folder, in_folder
 from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.cli.user import Data, Json
 from wirechamber.model.accounts import ALL_SCOPES
 from wirechamber.model.times import iso, iso_or_none
 
-User = Annotated[str, typer.Option("--user", help="Name of the user that the token acts for.")]
+User = Annotated[
+    str,
+    typer.Option("--user", help="Name of the user that the token acts for.", autocompletion=complete.users),
+]
 
 
 def app() -> typer.Typer:
