@@ -19,14 +19,15 @@ from wirechamber.integrations.base import MASK, Integration, InvalidConfig, Read
 from wirechamber.integrations.fields import EVENT, MAX_LABEL, Common, common, without_password
 from wirechamber.integrations.registry import Registry, missing_kind
 from wirechamber.model.accounts import PERMISSIONS
-from wirechamber.model.deliveries import Attempt, DayCount, Standing, Step
+from wirechamber.model.deliveries import Attempt, Standing
 from wirechamber.model.events import BY_API, Event
 from wirechamber.model.ids import TIME_DIGITS, is_device_id, new_id
 from wirechamber.model.integrations import IntegrationRecord
 from wirechamber.model.names import DEFAULT_TTL, RESERVED, check_name, is_reserved
-from wirechamber.model.times import DAY_MS, day, iso
+from wirechamber.model.times import day, iso
 from wirechamber.services.beside import computed
 from wirechamber.services.lately import Lately, hint, misses
+from wirechamber.services.standing import Moment, attempt_view, counter_view, standing_view, today_view
 from wirechamber.settings import Settings
 from wirechamber.store.base import AttemptFilter, Holding, HoldingFull, Store
 
@@ -116,7 +117,7 @@ class Integrations:
             await self._store.integrations.add(record, self._most)
         except HoldingFull as full:
             raise self._too_much(full) from None
-        return self.view(record) | self._standing(Standing()) | {"warnings": warnings}
+        return self.view(record) | self._standing(None) | {"warnings": warnings}
 
     async def replace(self, owner: str, integration_id: str, sent: Mapping[str, Any]) -> dict[str, Any]:
         """Replaces the whole configuration; what is not sent falls back to its default, nothing is merged."""
@@ -137,7 +138,7 @@ class Integrations:
         except HoldingFull as full:
             raise self._too_much(full) from None
         await self._delivery.saved(changed)
-        standing = (await self._store.deliveries.standing([changed.id])).get(changed.id) or Standing()
+        standing = (await self._store.deliveries.standing([changed.id])).get(changed.id)
         return self.view(changed) | self._standing(standing) | {"warnings": warnings}
 
     async def remove(self, owner: str, integration_id: str) -> str:
@@ -205,8 +206,8 @@ class Integrations:
                 lately = await Lately.of(owner, self._log)
             yield [
                 self.view(record)
-                | {"todayCounters": _today(counts.get(record.id))}
-                | self._standing(standing.get(record.id) or Standing())
+                | {"todayCounters": today_view(counts.get(record.id))}
+                | self._standing(standing.get(record.id))
                 | (hint(record, lately) if lately is not None and record.id not in counts else {})
                 for record in records
             ]
@@ -229,18 +230,18 @@ class Integrations:
         errors = await deliveries.attempts(record.id, AttemptFilter(ok=False), SHOWN_LOGS)
         since = day(self._clock.now()) - COUNTER_DAYS + 1
         counts = (await deliveries.counts([record.id], since)).get(record.id, [])
-        standing = (await deliveries.standing([record.id])).get(record.id) or Standing()
+        standing = (await deliveries.standing([record.id])).get(record.id)
         told = {} if logs or errors else hint(record, await Lately.of(owner, self._log))
         return (
             self.view(record)
             | told
             | {
-                "todayCounters": _today([each for each in counts if each.day == day(self._clock.now())]),
+                "todayCounters": today_view([each for each in counts if each.day == day(self._clock.now())]),
                 **self._standing(standing),
                 "waiting": await deliveries.open_of(record.id),
                 "logs": await self._attempts(logs),
                 "errors": await self._attempts(errors),
-                "counters": [_counter(each) for each in counts],
+                "counters": [counter_view(each) for each in counts],
             }
         )
 
@@ -267,28 +268,11 @@ class Integrations:
     async def _attempts(self, attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
         """Attempts as they are shown, the newest of each delivery with the time of the next."""
         steps = await self._store.deliveries.steps([each.delivery for each in attempts if not each.final])
-        return [
-            attempt_view(each) | {"next_try_at": self._next_try(each, steps.get(each.delivery))} for each in attempts
-        ]
+        moment = Moment.of(self._clock)
+        return [attempt_view(each, steps.get(each.delivery), moment) for each in attempts]
 
-    def _next_try(self, attempt: Attempt, step: Step | None) -> str | None:
-        if attempt.final or step is None or step.attempts != attempt.number or step.due_at is None:
-            return None
-        return self._wall(step.due_at)
-
-    def _standing(self, standing: Standing) -> dict[str, Any]:
-        """How it stands, as it is shown."""
-        return {
-            "waiting": standing.waiting,
-            "failing": standing.failed_at is not None,
-            "failed_at": None if standing.failed_at is None else iso(standing.failed_at),
-            "last_error": standing.why,
-            "next_try_at": None if standing.due_at is None else self._wall(standing.due_at),
-        }
-
-    def _wall(self, steady: int) -> str:
-        """A moment of steady time as the wall clock will show it; what is overdue is due now."""
-        return iso(self._clock.now() + max(0, steady - self._clock.steady()))
+    def _standing(self, standing: Standing | None) -> dict[str, Any]:
+        return standing_view(standing or Standing(), Moment.of(self._clock))
 
     async def test(self, owner: str, integration_id: str, name: Any = None, data: Any = None) -> dict[str, Any]:
         """Sends a sample event through it and tells what came of it; publishes nothing.
@@ -321,7 +305,7 @@ class Integrations:
             self._testing[owner] -= 1
             if not self._testing[owner]:
                 del self._testing[owner]
-        shown = attempt_view(attempt)
+        shown = attempt_view(attempt, None, Moment.of(self._clock))
         return {
             "ok": attempt.ok,
             "status_code": attempt.status,
@@ -454,27 +438,6 @@ def _destination(kind: Integration[Any, Any], record: IntegrationRecord) -> obje
         return None
 
 
-def attempt_view(attempt: Attempt) -> dict[str, Any]:
-    """An attempt as the API shows it, with request and response while they are kept."""
-    shown: dict[str, Any] = {
-        "id": attempt.id,
-        "event": attempt.event_name,
-        "event_id": attempt.event_id,
-        "coreid": attempt.coreid,
-        "deviceID": attempt.device,
-        "attempt": attempt.number,
-        "final": attempt.final,
-        "ok": attempt.ok,
-        "status": attempt.status,
-        "error": attempt.why,
-        "time": iso(attempt.started_at),
-        "duration_ms": attempt.duration_ms,
-    }
-    if attempt.detail is not None:
-        shown |= {key: value for key, value in msgspec.json.decode(attempt.detail).items() if key not in shown}
-    return shown
-
-
 def _place(integration_id: str) -> tuple[int, str]:
     """Where in the list an id is: ids begin with the time at which they were made."""
     try:
@@ -485,20 +448,6 @@ def _place(integration_id: str) -> tuple[int, str]:
 
 def _common_of(record: IntegrationRecord) -> dict[str, Any]:
     return {"event": record.event, "deviceID": record.device, "name": record.name, "integration_type": record.kind}
-
-
-def _today(counts: list[DayCount] | None) -> dict[str, int]:
-    newest = counts[-1] if counts else DayCount(0)
-    return {"success": newest.success, "error": newest.error}
-
-
-def _counter(count: DayCount) -> dict[str, Any]:
-    return {
-        "date": iso(count.day * DAY_MS)[:10],
-        "success": count.success,
-        "error": count.error,
-        "retried": count.retried,
-    }
 
 
 def _unwrapped(sent: Mapping[str, Any]) -> Mapping[str, Any]:
