@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import msgspec
 import structlog
 from msgspec import structs
 
@@ -20,39 +19,34 @@ from wirechamber.clock import SteadyClock
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor
 from wirechamber.gateway import discovery
-from wirechamber.gateway.allowance import SYSTEM_BURST, SYSTEM_RATE, Allowance
 from wirechamber.gateway.blocks import Blocks
+from wirechamber.gateway.descriptions import Descriptions
 from wirechamber.gateway.door import Door
 from wirechamber.gateway.intake import Arrival
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
-from wirechamber.gateway.measured import Measured
 from wirechamber.gateway.meter import Purpose
 from wirechamber.gateway.outbox import Outboxes, Sent
 from wirechamber.gateway.roster import Roster
 from wirechamber.model.devices import Device
 from wirechamber.model.generations import takes
 from wirechamber.model.links import (
-    Described,
     Greeted,
     Greeting,
     HasHad,
     KeepAlive,
     KeepAliveTold,
-    MetricsTold,
     Subscribed,
     Subscription,
-    SystemDescribed,
     Unsubscribed,
 )
 from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks
 from wirechamber.protocols.coap import blockwise
-from wirechamber.protocols.coap.blockwise import Fetch, More, Next, Receiver, Whole
-from wirechamber.protocols.coap.exchange import DEVICE_OS, OVER_TCP, RFC_7252, Busy, Endpoint, Request, Timing
-from wirechamber.protocols.coap.message import Code, Message, Option, Type, uint
+from wirechamber.protocols.coap.blockwise import More, Receiver, Whole
+from wirechamber.protocols.coap.exchange import DEVICE_OS, OVER_TCP, RFC_7252, Endpoint, Request, Timing
+from wirechamber.protocols.coap.message import Code, Option, Type, uint
 from wirechamber.protocols.deviceos import keepalive
-from wirechamber.protocols.deviceos.describe import read_application, read_system
 from wirechamber.protocols.deviceos.ledgers import no_ledgers
 from wirechamber.protocols.deviceos.messages import (
     Describe,
@@ -60,7 +54,6 @@ from wirechamber.protocols.deviceos.messages import (
     Flag,
     Goodbye,
     Hello,
-    Kind,
     LedgerRequest,
     Malformed,
     Ping,
@@ -70,8 +63,7 @@ from wirechamber.protocols.deviceos.messages import (
     Unknown,
     read_request,
 )
-from wirechamber.protocols.deviceos.metrics import metrics_by_name
-from wirechamber.protocols.deviceos.requests import describe_request, server_hello, time_answer
+from wirechamber.protocols.deviceos.requests import server_hello, time_answer
 from wirechamber.services.identity import Identity, Refused
 
 _log = structlog.get_logger("wirechamber.gateway")
@@ -83,33 +75,6 @@ MAX_SUBSCRIPTIONS = 32
 NSTART = 16
 # Greetings whose key is being looked up and stored.
 MAX_GREETING = 10_000
-# How long a device may take to describe itself when it is asked.
-DESCRIBE_S = 30.0
-# When it is asked once more, if it said that it has no functions and no variables. Without a thread of its own for the
-# system, which was the default before 2.0, firmware connects first and runs setup(), which registers them, afterwards.
-AGAIN_S = (2.0, 8.0, 20.0)
-
-
-class Asked:
-    """A description that this cloud asked for, because the device does not tell it by itself.
-
-    Args:
-        times: How often it was asked for before.
-        stored: Whoever waits for it: done once it is stored, or can't be had.
-    """
-
-    __slots__ = ("fetch", "kind", "stored", "times")
-
-    def __init__(self, kind: Kind, times: int = 0, stored: asyncio.Future[bool] | None = None) -> None:
-        self.kind = kind
-        self.times = times
-        self.fetch = Fetch()
-        self.stored = stored
-
-    def ends(self, ok: bool) -> None:
-        """Tells whoever waits."""
-        if self.stored is not None and not self.stored.done():
-            self.stored.set_result(ok)
 
 
 class Conversation:
@@ -125,6 +90,7 @@ class Conversation:
 
     Attributes:
         blocks: Bodies that are not complete yet.
+        descriptions: What devices tell of themselves.
         refused: What was not taken, by reason.
     """
 
@@ -159,12 +125,20 @@ class Conversation:
         self._door = door
         self._flush = flush
         self._welcome = welcome
-        self._tell = tell
         self._greeting: dict[Link, asyncio.Task[None]] = {}
         # Those that may come in, as soon as that is stored.
         self._admitted: set[Link] = set()
         self.blocks = Blocks()
         self.refused: Counter[str] = Counter()
+        self.descriptions = Descriptions(
+            clock=clock,
+            tasks=tasks,
+            keeper=keeper,
+            endpoint=self.endpoint,
+            flush=flush,
+            tell=tell,
+            refused=self.refused,
+        )
 
     # --- exchanges ---
 
@@ -231,42 +205,6 @@ class Conversation:
                 self.refused["unknown"] += 1
                 self._reply(link, request, Code.NOT_FOUND)
         return Purpose.OTHER
-
-    def answered(self, link: Link, asked: Asked, message: Message) -> None:
-        """A device sent a description that it was asked for, or a part of it."""
-        device = link.device
-        if device is None or message.code != Code.CONTENT:
-            asked.ends(False)
-            return
-        match asked.fetch.take(message):
-            case Next(option):
-                self._ask(link, asked, option)
-            case Whole(body):
-                change = self._description(device, asked.kind, body)
-                if _says_nothing(change) and asked.times < len(AGAIN_S):
-                    # What it told before holds until then.
-                    self._tasks.spawn(self._ask_again(link, asked), "device-describing")
-                elif change is not None:
-                    self._keep_description(link, change, asked.ends)
-                else:
-                    self.refused["description"] += 1
-                    asked.ends(False)
-            case _:
-                self.refused["description"] += 1
-                asked.ends(False)
-
-    async def measure(self, link: Link, within: float) -> bool:
-        """Asks a device for its metrics; whether they were stored.
-
-        Raises:
-            TimeoutError: It did not answer in time.
-        """
-        asked = Asked(Kind.METRICS, stored=asyncio.get_running_loop().create_future())
-        self._ask(link, asked)
-        self._flush(link, Purpose.OTHER)
-        assert asked.stored is not None
-        async with asyncio.timeout(within):
-            return await asked.stored
 
     @property
     def _now(self) -> float:
@@ -392,34 +330,13 @@ class Conversation:
                 self.endpoint(link).send(server_hello(link.next_id()), None, self._now)
         self._flush(link, Purpose.HANDSHAKE)
         if hello is not None and not hello.flags & Flag.DESCRIBES_ITSELF:
-            self._ask_to_describe(link)
+            self.descriptions.ask(link)
         self._welcome(link)
 
     @staticmethod
     def recall(link: Link, greeting: Greeting) -> None:
         """Minds what a device told in its Hello, now or long ago."""
         link.takes = takes(greeting)
-
-    def _ask_to_describe(self, link: Link) -> None:
-        # One at a time: firmware drops the connection when it is asked for both at once (device-protocol.md, Q17).
-        for kind in (Kind.SYSTEM, Kind.APPLICATION):
-            self._ask(link, Asked(kind))
-        self._flush(link, Purpose.OTHER)
-
-    async def _ask_again(self, link: Link, asked: Asked) -> None:
-        await asyncio.sleep(AGAIN_S[asked.times])
-        if not link.closed:
-            self._ask(link, Asked(asked.kind, asked.times + 1))
-            self._flush(link, Purpose.OTHER)
-
-    def _ask(self, link: Link, asked: Asked, block: bytes | None = None) -> None:
-        endpoint = self.endpoint(link)
-        try:
-            message = describe_request(asked.kind, link.next_id(), endpoint.next_token(), block)
-            endpoint.send(message, asked, self._now, DESCRIBE_S)
-        except Busy:
-            self.refused["description"] += 1
-            asked.ends(False)
 
     # --- descriptions ---
 
@@ -430,37 +347,12 @@ class Conversation:
             payload = self._whole(link, request, describe.kind, describe.block1, describe.payload)
         if payload is None:
             return
-        change = self._description(link.device, describe.kind, payload)
+        change = self.descriptions.read(link.device, describe.kind, payload)
         if change is None:
             self.refused["description"] += 1
             self._reply(link, request, Code.BAD_REQUEST)
             return
-        self._keep_description(link, change, self._kept(link, request))
-
-    def _keep_description(
-        self, link: Link, change: Described | SystemDescribed | MetricsTold, done: Callable[[bool], None]
-    ) -> None:
-        def stored(ok: bool) -> None:
-            describing = link.describing
-            if isinstance(change, Described) and describing is not None:
-                link.describing = None
-                if not describing.done():
-                    describing.set_result(None)
-            if isinstance(change, MetricsTold) and ok and not link.closed:
-                self._tell_metrics(link, change)
-            done(ok)
-
-        self._keeper.keep(change, stored)
-
-    def _tell_metrics(self, link: Link, told: MetricsTold) -> None:
-        """Tells the owner, as often as firmware may speak under names of its own."""
-        bucket = link.system_allowance
-        if bucket is None:
-            bucket = link.system_allowance = Allowance(SYSTEM_BURST)
-        if bucket.take(self._now, SYSTEM_RATE, SYSTEM_BURST):
-            self.refused["vitals"] += 1
-        else:
-            self._tell(Measured(link, told.metrics, self._clock))
+        self.descriptions.keep(link, change, self._kept(link, request))
 
     def _whole(self, link: Link, request: Request, key: Hashable, block1: bytes, payload: bytes) -> bytes | None:
         """The body that a block completes; None while it does not: then the block is answered."""
@@ -485,22 +377,6 @@ class Conversation:
                 self.refused["blocks"] += 1
                 self._reply(link, request, code)
         return None
-
-    def _description(
-        self, device: Device, kind: Kind, payload: bytes
-    ) -> Described | SystemDescribed | MetricsTold | None:
-        now = self._clock.now()
-        try:
-            match kind:
-                case Kind.APPLICATION:
-                    application = read_application(payload)
-                    return Described(device.id, application.functions, application.variables)
-                case Kind.METRICS:
-                    return MetricsTold(device.id, now, metrics_by_name(payload))
-                case _:
-                    return SystemDescribed(device.id, now, msgspec.to_builtins(read_system(payload)))
-        except ValueError:
-            return None
 
     # --- subscriptions ---
 
@@ -603,10 +479,6 @@ def _others(link: Link, wanted: Subscription) -> tuple[Subscription, ...]:
 def _about(link: Link, subscription: Subscription) -> tuple[object, ...]:
     about = subscription.prefix, subscription.device
     return (*about, subscription.binary, subscription.cbor) if link.deviceos else about
-
-
-def _says_nothing(change: object) -> bool:
-    return isinstance(change, Described) and not change.functions and not change.variables
 
 
 def _greeting(hello: Hello) -> Greeting:

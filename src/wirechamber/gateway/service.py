@@ -18,6 +18,7 @@ from wirechamber.clock import SteadyClock
 from wirechamber.errors import CloudError
 from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.gateway import conversation as talk
+from wirechamber.gateway import descriptions
 from wirechamber.gateway.accounting import Accounting
 from wirechamber.gateway.datagrams import Way
 from wirechamber.gateway.door import Door, printable
@@ -152,7 +153,7 @@ class Gateway:
             flush=lambda link: self.flush(link, Purpose.OTHER),
             discard=self._discard,
             silent=self._silent,
-            measure=self.conversation.measure,
+            measure=self.conversation.descriptions.measure,
         )
         self.udp = Udp(
             Listener(server_key, self._new_cid, psk=True),
@@ -315,8 +316,8 @@ class Gateway:
     def _answered(self, link: Link, tag: object, message: Any) -> None:
         if isinstance(tag, Asked):
             self.questions.answered(tag, message)
-        elif isinstance(tag, talk.Asked):
-            self.conversation.answered(link, tag, message)
+        elif isinstance(tag, descriptions.Asked):
+            self.conversation.descriptions.answered(link, tag, message)
 
     def _acknowledged(self, link: Link, tag: object) -> None:
         if isinstance(tag, Sent):
@@ -332,7 +333,7 @@ class Gateway:
             self.outboxes.acknowledged(link, tag)
         elif isinstance(tag, Asked):
             self.questions.rejected(tag)
-        elif isinstance(tag, talk.Asked):
+        elif isinstance(tag, descriptions.Asked):
             tag.ends(False)
 
     def _timed_out(self, link: Link, tag: object) -> None:
@@ -539,7 +540,7 @@ class Gateway:
             for tag in link.endpoint.abandon():
                 if isinstance(tag, Asked):
                     self.questions.unanswered(tag)
-                elif isinstance(tag, talk.Asked):
+                elif isinstance(tag, descriptions.Asked):
                     tag.ends(False)
 
     async def _refresh(self) -> None:
