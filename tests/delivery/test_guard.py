@@ -40,3 +40,26 @@ def test_a_metadata_service_is_for_who_asks_as_the_machine_only_whatever_is_allo
     assert not guard.permits(address)
     assert guard.permits(address, True)
     assert not Guard([]).permits(address, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://127.0.0.1/", "127.0.0.1"), ("https://LocalHost:8443/x", "127.0.0.1"), ("http://0/", "0.0.0.0"),
+        ("http://a.localhost./", "127.0.0.1"), ("http://127.1/", "127.0.0.1"), ("http://2130706433", "127.0.0.1"),
+        ("http://0x7f000001:80", "127.0.0.1"), ("http://017700000001/", "127.0.0.1"), ("http://[::1]:9000/", "::1"),
+        ("http://[::ffff:10.0.0.1]/", "10.0.0.1"), ("http://u:p@192.168.0.1/", "192.168.0.1"),
+        ("http://10.0.0.1:{{port}}/", "10.0.0.1"),
+    ],
+)  # fmt: skip
+def test_an_address_in_a_url_is_refused_before_anybody_asks_for_it(url: str, address: str) -> None:
+    assert Guard([]).refuses(url) == address
+    assert Guard(["0.0.0.0/0", "::/0"]).refuses(url) is None
+
+
+@pytest.mark.parametrize(
+    "url", ["http://8.8.8.8/", "http://example.com/", "http://10.example/", "http://1.2.3.4.5/", "http://{{host}}/", "http://[::1",
+            "http:///x", "", "http://10.0.0.1@example.com/", "http://xn--bcher-kva.example/", "http://999.1.1.1/"],
+)  # fmt: skip
+def test_of_a_name_only_a_look_up_can_tell(url: str) -> None:
+    assert Guard([]).refuses(url) is None

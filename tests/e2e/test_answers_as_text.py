@@ -111,6 +111,21 @@ def test_an_answer_is_read_in_the_encoding_that_it_says(place: Place, body: byte
     assert error.data == "error status 404 from 127.0.0.1"
 
 
+def test_an_attempt_says_that_the_event_was_no_json(place: Place) -> None:
+    place.target.answer = lambda method, path, sent: (200, {}, b"")
+    made = place.client.post("/v1/integrations", json={"event": "nan", "url": place.target.url, "json": {"t": "{{t}}"}})
+    log = f"/v1/integrations/{made.json()['id']}/logs"
+    place.client.post("/v1/devices/events", json={"name": "nan", "data": '{"t":nan}'})
+    (attempt,) = eventually(lambda: place.client.get(log).json()["logs"])
+    assert (attempt["ok"], attempt["status"]) == (True, 200)
+    assert attempt["error"].startswith("the event's data is no JSON: ")
+    place.client.post("/v1/devices/events", json={"name": "nan", "data": '{"t":21}'})
+    attempt, _ = eventually(lambda: len(logs := place.client.get(log).json()["logs"]) == 2 and logs)
+    assert (attempt["ok"], attempt["error"]) == (True, None)
+    tested = place.client.post(log.replace("/logs", "/test"), json={}).json()
+    assert (tested["ok"], tested["error"].startswith("the event's data is no JSON: ")) == (True, True)
+
+
 def test_null_is_a_value(place: Place) -> None:
     (_, answer), _ = place.ask(b"null", JSON, 2, responseTemplate="{{#a}}some{{/a}}{{^a}}none{{/a}}")
     assert answer.data == "none"

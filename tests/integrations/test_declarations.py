@@ -161,3 +161,16 @@ def test_a_wrong_value_is_told_with_what_is_allowed(wrong: dict[str, Any], says:
     with pytest.raises(InvalidConfig) as refused:
         STRANGE.read({"text": "abc"} | wrong, {})
     assert refused.value.description == says
+
+
+class Sender(Struct, frozen=True, kw_only=True):
+    server: Annotated[str, setting("Where it is.")]
+    token: Annotated[Secret, setting("A token.")] = ""
+    note: Annotated[str, setting("Said with each.")] = ""
+
+
+def test_the_fields_that_are_urls_are_told_from_those_that_hold_one() -> None:
+    found = Declaration(Sender).urls(
+        Sender(server="https://pager.example/v1", token="http://10.0.0.1/", note="see http://10.0.0.1/")
+    )
+    assert found == [("server", "https://pager.example/v1")]

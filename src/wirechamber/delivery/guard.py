@@ -91,7 +91,7 @@ def addresses_in(url: str) -> list[str]:
         # RFC 6761, section 6.3.
         return ["127.0.0.1", "::1"]
     try:
-        return [str(ipaddress.ip_address(host.partition("%")[0]))]
+        return [str(_unwrapped(ipaddress.ip_address(host.partition("%")[0])))]
     except ValueError:
         pass
     if not _NUMBERS.fullmatch(host):
