@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import unicodedata
@@ -51,6 +52,21 @@ def test_accents_may_be_written_in_either_way(client: httpx.Client) -> None:
     assert client.get(f"/v1/devices/{quote(composed)}").json()["id"] == DEVICE
     assert client.get(f"/v1/devices/{quote(apart.upper())}").json()["id"] == DEVICE
     assert client.put(f"/v1/devices/{OTHER}", json={"name": composed}).status_code == 400
+
+
+@pytest.mark.parametrize("name", ["old/name", "old?", "100%"])
+def test_a_name_of_before_works_where_it_is_escaped(
+    client: httpx.Client, live_shared: tuple[Cloud, str], name: str
+) -> None:
+    with sqlite3.connect(live_shared[0].folder / "state.db") as db:
+        query = "update device set name = ?1, name_key = ?1, record = json_set(record, '$.name', ?1) where id = ?2"
+        db.execute(query, (name, OTHER))
+    db.close()
+    written = quote(name, safe="")
+    assert client.get(f"/v1/devices/{written}").json()["id"] == OTHER
+    assert client.post(f"/v1/devices/{written}/led", json={"args": "on"}).json()["error"] == "timed out"
+    assert client.put(f"/v1/devices/{written}", json={"notes": "kept"}).json()["notes"] == "kept"
+    assert client.put(f"/v1/devices/{written}", json={"name": "renamed"}).json()["name"] == "renamed"
 
 
 @pytest.mark.parametrize("name", ["a/b", "50%", OTHER])

@@ -78,10 +78,10 @@ WITH_TOKEN: list[Case] = [
      {"field": "integration_type"}),
     ("POST", "/v1/webhooks", {"json": {"event": "x"}}, 400, {"field": "url"}),
     ("POST", "/v1/webhooks", {"json": {"event": "x", "url": "http://x/", "json": "{{#a}}"}}, 400, {"field": "json"}),
-    ("POST", "/v1/webhooks", {"json": {"event": "x", "url": "http://x/", "requestType": "PATCH"}}, 400,
+    ("POST", "/v1/webhooks", {"json": {"event": "x", "url": "http://x/", "requestType": "NONSENSE"}}, 400,
      {"field": "requestType"}),
     ("POST", "/v1/webhooks", {"json": {"event": "x", "url": "http://x/", "json": {}, "body": "x", "form": {"a": "b"}}},
-     400, {"field": "form"}),
+     400, {"field": "body"}),
     ("PUT", "/v1/user", {"json": {"password": "a new password"}}, 400, {}),
     ("PUT", "/v1/user", {"json": {"username": ["x"], "current_password": "correct horse"}}, 400, {}),
     ("PUT", "/v1/user", {"json": {"account_info": {"first_name": "x" * 20_000}}}, 400, {}),
@@ -118,8 +118,8 @@ def test_an_error_with_a_token(live_shared: tuple[Cloud, str], case: Case) -> No
 def test_an_expired_token_says_so(live_shared: tuple[Cloud, str]) -> None:
     cloud, _ = live_shared
     token = cloud.command("token", "create", "--user", "shared", "--expires-in", "1").strip()
+    # Whether it was good meanwhile is a matter of how busy the machine is; one that never was is told otherwise.
     with cloud.client(token) as client:
-        assert client.get("/v1/devices").status_code == 200
         refused = eventually(lambda: (a := client.get("/v1/devices")).status_code == 401 and a)
     check(refused, 401, {"error": "invalid_token", "error_description": "The access token provided has expired."})
 

@@ -116,8 +116,9 @@ def test_an_access_token_is_no_refresh_token_nor_the_other_way_round(oauth: http
 
 def test_it_brings_what_the_login_asked_for_and_no_more(oauth: httpx.Client) -> None:
     said = log_in(oauth, scope="events:send devices:*")
-    wider = ask(oauth, "refresh_token", refresh_token=said["refresh_token"], scope="events:get")
-    assert (wider.status_code, wider.json()["error"]) == (400, "invalid_scope")
+    for wanted in ("events:get", "*", "customer=ann@example.com"):
+        wider = ask(oauth, "refresh_token", refresh_token=said["refresh_token"], scope=wanted)
+        assert (wider.status_code, wider.json()["error"]) == (400, "invalid_scope")
     narrow = ask(oauth, "refresh_token", refresh_token=said["refresh_token"], scope="events:send").json()
     wide = ask(oauth, "refresh_token", refresh_token=narrow["refresh_token"]).json()
 

@@ -21,6 +21,7 @@ say('logic', (await particle.listLogicFunctions({})).body.logic_functions);
 say('versions', (await particle.listDeviceOsVersions({})).body);
 say('targets', await particle.client({ auth }).listBuildTargets());
 say('variables', (await particle.listEnvVars({ sandbox: true })).body.latest.own);
+say('identity', (await particle.trackingIdentity({ full: true })).body.email);
 say('product', await particle.getProduct({ product: 'x' }).catch(failure));
 say('flash', await particle.flashDevice({ deviceId: device, files: { file: './package.json' } }).catch(failure));
 say('reset', await particle.resetPassword({ username }).catch(failure));

@@ -33,6 +33,7 @@ def test_particle_api_js(ann: Cloud, node: Node) -> None:
     for what in ("products", "orgs", "own products", "sims", "libraries", "ledgers", "logic", "versions", "targets"):
         assert said[what] == [], what
     assert said["variables"] == {}
+    assert said["identity"] == USER
     assert said["product"]["status"] == 404
     assert said["flash"]["status"] == 400
     assert "firmware updates are not offered yet" in said["flash"]["text"]

@@ -93,6 +93,12 @@ async def _proved(call: Call, user: User, password: Any) -> User:
     return await call.parts.access.verify(user.name, password, call.address())
 
 
+async def identify(call: Call) -> web.Response:
+    """Who the caller is, in short: what particle-cli and its libraries note beside what they count."""
+    user = await call.parts.access.user(call.owner)
+    return answer({"id": user.id, "email": user.name})
+
+
 async def create(call: Call) -> web.Response:
     """Users are made by the operator: an open sign-up would give strangers a way in."""
     raise Forbidden("users are made by the operator of this cloud, with `wirechamber user create`")
@@ -102,6 +108,10 @@ ROUTES = (
     Route(
         method="GET", path="/v1/user", handler=show, requires=TOKEN,
         summary="Show your account", answers="{username, account_info, …}",
+    ),
+    Route(
+        method="GET", path="/v1/user/identify", handler=identify, requires=TOKEN,
+        summary="Show your id and name", answers="{id, email}",
     ),
     Route(
         method="PUT", path="/v1/user", handler=change, requires=FULL, body=UserChange,

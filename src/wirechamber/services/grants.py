@@ -75,7 +75,7 @@ class Grants:
             registered: The client, if it is one that a user registered.
 
         Raises:
-            BadInput, InvalidScope: Scopes or life can't be had.
+            BadInput, InvalidScope: The life, or the scopes, can't be had.
         """
         given = _granted(scopes, (ALL_SCOPES,) if registered is None else registered.scopes)
         family = new_id(self._clock.now())
@@ -248,12 +248,14 @@ def _granted(asked: Sequence[str] | None, most: Sequence[str]) -> tuple[str, ...
     """What is given of what is asked for.
 
     Raises:
-        BadInput: A scope is unknown.
-        InvalidScope: It is more than there may be.
+        InvalidScope: A scope is unknown, or more than there may be.
     """
     if asked is None:
         return tuple(most)
-    check_scopes(asked)
+    try:
+        check_scopes(asked)
+    except BadInput as problem:
+        raise InvalidScope(problem.description) from None
     beyond = [scope for scope in asked if not holds(most, scope)]
     if beyond:
         raise InvalidScope(f"this client may not have the scope {' '.join(beyond)}")
