@@ -27,7 +27,7 @@ CLIENTS = [
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cloud, httpx.Client]]:
     """A cloud that knows the device."""
     folder = tmp_path_factory.mktemp("libcoap")
-    with cloud(folder / "data", publish_rate="1000", publish_burst="1000") as made:
+    with cloud(folder / "data", publish_rate="1000", publish_burst="1000", udp_host="0.0.0.0") as made:
         client = made.client(made.user("alice@example.com"))
         key = folder / "psk.hex"
         key.write_text(PSK.encode().hex() + "\n")
@@ -35,9 +35,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cloud, http
         yield made, client
 
 
-def coap(live: Cloud, name: str, method: str, path: str, *more: str) -> list[str]:
+def coap(live: Cloud, name: str, method: str, path: str, *more: str, host: str = "127.0.0.1") -> list[str]:
     """The command that makes a request."""
-    url = f"coaps://127.0.0.1:{live.udp_port}/{path}"
+    url = f"coaps://{host}:{live.udp_port}/{path}"
     return [name, "-m", method, "-u", DEVICE, "-k", PSK, "-v", "6", *more, url]
 
 
@@ -54,6 +54,14 @@ def test_publishing(live: tuple[Cloud, httpx.Client], name: str, tmp_path: Path)
     assert '"data":"21.5"' in found
     assert f'"coreid":"{DEVICE}"' in found
     assert client.get(f"/v1/devices/{DEVICE}").json()["last_heard"] is not None
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_the_address_that_is_asked_answers(live: tuple[Cloud, httpx.Client], name: str) -> None:
+    made, _ = live
+    command = coap(made, name, "post", "E/second", "-B", "10", "-e", "1", host="127.0.0.2")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert "2.04" in done.stdout + done.stderr, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", CLIENTS)
@@ -83,3 +91,12 @@ def test_a_wrong_key(live: tuple[Cloud, httpx.Client], name: str) -> None:
     command[command.index(PSK)] = "another pre-shared key of some length"
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert "2.04" not in done.stdout + done.stderr
+    eventually(lambda: '"reason": "other_key"' in made.log_file.read_text(), what="being told")
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_without_dtls(live: tuple[Cloud, httpx.Client], name: str) -> None:
+    made, _ = live
+    url = f"coap://127.0.0.1:{made.udp_port}/E/never"
+    subprocess.run([name, "-m", "post", "-B", "1", "-e", "1", url], capture_output=True, timeout=30, check=False)
+    eventually(lambda: '"reason": "plain_coap"' in made.log_file.read_text(), what="being told")

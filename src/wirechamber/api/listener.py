@@ -139,6 +139,6 @@ async def listening(host: str, port: int) -> list[socket.socket]:
         for each in found:
             with suppress(OSError):
                 each.close()
-        where = f"{host}:{port}"
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         raise NotListening(f"can't listen on {where}: {problem.strerror}; set WIRECHAMBER_HTTP_PORT") from None
     return found

@@ -20,15 +20,17 @@ from wirechamber.eventlog.base import Cursor, EventLog
 from wirechamber.gateway import conversation as talk
 from wirechamber.gateway import descriptions
 from wirechamber.gateway.accounting import Accounting
+from wirechamber.gateway.admission import Admission
+from wirechamber.gateway.books import Books
 from wirechamber.gateway.datagrams import Way
-from wirechamber.gateway.door import Door, printable
+from wirechamber.gateway.door import Door
 from wirechamber.gateway.dormant import Dormant
 from wirechamber.gateway.faults import Faults
 from wirechamber.gateway.intake import Intake
 from wirechamber.gateway.keepalive import KeepAlives, Pinged
 from wirechamber.gateway.keeper import Keeper
 from wirechamber.gateway.link import Link
-from wirechamber.gateway.meter import Meter, Purpose, rows
+from wirechamber.gateway.meter import Meter, Purpose
 from wirechamber.gateway.notices import Notices
 from wirechamber.gateway.outbox import Outboxes, Sent
 from wirechamber.gateway.publications import Publications
@@ -47,7 +49,7 @@ from wirechamber.protocols.coap.message import Malformed
 from wirechamber.protocols.deviceos.messages import read_publish
 from wirechamber.protocols.deviceos.system_events import CLAIMED
 from wirechamber.protocols.dtls import Listener
-from wirechamber.services.identity import Identity, Refused
+from wirechamber.services.identity import Identity
 from wirechamber.settings import Settings
 from wirechamber.shares import Shares, neighbours_of, network_of
 from wirechamber.store.base import Store
@@ -62,8 +64,6 @@ LOOK_EVERY_S = 1.0
 # How often it is written down what devices have had: what they acknowledged in the last second, they may get again
 # after a crash.
 NOTE_EVERY_S = 0.5
-# How often traffic and signs of life are written down. Lost at a crash, they cost a few seconds of counters.
-WRITE_EVERY_S = 5.0
 # What is under way gets so long to reach the disk when the process is told to stop.
 STOP_S = 2.0
 # A device says Hello in the first moment; one that does not, is none.
@@ -111,6 +111,11 @@ class Gateway:
         self.faults = Faults()
         self.meter = Meter()
         self.door = Door(clock, self._devices_at)
+        self.admission = Admission(identity, self.door, self._start)
+        # During handshakes, for `udp` and `tcp`.
+        self.find_psk = self.admission.find_psk
+        self.other_psk = self.admission.other_psk
+        self.admit = self.admission.admit
         self.keeper = Keeper(store.links, clock, self.faults)
         self.intake = Intake(log, clock, self.faults, ready, self._refresh)
         self.notices = Notices(clock, self._endpoint)
@@ -187,7 +192,8 @@ class Gateway:
             wake=self._open,
             forget=self._forget,
         )
-        self._gone: list[str] = []
+        self.books = Books(store, clock, self.meter, self.roster, self.publications)
+        self.write_down = self.books.write
         # Links whose handshake is done and which have not said yet who they are.
         self._unnamed: dict[Link, float] = {}
         self._unnamed_places: Shares[Link] = Shares(MAX_UNNAMED)
@@ -403,7 +409,7 @@ class Gateway:
         """The device ended its session."""
         self.outboxes.broke(link)
         if link.device is not None and not link.reliable:
-            self._gone.append(link.id)
+            self.books.gone.append(link.id)
         self.close(link, why)
 
     def linked(self, device: str) -> Link | None:
@@ -418,51 +424,6 @@ class Gateway:
         """A device that slept has said something, and it is known from where."""
         self.roster.woke(link)
         self.questions.heard(link)
-
-    def find_psk(self, identity: bytes, address: Way, found: Callable[[bytes | None], None]) -> None:
-        """Looks a pre-shared key up."""
-        self._start(self._find_psk(identity, address, found))
-
-    def other_psk(self, identity: bytes, address: Way) -> None:
-        """A device gives this identity and has another pre-shared key."""
-        self._start(self._refuse_psk(identity, address))
-
-    def admit(self, device_id: str, public_key: bytes, decided: Callable[[bool], None]) -> None:
-        """Whether to go on with a device on TCP; who it is, is settled when its Hello has proved it."""
-        self._start(self._check(device_id, public_key, decided))
-
-    async def _check(self, device_id: str, public_key: bytes, decided: Callable[[bool], None]) -> None:
-        try:
-            await self._identity.check(device_id, public_key)
-        except Refused as problem:
-            self.door.turned_away(problem, device_id, "")
-            decided(False)
-        except CloudError as problem:
-            # It comes back by itself.
-            _seldom.warning("device_held", why=problem.description, device=device_id)
-            decided(False)
-        else:
-            decided(True)
-
-    async def _find_psk(self, identity: bytes, address: Way, found: Callable[[bytes | None], None]) -> None:
-        psk: bytes | None = None
-        try:
-            psk = await self._identity.psk(identity)
-        except CloudError as problem:
-            _seldom.warning("psk_held", why=problem.description)
-            return
-        if psk is None:
-            await self._refuse_psk(identity, address)
-        found(psk)
-
-    async def _refuse_psk(self, identity: bytes, address: Way) -> None:
-        try:
-            problem = await self._identity.psk_refusal(identity)
-        except CloudError as why:
-            _seldom.warning("psk_held", why=why.description)
-            return
-        name = printable(identity)
-        self.door.turned_away(problem, name, address[0], identity=name)
 
     def close(self, link: Link, why: str) -> None:
         """The link is no more; its device may have another one already."""
@@ -499,14 +460,14 @@ class Gateway:
         device = link.device
         self.refused["session_unreadable"] += 1
         _seldom.warning("session_dropped", why=why, device=None if device is None else device.id)
-        self._gone.append(link.id)
+        self.books.gone.append(link.id)
         self.close(link, why)
 
     def _discard(self, link: Link) -> None:
         """Ends a session, so that the device comes back with a new one."""
         if isinstance(link, UdpLink) and link.session is None:
             # Its keys are in the store only; nobody will use them again.
-            self._gone.append(link.id)
+            self.books.gone.append(link.id)
             self.close(link, "its keys are not good any more")
             return
         link.discard()
@@ -610,42 +571,6 @@ class Gateway:
         """Up to here a restart need not read the log: what devices sent is accounted for, what they must get noted."""
         return min(self.intake.settled, self.outboxes.noted, key=self._log.order)
 
-    async def _write_forever(self) -> None:
-        while True:
-            await asyncio.sleep(WRITE_EVERY_S)
-            await self.write_down()
-
-    async def write_down(self) -> None:
-        """Stores traffic, signs of life, and the ends of sessions."""
-        used = await self.meter.take()
-        now, at = self._clock.monotonic(), self._clock.now()
-        heard: dict[str, int] = {}
-        async for links in slices(self.roster):
-            for link in links:
-                if link.heard > link.told and link.device is not None:
-                    link.told = link.heard
-                    heard[link.device.id] = at - int((now - link.heard) * 1000)
-        gone, self._gone = self._gone, []
-        refused, self.publications.refused_of = self.publications.refused_of, Counter()
-        try:
-            async for some in slices(list(used.items())):
-                await self._store.usage.add(rows(dict(some), at))
-                for key, _ in some:
-                    del used[key]
-            async for times in slices(heard.items()):
-                await self._store.links.heard(dict(times))
-            async for counts in slices(refused.items()):
-                await self._store.links.refused(dict(counts))
-                for device, _ in counts:
-                    del refused[device]
-            if gone:
-                await self._store.sessions.remove(gone)
-        except CloudError as problem:
-            _seldom.warning("traffic_held", why=problem.description)
-            self.meter.put_back(used)
-            self.publications.refused_of += refused
-            self._gone += gone
-
     # --- life ---
 
     async def start(self) -> None:
@@ -726,7 +651,7 @@ class Gateway:
             "handshakes": self._look_after_handshakes(),
             "links": self._look_after_links(),
             "progress": self._note_forever(),
-            "traffic": self._write_forever(),
+            "traffic": self.books.run(),
         }
 
     async def stop(self) -> None:
