@@ -251,6 +251,32 @@ def test_the_old_description_holds_until_the_new_one_is_there(town: Town) -> Non
     assert town.show(peer)["functions"] == ["set"]
 
 
+def test_a_call_that_met_the_old_session_is_made_in_the_new_one(town: Town) -> None:
+    # The handshake is done, and the Hello that tells whose it is on its way.
+    peer = described(town.peer().start())
+    old = peer.socket
+    peer.socket = peer._new_socket()
+    peer.connect()
+    asking = Asking(lambda: town.client.post(f"/v1/devices/{peer.device}/set", json={"arg": "on"}))
+    old.settimeout(10)
+    old.recv(4096)
+    assert peer.hello().code == Code.EMPTY
+    call = call_of(peer)
+    assert call is not None
+    assert asking.answer()["return_value"] == 7
+    old.close()
+
+
+def test_a_call_that_the_old_session_acknowledged_is_not_made_twice(town: Town) -> None:
+    # Its function may be what makes the device begin anew.
+    peer = described(town.peer().start())
+    asking = Asking(lambda: town.client.post(f"/v1/devices/{peer.device}/set", json={"arg": "reset"}))
+    assert isinstance(read_from_cloud(peer.request()), FunctionCall)
+    peer.start()
+    assert asking.answer()["error"] == "timed out"
+    assert call_of(peer, 0.3) is None
+
+
 def test_a_call_waits_for_the_description_of_a_device_that_has_just_connected(town: Town) -> None:
     peer = town.peer().start()
     until(lambda: town.show(peer)["online"], "being online")

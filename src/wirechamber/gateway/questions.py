@@ -55,6 +55,10 @@ class Asked:
         self.future = future
 
 
+class Unheard(DeviceUnreachable):
+    """The link ended before the device acknowledged the question: it never had it, as far as anybody can tell."""
+
+
 class Questions:
     """Puts questions to devices.
 
@@ -89,6 +93,17 @@ class Questions:
 
     async def ask(self, device: str, question: Question) -> Value:
         """As `Holder.ask`."""
+        asked_of = self._roster.get(device)
+        try:
+            return await self._ask(device, question)
+        except Unheard:
+            # It has begun a new session, and was asked in the old one before that was known.
+            link = self._roster.get(device)
+            if link is None or link is asked_of or not link.online:
+                raise
+        return await self._ask(device, question)
+
+    async def _ask(self, device: str, question: Question) -> Value:
         link = self._roster.get(device)
         if link is None or not (link.online or isinstance(question, Leave) or self._worth_a_try(link)):
             raise Offline("the device is offline", error="timed out")
@@ -209,10 +224,15 @@ class Questions:
         else:
             asked.future.set_exception(DeviceUnreachable("the device can't make anything of it", error="timed out"))
 
-    def unanswered(self, asked: Asked) -> None:
-        """The device did not answer in time, or is gone."""
+    def unanswered(self, asked: Asked, *, unheard: bool = False) -> None:
+        """The device did not answer in time, or is gone.
+
+        Args:
+            unheard: It is gone, and had not acknowledged the question.
+        """
         if not asked.future.done():
-            asked.future.set_exception(TimeoutError())
+            text = "the device did not answer in time"
+            asked.future.set_exception(Unheard(text, error="timed out") if unheard else TimeoutError())
 
 
 async def _described(link: Link) -> None:

@@ -498,9 +498,10 @@ class Gateway:
     def _forget(self, link: Link) -> None:
         """What a link was sent and has not acknowledged is not sent again."""
         if link.endpoint is not None:
+            unheard = link.endpoint.unheard()
             for tag in link.endpoint.abandon():
                 if isinstance(tag, Asked):
-                    self.questions.unanswered(tag)
+                    self.questions.unanswered(tag, unheard=tag in unheard)
                 elif isinstance(tag, descriptions.Asked):
                     tag.ends(False)
 

@@ -558,6 +558,11 @@ class Endpoint:
             self._queue.remove(sent)
         self._done(sent, now, last=True)
 
+    def unheard(self) -> list[Any]:
+        """The tags of what was sent and not acknowledged, and of what waits to be sent: maybe the peer has it not."""
+        waiting = (*(self._sent or {}).values(), *(self._queue or ()))
+        return [sent.tag for sent in waiting if sent.con and (sent.due is not None or sent.tries < 0)]
+
     def abandon(self) -> list[Any]:
         """Gives everything up that was sent and not answered, and what waits to be sent.
 
