@@ -148,10 +148,11 @@ def test_a_target_that_is_not_there_is_seen_from_its_first_failure(ours: Run, pa
     assert [word for word in ("STATE", "WAITING", "NEXT TRY", "LAST ERROR") if word not in rows[0]] == []
     row = next(row for row in rows if hook["id"] in row)
     assert " failing " in row
-    assert "ECONNREFUSED" in row
+    assert "ECONNREFUSED: nobody listens on the target's port" in row
     assert json.loads(ok(ours("integration", "show", "Nobody is there")))["failing"] is True
     log = ok(ours("integration", "log", hook["id"]))
     assert "next try" in log
+    assert "nobody listens" in log
     # What is shown can be sent back.
     assert "warning" not in ours("integration", "edit", hook["id"], "-", stdin=json.dumps(shown)).err
 

@@ -10,6 +10,16 @@ import typer
 from wirechamber.cli.answers import Attempt, Request, Response
 from wirechamber.cli.output import harmless
 
+# What short names of errors mean (docs/webhooks.md has all).
+MEANINGS = {
+    "ENOTFOUND": "the host's name is not known",
+    "ECONNREFUSED": "nobody listens on the target's port",
+    "read ECONNRESET": "the target closed the connection",
+    "ETIMEDOUT": "no connection within the time",
+    "ESOCKETTIMEDOUT": "no answer within the time",
+    "EHOSTUNREACH": "there is no way to the target",
+    "ENETUNREACH": "there is no way to the target's network",
+}
 # So much of an answer's first line is shown in the log.
 BEGIN = 120
 # An attempt is told from others by the end of its id.
@@ -22,11 +32,17 @@ def outcome(attempt: Attempt, most: int) -> str:
     if attempt["ok"]:
         return f"ok, but {attempt['error']}" if attempt["error"] else "ok"
     said = first_line(attempt.get("response"), most)
-    why = (attempt["error"] or "failed") + (f": {said}" if said else "")
+    why = explained(attempt["error"] or "failed") + (f": {said}" if said else "")
     if attempt["final"]:
         return f"{why}; final"
     next_try = attempt["next_try_at"]
     return f"{why}; {'was tried again' if next_try is None else f'next try {next_try[:19]}Z'}"
+
+
+def explained(error: str) -> str:
+    """An error with what its short name means, where it has one."""
+    meaning = MEANINGS.get(error)
+    return error if meaning is None else f"{error}: {meaning}"
 
 
 def first_line(response: Response | None, most: int) -> str:

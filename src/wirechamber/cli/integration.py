@@ -10,7 +10,7 @@ import typer
 from wirechamber.cli import complete
 from wirechamber.cli import create as creating
 from wirechamber.cli.answers import Attempt, Integration, Kind, Kinds, Log, Made, OneLog, Shown, Tested
-from wirechamber.cli.attempts import BEGIN, ENDING, outcome, show_attempt, show_exchange
+from wirechamber.cli.attempts import BEGIN, ENDING, explained, outcome, show_attempt, show_exchange
 from wirechamber.cli.files import read_json, shown
 from wirechamber.cli.output import Exit, fail, harmless, show_json, show_table
 from wirechamber.cli.remote import Remote, Server, quoted, speaks, with_server
@@ -139,7 +139,7 @@ def _row(each: Integration) -> tuple[Any, ...]:
         counts["error"],
         f"{waiting} or more" if waiting >= MOST_COUNTED else waiting,
         None if next_try is None else f"{next_try[:19]}Z",
-        each["paused"] or each["last_error"],
+        each["paused"] or (each["last_error"] and explained(each["last_error"])),
     )
 
 
@@ -337,5 +337,5 @@ def _warn(warnings: list[str]) -> None:
 
 def _verdict(done: Tested) -> str:
     if not done["ok"]:
-        return f"failed: {done['error']}"
+        return f"failed: {explained(done['error'] or 'no reason was given')}"
     return f"ok, but {done['error']}" if done["error"] else "ok"

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from wirechamber import SERVER_NAME
 from wirechamber.cli.answers import fits
-from wirechamber.cli.files import read_text, reason
+from wirechamber.cli.files import read_text
 from wirechamber.cli.output import Exit, fail, harmless
 
 if TYPE_CHECKING:
@@ -238,11 +238,13 @@ async def _explain(problem: Exception, server: Server) -> NoReturn:
             )
         case aiohttp.ClientConnectorSSLError():
             plain = "http" + server.url[len("https") :]
-            fail(f"{server.url} does not speak TLS as we do ({_why(problem)}); without TLS it would be {plain}")
+            fail(f"{server.url} does not answer in TLS ({_why(problem)}); without TLS it would be {plain}")
         case aiohttp.ClientConnectorDNSError():
             fail(f"there is no server at {server.url}: its name can't be found; {start}", Exit.UNREACHABLE)
         case aiohttp.ClientConnectorError():
-            fail(f"there is no server at {server.url} ({reason(problem.os_error)}); {start}", Exit.UNREACHABLE)
+            # asyncio puts the address in the place of the system's words.
+            why = os.strerror(problem.os_error.errno) if problem.os_error.errno else str(problem.os_error)
+            fail(f"there is no server at {server.url} ({why.lower()}); {start}", Exit.UNREACHABLE)
         case aiohttp.ConnectionTimeoutError():
             fail(f"there is no server at {server.url}: no connection within {TIMEOUT_S:g} s; {start}", Exit.UNREACHABLE)
         case TimeoutError():

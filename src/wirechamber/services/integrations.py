@@ -159,7 +159,10 @@ class Integrations:
             return record
         named = [] if _ID.fullmatch(integration_id) else await self._named(owner, integration_id)
         if not named:
-            raise NotFound("there is no integration of this id or name", error="Webhook not found")
+            raise NotFound(
+                "there is no integration of this id or name; `GET /v1/integrations` lists yours",
+                error="Webhook not found",
+            )
         if len(named) > 1:
             ids = ", ".join(each.id for each in named)
             raise Conflict(f"several integrations have this name; say which one by its id: {ids}")
