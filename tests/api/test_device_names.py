@@ -100,4 +100,5 @@ def test_the_commands_refuse_them_too(
     assert done.returncode != 0
     assert "name" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
     assert device not in [each["id"] for each in client.get("/v1/devices").json()]

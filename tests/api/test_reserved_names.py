@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from typing import Any
@@ -56,6 +57,28 @@ def test_a_topic_is_refused_on_saving(client: httpx.Client, path: str, field: st
     made = client.post(f"/v1/{path}", json=hook).json()
     assert client.put(f"/v1/{path}/{made['id']}", json=hook | {field: topic}).status_code == 400
     assert client.delete(f"/v1/{path}/{made['id']}").is_success
+
+
+def test_one_that_was_saved_before_can_still_be_changed(
+    client: httpx.Client, live_shared: tuple[Cloud, str], target: Target
+) -> None:
+    target.answer = lambda method, path, body: (200, {}, b"online")
+    hook = {"event": "saved-before", "url": target.url, "responseTopic": "mine/status"}
+    made = client.post("/v1/webhooks", json=hook).json()
+    with sqlite3.connect(live_shared[0].folder / "state.db") as db:
+        query = "update integration set record = replace(record, 'mine/status', 'spark/status') where id = ?"
+        assert db.execute(query, (made["id"],)).rowcount == 1
+    db.close()
+    path = f"/v1/webhooks/{made['id']}"
+    assert client.put(path, json={"disabled": True}).json()["disabled"] is True
+    shown = client.get(path).json()["webhook"]
+    assert shown["responseTopic"] == "spark/status"
+    assert client.put(path, json=shown | {"disabled": False}).json()["disabled"] is False
+    with stream(client, "/v1/devices/events") as events:
+        client.post("/v1/devices/events", json={"name": "saved-before"})
+        names = [event.name for event in take(events, 3)]
+    assert names == ["saved-before", "hook-sent/saved-before", "hook-response/saved-before/0"]
+    client.delete(path)
 
 
 def test_a_topic_that_becomes_one_gets_the_usual_name(client: httpx.Client, target: Target) -> None:

@@ -24,7 +24,7 @@ from wirechamber.errors import BadInput, Conflict
 from wirechamber.model.devices import DEFAULT_PLATFORM, Device
 from wirechamber.model.times import iso_or_none
 from wirechamber.services import device_lists
-from wirechamber.services.devices import view
+from wirechamber.services.devices import check_id, check_name, view
 from wirechamber.services.identity import (
     as_pem,
     check_psk,
@@ -297,6 +297,10 @@ def provision(
     made = secrets.token_hex(12) if device_id is None else device_id.lower()
 
     async def work(folder: Folder) -> None:
+        # What may be refused comes before anything is written.
+        check_id(made)
+        if name is not None:
+            check_name(name, made)
         user = None if owner is None else await folder.access.named(owner)
         where, to_port = device_address(folder.settings, host, port, tcp=tcp)
         link = "TCP" if tcp else "UDP"

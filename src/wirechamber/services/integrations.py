@@ -416,8 +416,9 @@ def _read(kind: Integration[Any, Any], shared: Common, record: IntegrationRecord
     """
     reading = kind.read(shared.rest, record.secrets)
     for field in TOPICS:
-        if isinstance(topic := reading.settings.get(field), str) and is_reserved(topic):
-            # One that was saved before goes on, and its events get their default names.
+        topic = reading.settings.get(field)
+        # One that was saved before goes on, and its events get their default names.
+        if isinstance(topic, str) and is_reserved(topic) and topic != record.settings.get(field):
             raise InvalidConfig(field, f"may not begin with {', '.join(RESERVED)}: such names are reserved")
     # Compiles every template: a malformed one is refused here, not at the first event.
     kind.prepare(reading.config)
