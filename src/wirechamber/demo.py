@@ -28,6 +28,7 @@ from wirechamber.clock import SystemClock
 from wirechamber.descriptors import raise_limit
 from wirechamber.device import Device, DeviceError, Traffic
 from wirechamber.device.keys import key_file, spki
+from wirechamber.errors import Unavailable
 from wirechamber.services.access import Access
 from wirechamber.services.devices import Devices
 from wirechamber.services.identity import Identity
@@ -84,7 +85,16 @@ async def run(settings: Settings, *, exit_after: bool) -> int:
 
 
 async def _device(cloud: Cloud, settings: Settings) -> Device:
-    """The demo's device, known to the cloud; its id follows from its key. Not connected yet."""
+    """The demo's device, known to the cloud; its id follows from its key. Not connected yet.
+
+    Raises:
+        Unavailable: Devices can't connect.
+    """
+    if not cloud.gateway.port:
+        raise Unavailable(
+            f"the demo's device can't connect: UDP port {settings.udp_port} is another program's; end that, or set "
+            "WIRECHAMBER_UDP_PORT (0 takes a free one)"
+        )
     folder, clock = settings.data_folder, SystemClock()
     key = key_file(folder / KEY_FILE)
     public = spki(key.public_key())

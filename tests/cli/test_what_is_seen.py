@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -185,6 +187,16 @@ def test_the_reason_in_an_answer_is_seen(ours: Run, target: Target) -> None:
             assert not {"\x1b", "\u202e"} & set(whole)
     assert ours("integration", "log", hook["id"], "0" * 32).code == 3
     assert ours("integration", "log", hook["id"], "zzzz").code == 3
+
+
+def test_who_reads_a_stream_may_go_away(ours: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    ok(ours("publish", "piped", "1"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with monkeypatch.context() as patch, os.fdopen(writer, "w") as gone:
+        patch.setattr(sys, "stdout", gone)
+        said = ours("subscribe", "piped", "--last-event-id", "0")
+    assert (said.code, said.err) == (0, "")
 
 
 # --- names ---

@@ -14,7 +14,7 @@ from tests.contract.links import a_session
 from tests.delivery.builders import NOW, OWNER, a_delivery, an_attempt, an_integration
 from wirechamber.errors import Conflict, NotFound
 from wirechamber.model.accounts import OAuthClient, RefreshToken, Token, User
-from wirechamber.model.deliveries import DayCount, Settlement
+from wirechamber.model.deliveries import DayCount, Settlement, Standing, Step
 from wirechamber.model.devices import Device
 from wirechamber.model.links import CameOnline, Greeted
 from wirechamber.model.times import day
@@ -494,6 +494,48 @@ def test_what_is_due_comes_from_every_integration(opener: StoreOpener, tmp_path:
             assert dead not in due
             assert await store.deliveries.due(NOW, 20, ["hook-temp"]) == [other]
             assert await store.deliveries.next_due() == NOW - 199
+
+    run(work())
+
+
+def test_how_integrations_stand(opener: StoreOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opener(tmp_path) as store:
+            await with_hooks(store, "temp", "hum")
+            deliveries = store.deliveries
+            assert await deliveries.standing(["hook-temp", "gone"]) == {"hook-temp": Standing()}
+            failed = an_attempt(1, ok=False, final=False, why="ENOTFOUND", started_at=NOW + 1)
+            rows = tuple(a_delivery(n, due_at=NOW + n) for n in range(1, 1_201))
+            await deliveries.settle(Settlement(attempts=(an_attempt(0), failed), upsert=rows))
+            stands = await deliveries.standing(["hook-temp", "hook-hum"])
+            # Counted so far only: what is shown of many integrations costs no more for a long backlog.
+            assert stands == {"hook-temp": Standing(1_000, NOW + 1, NOW + 1, "ENOTFOUND"), "hook-hum": Standing()}
+            steps = await deliveries.steps(["delivery-1", "delivery-7", "gone"])
+            assert steps == {"delivery-1": Step(1, NOW + 1), "delivery-7": Step(1, NOW + 7)}
+            await deliveries.hold("hook-temp")
+            assert await deliveries.steps(["delivery-1"]) == {"delivery-1": Step(1, None)}
+            held = (await deliveries.standing(["hook-temp"]))["hook-temp"]
+            assert (held.waiting, held.due_at) == (1_000, None)
+            await deliveries.settle(Settlement(attempts=(an_attempt(2, started_at=NOW + 2),)))
+            assert (await deliveries.standing(["hook-temp"]))["hook-temp"].failed_at is None
+            (only,) = await deliveries.attempts("hook-temp", AttemptFilter(id=failed.id), 5)
+            assert only.why == "ENOTFOUND"
+
+    run(work())
+
+
+def test_integrations_are_found_by_name(opener: StoreOpener, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with opener(tmp_path) as store:
+            await store.users.add(a_user("ann", id=OWNER))
+            for event in ("a", "b", "c"):
+                await store.integrations.add(an_integration(event, name="twin" if event != "c" else "other"))
+            named = await store.integrations.named(OWNER, "twin", 5)
+            assert [each.id for each in named] == ["hook-a", "hook-b"]
+            assert len(await store.integrations.named(OWNER, "twin", 1)) == 1
+            assert await store.integrations.named("somebody", "twin", 5) == []
+            await store.integrations.remove("hook-a")
+            assert [each.id for each in await store.integrations.named(OWNER, "twin", 5)] == ["hook-b"]
 
     run(work())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -22,6 +23,20 @@ def environment(folder: Path) -> dict[str, str]:
         "WIRECHAMBER_DISK_FLOOR_MB": "0",
         "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        number = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "wirechamber", "demo", "--exit"],
+            env=environment(tmp_path / "data") | {"WIRECHAMBER_UDP_PORT": number, "WIRECHAMBER_UDP_HOST": "127.0.0.1"},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 5
+    assert f"UDP port {number} is another program's" in done.stderr
+    assert "fault of ours" not in done.stderr
 
 
 def test_the_steps_happen_and_can_be_repeated(tmp_path: Path) -> None:
