@@ -12,7 +12,8 @@ import socket
 import sys
 import time
 
-EVENT = re.compile(rb"(?m)^id: ")
+# Not by its id: the greeting has one, too.
+EVENT = re.compile(rb"(?m)^event: ")
 RETRY_AFTER = re.compile(rb"(?im)^retry-after: *(\d+)")
 AGAIN_S = 1.0
 

@@ -121,6 +121,15 @@ class Call:
             return told
         return self.request.scheme
 
+    def host(self) -> str:
+        """By what the client calls this cloud; the address that it reached where it does not say, as it need not in
+        HTTP/1.0."""
+        told = self.request.headers.get("Host")
+        reached = None if self.request.transport is None else self.request.transport.get_extra_info("sockname")
+        if told or not reached:
+            return told or ""
+        return f"[{reached[0]}]:{reached[1]}" if ":" in reached[0] else f"{reached[0]}:{reached[1]}"
+
     def address(self) -> str:
         """The client's address; a proxy's word counts only from networks that a setting trusts."""
         return client_address(self.request, self.parts.trusted_proxies)

@@ -154,7 +154,7 @@ def _made(call: Call, shown: dict[str, Any]) -> web.Response:
 
 
 def _hook_url(call: Call, shown: dict[str, Any]) -> str:
-    return f"{call.parts.base_url(call.request.host, call.scheme())}/v1/webhooks/{shown['id']}"
+    return f"{call.parts.base_url(call.host(), call.scheme())}/v1/webhooks/{shown['id']}"
 
 
 def _routes(area: str, handlers: dict[str, Any]) -> tuple[Route, ...]:
