@@ -79,7 +79,7 @@ def test_a_page_in_place_of_json_is_one_error_that_says_so(place: Place) -> None
     assert len(PAGE) > 60_000
     (error,), attempt = place.ask(PAGE, {"Content-Type": "text/html"}, 1, responseTemplate=TEMPLATE)
     assert error.name == f"hook-error/ask{place.made:03}/0"
-    assert "is no JSON" in error.data
+    assert "it is no JSON but text/html: " in error.data
     # And the owner can see what it was.
     assert attempt["response"]["body"].startswith("<!doctype html>")
     assert attempt["ok"] is False

@@ -7,6 +7,7 @@ masking and retries, and a test can play it by hand. The simple kinds are two pu
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
@@ -36,6 +37,7 @@ MIN_ECHOED = 6
 # The most of an answer that is read (integrations.md, section 9), and of one of which a kind needs the whole.
 MAX_ANSWER_BYTES = 100_000
 MAX_LARGE_ANSWER_BYTES = 1_000_000
+_MIME = re.compile(r"[A-Za-z0-9.+-]{1,40}/[A-Za-z0-9.+-]{1,60}")
 # Lists and objects in an answer's JSON: each takes some 0.2 µs to be made.
 MAX_ANSWER_CONTAINERS = 50_000
 # The whole of a request, from the moment it may start (integrations.md, section 9).
@@ -139,7 +141,11 @@ class Response(Struct, frozen=True):
             plain = texts.is_plain(self.body)
             return texts.json_of(self.body, None if plain else self.header("Content-Type"))
         except (msgspec.DecodeError, RecursionError, UnicodeError) as problem:
-            raise NoJson(f"it is no JSON: {trouble(self.body, problem)}" if self.body else "it is empty") from None
+            if not self.body:
+                raise NoJson("it is empty") from None
+            kind = _MIME.match(self.header("Content-Type") or "")
+            what = f" but {kind[0]}" if kind is not None and "json" not in kind[0].lower() else ""
+            raise NoJson(f"it is no JSON{what}: {trouble(self.body, problem)}") from None
 
 
 class NoResponse(Struct, frozen=True):
