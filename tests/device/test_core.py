@@ -142,7 +142,7 @@ def test_what_is_sent_was_reserved_before() -> None:
     world = connected()
     for _ in range(200):
         world.do(lambda now: world.core.publish("x", "n", b"", None, 60, True, now))
-        stored, session = world.kept[-1], world.core._session
+        stored, session = world.kept[-1], world.core._records.session
         assert stored is not None
         assert session is not None
         assert stored.next_sequence >= session.next_sequence

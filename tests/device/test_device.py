@@ -401,7 +401,7 @@ def test_no_cloud_is_told_in_time(shared_bench: Bench) -> None:
 def test_attempts_are_logged_with_what_may_be_wrong(
     shared_bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wirechamber.device.client.SILENT_S", 0.05)
+    monkeypatch.setattr("wirechamber.device.attempts.SILENT_S", 0.05)
     files = shared_bench.provision()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
         nobody.bind(("127.0.0.1", 0))

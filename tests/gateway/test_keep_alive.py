@@ -159,6 +159,7 @@ def test_what_waits_for_a_device_in_queue_mode_comes_with_its_next_word(place: I
     publish(place, peer, "to-me/0", "at once")
     assert event_of(peer) == ("to-me/0", "at once")
     asleep(place, peer)
+    assert place.look(lambda cloud: cloud.gateway.asleep) > 0
     for number in range(3):
         publish(place, peer, f"to-me/{number}", str(number))
     place.clock.at += 3 * IDLE_S

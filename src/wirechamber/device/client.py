@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, cast, get_type_hints
 
 from wirechamber.device.about import PLATFORM, About, identity
+from wirechamber.device.attempts import Attempts
 from wirechamber.device.core import Core, Phase
 from wirechamber.device.data import check_name, from_payload, to_payload, wants
 from wirechamber.device.errors import DeviceError, NotAcknowledged, NotAllowed, NotConnected
@@ -44,8 +45,6 @@ MAX_PORT = 65_535
 # As long as a message is repeated (device-protocol.md, section 6), and a little more.
 TIMEOUT_S = 95.0
 GOODBYE_S = 5.0
-# Whoever watches is told after so much silence, long before it is given up.
-SILENT_S = 5.0
 MAX_TTL = 16_777_215
 MAX_NAME = 64
 
@@ -118,6 +117,7 @@ class Device:
             raise DeviceError(str(problem)) from None
         if not 0 < self._port <= MAX_PORT:
             raise DeviceError(f"a port is a number from 1 to {MAX_PORT}, not {self._port}")
+        self._attempts = Attempts(self._host, self._port)
         self.identity = identity(id, _private(key), public, None if psk is None else read_psk(psk))
         self.traffic = Traffic()
         self.clock_offset: float | None = None
@@ -136,8 +136,6 @@ class Device:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due: float | None = None
-        self._patience: asyncio.TimerHandle | None = None
-        self._attempt = 0
         self._online = asyncio.Event()
         self._down = asyncio.Event()
         self._left = asyncio.Event()
@@ -364,17 +362,14 @@ class Device:
         try:
             while True:
                 try:
-                    await self._dial()
+                    wire = await self._dial()
                 except OSError as problem:
-                    _log.warning("%s: no way there (attempt %d): %s", self._there, self._attempt + 1, problem)
-                    self._attempt += 1
+                    self._attempts.no_way(problem)
                     await asyncio.sleep(1.0 + random.random())  # noqa: S311
                     continue
-                self._attempt += 1
-                _log.info("%s: attempt %d", self._there, self._attempt)
-                self._patience = asyncio.get_running_loop().call_later(SILENT_S, self._still_silent)
+                self._attempts.begins(wire)
                 self._down.clear()
-                where = "" if self._wire is None else self._wire.where
+                where = wire.where
                 self._do(lambda now: core.connect(now, where))  # noqa: B023
                 await self._down.wait()
                 self._hang_up()
@@ -387,32 +382,17 @@ class Device:
             self._online.set()
             raise
 
-    async def _dial(self) -> None:
+    async def _dial(self) -> Wire:
         loop = asyncio.get_running_loop()
         host = cast(str, self._host)
         _, wire = await loop.create_datagram_endpoint(
             lambda: Wire(self._receive, self.traffic), remote_addr=(host, self._port)
         )
         self._wire = wire
-
-    @property
-    def _there(self) -> str:
-        return f"{self._host} port {self._port} (UDP)"
-
-    @property
-    def _hint(self) -> str:
-        refused = self._wire is not None and self._wire.refused
-        if refused:
-            return "nobody listens there, says the network: is the cloud running, is the port right?"
-        return "is the address right, is the port, and does every firewall on the way let UDP through?"
-
-    def _still_silent(self) -> None:
-        _log.warning("%s has not answered for %g s (attempt %d): %s", self._there, SILENT_S, self._attempt, self._hint)
+        return wire
 
     def _hang_up(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        self._attempts.ends()
         if self._wire is not None:
             self._wire.close()
             self._wire = None
@@ -423,7 +403,7 @@ class Device:
                 async with asyncio.timeout(timeout):
                     await self._online.wait()
             except TimeoutError:
-                raise NotConnected(f"{self._there} does not answer: {self._hint}") from None
+                raise NotConnected(f"{self._attempts.there} does not answer: {self._attempts.hint}") from None
         if self._failure is not None:
             raise self._failure
         if self._core is None:
@@ -484,10 +464,7 @@ class Device:
                 self.resumed = resumed
                 self.handshakes = core.handshakes
                 self._failure = None
-                self._attempt = 0
-                if self._patience is not None:
-                    self._patience.cancel()
-                    self._patience = None
+                self._attempts.answered()
                 self._online.set()
             case Disconnected():
                 self._disconnected(event)
@@ -511,7 +488,7 @@ class Device:
                 self._left.set()
 
     def _disconnected(self, event: Disconnected) -> None:
-        _log.warning("%s: not connected: %s; the next attempt is in %.0f s", self._there, event.why, event.wait)
+        self._attempts.failed(event.why, event.wait)
         self._online.clear()
         self.resumed = None
         self._wait = event.wait

@@ -33,6 +33,7 @@ from wirechamber.device.events import (
     VariableWanted,
 )
 from wirechamber.device.keepalive import Bounds, Contact, Learned
+from wirechamber.device.records import Records
 from wirechamber.device.session_file import StoredSession, Told, Wanted
 from wirechamber.device.tags import Describing, KeepingAlive, Out, Publishing, Purpose, Subscribing
 from wirechamber.device.telling import ANSWER_S, Telling
@@ -68,8 +69,6 @@ from wirechamber.protocols.dtls import (
     split_records,
 )
 
-# How many record numbers are reserved at a time: one write to the disk for as many messages.
-RESERVED = 64
 # device-protocol.md, section 12: an unanswered ping tells that the cloud is gone.
 PING_S = 30.0
 # device-protocol.md, section 3.4: how long a device waits before it tries again.
@@ -126,15 +125,11 @@ class Core:
         self._dice = dice
         self._ping_first = ping_first
         self._deviceos = not isinstance(identity.credentials, PreSharedKey)
-        self._session: Session | None = None
+        if stored is not None and stored.fingerprint != identity.fingerprint:
+            stored = None
+        self._records = Records(stored)
         self._endpoint = self._new_endpoint()
-        self._reserved = 0
-        told, learned = Told(), None
-        if stored is not None and stored.fingerprint == identity.fingerprint:
-            # Nothing is reserved yet: the first record makes that up.
-            self._reserved = stored.next_sequence
-            self._session = Session(stored.state, stored.next_sequence, stored.next_sequence, stored.top)
-            told, learned = stored.told, stored.learned
+        told, learned = (Told(), None) if stored is None else (stored.told, stored.learned)
         self._telling = Telling(about, identity.id, told, deviceos=self._deviceos, started=started)
         self._contact = Contact(manner, lifetime, learned, told.keep_alive)
         # What was kept last of these two.
@@ -143,7 +138,6 @@ class Core:
         self._handshake: ClientHandshake | None = None
         self._out: list[bytes] = []
         self._events: list[Event] = []
-        self._dirty = False
         self._heard = 0.0
         self._pong_by: float | None = None
         self._failures = 0
@@ -158,15 +152,15 @@ class Core:
         """
         self._out.clear()
         self._contact.begin(where, now)
-        if self._session is not None:
-            self._resume(self._session, now)
+        if self._records.session is not None:
+            self._resume(self._records.session, now)
         else:
             self._shake_hands(now)
         self._settle(now)
 
     def receive(self, datagram: bytes, now: float) -> None:
         """Takes a datagram from the cloud."""
-        session = self._session
+        session = self._records.session
         if self._handshake is not None:
             # A session that was given up too early may answer while a new one is being made.
             late = None if session is None else session.unprotect(datagram)
@@ -214,7 +208,9 @@ class Core:
         token = self._endpoint.next_token() if answered else b""
         # Device OS's way has no answer to an event that is not to be confirmed; plain CoAP must be told (RFC 7967).
         unwanted = 0 if confirm or self._deviceos else NO_RESPONSE_AT_ALL
-        event = messages.Publish(name, payload, content_format, ttl, confirm, self._id(), token, no_response=unwanted)
+        event = messages.Publish(
+            name, payload, content_format, ttl, confirm, self._records.message_id, token, no_response=unwanted
+        )
         self._endpoint.send(
             messages.write_publish(event), Publishing(tag) if confirm else None, now, ANSWER_S if answered else None
         )
@@ -243,32 +239,34 @@ class Core:
 
     def ask_time(self, now: float) -> None:
         """Asks for the time: `TimeTold`."""
-        message = messages.write_time_request(self._id(), self._endpoint.next_token())
+        message = messages.write_time_request(self._records.message_id, self._endpoint.next_token())
         self._endpoint.send(message, Purpose.TIME, now, PING_S)
         self._settle(now)
 
     def answer_function(self, token: bytes, result: int, now: float) -> None:
         """Tells what a function returned, a signed number of 32 bits."""
-        self._answer(requests.function_result(result, self._id(), token), now)
+        self._answer(requests.function_result(result, self._records.message_id, token), now)
 
     def answer_variable(self, name: str, token: bytes, value: requests.Value | None, now: float) -> None:
         """Tells a variable's value; None: there is no such variable."""
         application = self._telling.application
         type_ = None if application is None else application.variables.get(name)
         if value is None or type_ is None:
-            self._answer(requests.no_such_variable(self._id(), token), now)
+            self._answer(requests.no_such_variable(self._records.message_id, token), now)
         else:
-            self._answer(requests.variable_value(value, type_, self._id(), token), now)
+            self._answer(requests.variable_value(value, type_, self._records.message_id, token), now)
 
     def leave(self, now: float) -> None:
         """Says goodbye: `Left`."""
-        self._endpoint.send(messages.write_goodbye(Goodbye(cloud=_USER), self._id()), Purpose.GOODBYE, now)
+        self._endpoint.send(
+            messages.write_goodbye(Goodbye(cloud=_USER), self._records.message_id), Purpose.GOODBYE, now
+        )
         self._settle(now)
 
     def close(self) -> None:
         """Gives unused record numbers back: nothing is sent after this."""
-        if self._session is not None:
-            self._reserved = self._session.send_limit = self._session.next_sequence
+        if self._records.session is not None:
+            self._records.give_back()
             self._keep(self._stored())
 
     # --- what comes out ---
@@ -344,14 +342,11 @@ class Core:
     def _established(self, session: Session, now: float) -> None:
         self._abandon()
         self.handshakes += 1
-        self._session = session
+        self._records.adopt(session)
         self._endpoint = self._new_endpoint()
         self._telling.begin_anew()
         self._contact.forgotten()
-        self._reserved = 0
-        session.send_limit = session.next_sequence
         self._heard = now
-        self._dirty = True
         self.phase = Phase.GREETING
         if self._deviceos:
             self._hello(now)
@@ -384,7 +379,7 @@ class Core:
     def _take_several(self, session: Session, datagram: bytes, now: float) -> None:
         for record in split_records(datagram, len(session.state.local_cid)):
             received = session.unprotect(record)
-            if received is not None and self._session is session:
+            if received is not None and self._records.session is session:
                 self._take(received, now)
 
     def _take(self, received: Received, now: float) -> None:
@@ -450,7 +445,7 @@ class Core:
             # RFC 7641: what follows the first answer are the events, their names in Location-Path.
             name = "/".join(each.decode("utf-8", "replace") for each in message.all(Option.LOCATION_PATH))
             self._events.append(EventCame(name.partition("/")[2], message.payload, _format(message)))
-            self._dirty = True
+            self._records.unkept = True
             return
         if refused is None:
             self._telling.subscribed(wanted)
@@ -479,14 +474,14 @@ class Core:
         match asked:
             case requests.Event(name, payload, content_format):
                 self._events.append(EventCame(name, payload, content_format))
-                self._dirty = True
+                self._records.unkept = True
             case requests.FunctionCall(name, argument):
                 # device-protocol.md, Q16: of a function that there is not, nothing more is said.
                 application = self._telling.application
                 if application is not None and name in application.functions:
                     called = FunctionCalled(name, argument.decode("utf-8", "replace"), message.token)
                     self._events.append(called)
-                    self._dirty = True
+                    self._records.unkept = True
             case requests.VariableRequest(name):
                 self._events.append(VariableWanted(name, message.token))
             case requests.DescribeRequest(kind, block2):
@@ -511,7 +506,7 @@ class Core:
         if out is None:
             return
         token = self._endpoint.next_token() if out.token else out.message.token
-        message = structs.replace(out.message, id=self._id(), token=token)
+        message = structs.replace(out.message, id=self._records.message_id, token=token)
         try:
             self._endpoint.send(message, out.tag, now, out.within, keep=out.keep)
         except Busy:
@@ -589,10 +584,9 @@ class Core:
         self._down(why, now, refused=refused)
 
     def _drop_session(self) -> None:
-        self._session = None
+        self._records.drop()
         self._telling.begin_anew()
         self._contact.forgotten()
-        self._dirty = True
         self._abandon()
         self._endpoint = self._new_endpoint()
 
@@ -615,30 +609,23 @@ class Core:
 
     # --- what is kept ---
 
-    def _id(self) -> int:
-        """A message id: from the record's number, so that it does not repeat in the next process either."""
-        return 0 if self._session is None else self._session.next_sequence & 0xFFFF
-
     def _settle(self, now: float) -> None:
         """Protects what is to be sent and keeps what must be kept, before either can be seen outside."""
-        session = self._session
+        session = self._records.session
         outgoing = self._endpoint.outgoing()
         if session is not None and self.phase is not Phase.HANDSHAKE:
             for message in outgoing:
-                if session.next_sequence >= session.send_limit:
-                    self._reserved = session.send_limit = session.next_sequence + RESERVED
-                    self._dirty = True
-                self._out.append(session.protect(APPLICATION_DATA, message))
+                self._out.append(self._records.protect(message))
             if outgoing:
                 self._contact.spoke(now)
         told, learned = self._told(), self._contact.learned
-        if self._dirty or told != self._kept[0] or learned.differs(self._kept[1]):
+        if self._records.unkept or told != self._kept[0] or learned.differs(self._kept[1]):
             try:
                 self._keep(self._stored())
             except BaseException:
                 self._out.clear()
                 raise
-            self._dirty = False
+            self._records.unkept = False
             self._kept = told, learned
 
     def _told(self) -> Told:
@@ -646,14 +633,13 @@ class Core:
         return told if told.keep_alive == keep_alive else structs.replace(told, keep_alive=keep_alive)
 
     def _stored(self) -> StoredSession | None:
-        session = self._session
+        session = self._records.session
         if session is None:
             return None
-        # Numbers beyond the reserved ones come from the handshake alone: its Finished message.
-        following = max(self._reserved, session.next_sequence)
         return StoredSession(
-            self.identity.fingerprint, session.state, following, session.top, self._told(), self._contact.learned
-        )
+            self.identity.fingerprint, session.state, self._records.following, session.top, self._told(),
+            self._contact.learned,
+        )  # fmt: skip
 
 
 def _refusal(message: Message | None) -> Refused | None:

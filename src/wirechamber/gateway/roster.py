@@ -69,6 +69,8 @@ class Roster:
         self._seen = -1
         self._revision = 0
         self.online = 0
+        # Of these, those in queue mode that have not said anything for a while.
+        self.asleep = 0
         # Up to where devices had their events that were linked when the last process ended, unless the store says less.
         self.since: Cursor | None = None
 
@@ -126,6 +128,7 @@ class Roster:
         if link.asleep or link.device is None:
             return
         link.asleep = True
+        self.asleep += 1
         if link.subscriptions:
             self._keeper.keep(HasHad(link.device.id, self._outboxes.away(link)))
 
@@ -133,6 +136,7 @@ class Roster:
         """The device said something, and listens: it gets what waited."""
         if link.asleep:
             link.asleep = False
+            self.asleep -= 1
             if link.subscriptions:
                 self._outboxes.back(link)
 
@@ -141,6 +145,7 @@ class Roster:
         device = link.device
         if not link.online or device is None:
             return
+        self.asleep -= link.asleep
         link.online = link.asleep = False
         self.online -= 1
         behind = None if link.dormant else self._outboxes.away(link)

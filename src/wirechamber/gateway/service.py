@@ -601,6 +601,11 @@ class Gateway:
         return self.roster.online
 
     @property
+    def asleep(self) -> int:
+        """Devices in queue mode that are online, and have what is for them wait."""
+        return self.roster.asleep
+
+    @property
     def sessions(self) -> int:
         """Devices whose links are known, online or not."""
         return len(self.roster)

@@ -56,6 +56,8 @@ class LinkCounts(Protocol):
     @property
     def online(self) -> int: ...  # noqa: D102
     @property
+    def asleep(self) -> int: ...  # noqa: D102
+    @property
     def sessions(self) -> int: ...  # noqa: D102
     @property
     def handshaking(self) -> int: ...  # noqa: D102
@@ -212,6 +214,7 @@ class Metrics(Collector):
             yield _counter("streams_let_go", "Streams ended because their reader was slow.", (), {(): streams.let_go})
         if links is not None:
             yield _gauge("devices_online", "Devices that are online.", lambda: links.online)
+            yield _gauge("devices_asleep", "Devices that listen after their next word only.", lambda: links.asleep)
             yield _gauge("device_sessions", "Links of devices that are known, online or not.", lambda: links.sessions)
             yield _gauge("device_handshakes_open", "Handshakes under way.", lambda: links.handshaking)
             yield _counter("device_handshakes", "Handshakes completed.", (), {(): links.handshakes})
