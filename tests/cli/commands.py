@@ -130,6 +130,7 @@ class Shell:
         self.folder = folder
         self._patch = patch
         self._captured = captured
+        self._given = b""
         for name in list(os.environ):
             if name.startswith("WIRECHAMBER_"):
                 patch.delenv(name)
@@ -139,14 +140,20 @@ class Shell:
         patch.chdir(folder)
         patch.setenv("WIRECHAMBER_DATA", str(folder / "data"))
 
-    def run(self, *arguments: str, stdin: str = "", **env: str) -> Said:
+    @contextmanager
+    def bytes_in(self, content: bytes) -> Iterator[None]:
+        """What standard input holds for runs that bring none."""
+        self._given = content
+        yield
+        self._given = b""
+
+    def run(self, *arguments: str, stdin: str | None = "", **env: str) -> Said:
         with self._patch.context() as patch:
             for name, value in env.items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["wirechamber", *arguments])
-            with open(self.folder / ".stdin", "w+") as given:
-                given.write(stdin)
-                given.seek(0)
+            (self.folder / ".stdin").write_bytes(self._given if stdin is None else stdin.encode())
+            with open(self.folder / ".stdin") as given:
                 patch.setattr(sys, "stdin", given)
                 self._captured.readouterr()
                 with pytest.raises(SystemExit) as ended, _undone():

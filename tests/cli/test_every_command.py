@@ -265,6 +265,36 @@ def test_a_data_folder_that_is_none(here: Shell, folder: str) -> None:
             assert "wirechamber: " in said.err, f"{each}: {said}"
 
 
+@pytest.mark.parametrize("damage", ["garbage", "folder", "empty", "unsealed"])
+def test_a_data_folder_that_is_damaged(here: Shell, damage: str) -> None:
+    assert here.run("user", "create", "ann", "--password-stdin", stdin="correct horse\n").code == 0
+    state, key = here.folder / "data/state.db", here.folder / "data/secret.key"
+    for file in (here.folder / "data").glob("state.db*"):
+        file.unlink()
+    match damage:
+        case "garbage":
+            state.write_bytes(b"no database " * 1000)
+        case "folder":
+            state.mkdir()
+        case "empty":
+            state.touch()
+        case _:
+            key.write_bytes(b"short")
+    for each in FOLDER:
+        said = here.run(*each.arguments(here.folder), stdin="correct horse\n")
+        if said.code:
+            assert said.err.splitlines()[-1].startswith("wirechamber: "), f"{each}: {said}"
+
+
+def test_a_password_that_is_no_text(here: Shell) -> None:
+    with here.bytes_in(b"caf\xe9\n"):
+        said = here.run("user", "create", "bob", "--password-stdin", stdin=None)
+    assert said.code == Exit.USAGE
+    assert "standard input is not UTF-8" in said.err
+    with here.bytes_in(b"\xef\xbb\xbfcorrect horse\r\n"):
+        assert here.run("user", "create", "bob", "--password-stdin", stdin=None).code == 0
+
+
 @pytest.mark.parametrize("mark", ["\ufeff", ""])
 def test_a_mark_before_utf8_is_no_part_of_a_file(here: Shell, mark: str) -> None:
     (here.folder / "t").write_text(mark + "{{a}}é")

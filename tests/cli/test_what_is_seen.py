@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -235,9 +236,20 @@ def test_completion_asks_the_server(patient: tuple[Cloud, str], ours: Run, monke
     monkeypatch.setenv("WIRECHAMBER_DATA", str(live.folder))
     assert DEVICE in [name for name, _ in complete.devices(DEVICE[:22])]
     assert [name for name, _ in complete.devices("Kitchen")] == ["Kitchen lamp"]
-    for url in ("http://127.0.0.1:9", "nonsense", ""):
-        monkeypatch.setenv("WIRECHAMBER_URL", url)
-        assert complete.integrations("") == [] or not url
+    shell = {
+        "_WIRECHAMBER_COMPLETE": "complete_bash",
+        "COMP_WORDS": "wirechamber integration show Comp",
+        "COMP_CWORD": "3",
+    }
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WIRECHAMBER_")}
+    environment["WIRECHAMBER_TOKEN"] = token
+    code = "from wirechamber.cli import main; import sys; sys.argv = ['wirechamber']; main()"
+    for url, said in ((live.url, "Completed"), ("http://127.0.0.1:9", ""), ("nonsense", "")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment | shell | {"WIRECHAMBER_URL": url},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (done.stdout.strip(), done.stderr) == (said, "")
 
 
 # --- certificates ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -350,7 +351,7 @@ def _keys(key: Path | None, psk_file: Path | None) -> tuple[bytes | None, bytes 
     file, public_key, psk = key, None, None
     try:
         if key is not None:
-            public_key = read_public_key(read_bytes(key))
+            public_key = read_public_key(read_bytes(key).removeprefix(BOM_UTF8))
         if psk_file is not None:
             file = psk_file
             psk = check_psk(bytes.fromhex(read_text(psk_file).strip()))

@@ -57,6 +57,15 @@ def read_text(file: str | Path) -> str:
         fail(f"{shown(file)} is not UTF-8{where}; save it as UTF-8", Exit.USAGE)
 
 
+def read_line() -> str:
+    """The first line of standard input, without its end: a password, or a token."""
+    raw = sys.stdin.buffer.readline(MAX_BYTES).removeprefix(_BOM)
+    try:
+        return raw.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        fail("standard input is not UTF-8", Exit.USAGE)
+
+
 def read_json(file: str | Path) -> Any:
     """The content as JSON. Ends the command when it is none."""
     text = read_text(file)

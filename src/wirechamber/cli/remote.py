@@ -133,6 +133,9 @@ class Remote:
         import aiohttp
 
         patience_s = patience_s or TIMEOUT_S
+        if patience_s > TIMEOUT_S and not self._known:
+            # Whoever is no Wirechamber is not waited for so long.
+            await self.ask("GET", "healthz")
         timeout = aiohttp.ClientTimeout(total=patience_s)
         try:
             async with self.session.request(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from wirechamber.cli import complete
+from wirechamber.cli.files import read_line
 from wirechamber.cli.folder import Folder, in_folder
 from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.cli.user import Data, Json
@@ -92,7 +92,7 @@ def revoke(
     """Revoke the token given on standard input, or all of a user's."""
     if everything != (user is not None):
         fail("give both --user NAME and --all, or neither and the token on standard input", Exit.USAGE)
-    secret = "" if everything else sys.stdin.readline().strip()
+    secret = "" if everything else read_line().strip()
 
     async def work(folder: Folder) -> None:
         if user is not None:

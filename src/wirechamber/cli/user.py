@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wirechamber.cli.files import read_line
 from wirechamber.cli.folder import Folder, in_folder
 from wirechamber.cli.output import Exit, done, fail, show_json, show_table
 from wirechamber.model.accounts import PERMISSIONS, User
@@ -119,7 +120,7 @@ def _shown(user: User) -> dict[str, Any]:
 
 def _password(from_stdin: bool) -> str:
     if from_stdin:
-        return sys.stdin.readline().rstrip("\n")
+        return read_line()
     if not sys.stdin.isatty():
         fail("there is no terminal to ask for the password on; use --password-stdin", Exit.USAGE)
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
