@@ -302,6 +302,7 @@ def test_certificates(run: Run, tmp_path: Path) -> None:
         assert "healthy" in ok(run("status", "--url", url, WIRECHAMBER_CACERT=str(file)))
         said = run("status", "--url", f"https://127.0.0.1:{port}", "--cacert", "ca.pem")
         assert "is not trusted" in said.err
+        assert "set WIRECHAMBER_URL to a name that it holds" in said.err
         said = run("status", "--url", url, "--cacert", "text.pem")
         assert said.code == 2
         assert "text.pem holds no certificate" in said.err

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import sys
 import pytest
 
 from tests.cloud import eventually
-from tests.device.conftest import Bench
-from wirechamber.device.fleet import Latencies
+from tests.device.conftest import Bench, run
+from wirechamber.cli import simulate
+from wirechamber.device import Device, DeviceError
+from wirechamber.device.fleet import Fleet, Latencies
 
 
 def test_devices_connect_publish_and_are_the_same_ones_in_the_next_run(bench: Bench) -> None:
@@ -38,6 +41,23 @@ def test_devices_connect_publish_and_are_the_same_ones_in_the_next_run(bench: Be
     assert len(ids[0]) == 8
     assert ids[0] == ids[1]
     assert stat.S_IMODE((bench.cloud.folder / "simulated-devices").stat().st_mode) == 0o600
+
+
+def test_a_cloud_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulate, "REACHED_S", 0.2)
+    with socket.socket(type=socket.SOCK_DGRAM) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+
+        async def scenario() -> None:
+            device = Device("0" * 24, psk=b"k" * 16, host="127.0.0.1", port=nobody.getsockname()[1])
+            fleet = Fleet([device], rate=1, name="x", data=lambda number, count: "")
+            try:
+                with pytest.raises(DeviceError, match="no device reached the cloud"):
+                    await simulate._opened(fleet)
+            finally:
+                await fleet.close()
+
+        run(scenario)
 
 
 def test_it_says_why_events_are_refused(bench: Bench) -> None:

@@ -40,6 +40,14 @@ PROBE_S = 3.0
 # A list of integrations comes in pages; whatever is longer than this is no answer to what we ask.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _READS = ("GET", "HEAD")
+# What to do about a certificate, by OpenSSL's code of what is wrong with it (X509_STORE_CTX_get_error(3)).
+TRUST_IT = "name the file of the authority that signed it, with --cacert FILE or WIRECHAMBER_CACERT"
+ADVICE = {
+    9: "its time has not come yet, if this machine's clock is right",
+    10: "renew it where the server runs, if this machine's clock is right",
+    62: "set WIRECHAMBER_URL to a name that it holds",
+    64: "set WIRECHAMBER_URL to a name that it holds",
+}
 
 Url = Annotated[str, typer.Option("--url", envvar="WIRECHAMBER_URL", help="The server.", show_default=True)]
 TokenFile = Annotated[
@@ -235,10 +243,9 @@ async def _explain(problem: Exception, server: Server) -> NoReturn:
     start = "start one with `wirechamber serve`, or set WIRECHAMBER_URL"
     match problem:
         case aiohttp.ClientConnectorCertificateError():
-            fail(
-                f"the certificate of {server.url} is not trusted: {_why(problem.certificate_error)}; name the file "
-                "of the authority that signed it, with --cacert FILE or WIRECHAMBER_CACERT"
-            )
+            advice = ADVICE.get(getattr(problem.certificate_error, "verify_code", 0), TRUST_IT)
+            why = _why(problem.certificate_error)
+            fail(f"the certificate of {server.url} is not trusted: {why}; {advice}")
         case aiohttp.ClientConnectorSSLError():
             plain = "http" + server.url[len("https") :]
             fail(f"{server.url} does not answer in TLS ({_why(problem)}); without TLS it would be {plain}")

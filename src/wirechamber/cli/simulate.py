@@ -31,6 +31,8 @@ SEED_FILE = "simulated-devices"
 SEED_BYTES = 32
 DEFAULT_PORT = 5684
 PROGRESS_S = 0.5
+# A cloud that not one device has reached by then is not there.
+REACHED_S = 30.0
 # Without a terminal a line is printed this often.
 LINE_S = 10.0
 DATA_BYTES = 20
@@ -118,15 +120,26 @@ async def registered(folder: Folder, user: User, count: int, host: str, port: in
 
 
 async def _opened(fleet: Fleet) -> None:
-    """Connects, unless it is stopped before."""
+    """Connects, unless it is stopped before.
+
+    Raises:
+        DeviceError: Not one device reached the cloud.
+    """
     opening = asyncio.ensure_future(fleet.open())
     stopped = asyncio.ensure_future(fleet.stopped())
-    await asyncio.wait((opening, stopped), return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait((opening, stopped), timeout=REACHED_S, return_when=asyncio.FIRST_COMPLETED)
+    nobody = not done and not fleet.connected
+    if not done and not nobody:
+        await asyncio.wait((opening, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if not opening.done():
         opening.cancel()
         with suppress(asyncio.CancelledError):
             await opening
+        if nobody:
+            raise DeviceError(
+                f"no device reached the cloud within {REACHED_S:g} s; does it run there, and do datagrams get through?"
+            )
         return
     opening.result()
 
