@@ -251,6 +251,17 @@ def test_the_old_description_holds_until_the_new_one_is_there(town: Town) -> Non
     assert town.show(peer)["functions"] == ["set"]
 
 
+def test_a_call_of_a_known_function_waits_until_the_application_has_registered_it_again(town: Town) -> None:
+    peer = described(town.peer().start())
+    peer.start()
+    asking = Asking(lambda: town.client.post(f"/v1/devices/{peer.device}/set", json={"arg": "on"}))
+    # Firmware would acknowledge it and never answer.
+    assert call_of(peer, 0.3) is None
+    described(peer)
+    assert call_of(peer) is not None
+    assert asking.answer()["return_value"] == 7
+
+
 def test_a_call_that_met_the_old_session_is_made_in_the_new_one(town: Town) -> None:
     # The handshake is done, and the Hello that tells whose it is on its way.
     peer = described(town.peer().start())

@@ -41,6 +41,8 @@ PING_S = 15.0
 DOUBTFUL_S = 5.0
 # A device describes itself at once when it has connected; 5.9 has taken 2.2 s.
 DESCRIBE_S = 10.0
+# So long is waited for that before it is asked for something that it has told before.
+SETTLED_S = 3.0
 # Questions that wait for the next word of a device that sleeps.
 MAX_WAITING = 16
 
@@ -116,8 +118,11 @@ class Questions:
         if link.asleep:
             link = await self._next_word(device, within)
         if isinstance(question, Described):
-            await _described(link)
+            await _described(link, DESCRIBE_S)
             return True
+        if isinstance(question, CallFunction | ReadVariable):
+            # Firmware may connect before its application has registered anything, and answers no call until then.
+            await _described(link, SETTLED_S)
         await self._ready(link)
         endpoint = link.endpoint
         if endpoint is None or link.closed:
@@ -235,13 +240,13 @@ class Questions:
             asked.future.set_exception(Unheard(text, error="timed out") if unheard else TimeoutError())
 
 
-async def _described(link: Link) -> None:
-    """Returns when the device has described itself, or has had the time for it."""
+async def _described(link: Link, within: float) -> None:
+    """Returns when the device has described itself since it connected, or has had the time for it."""
     describing = link.describing
     if describing is None:
         return
     try:
-        async with asyncio.timeout(DESCRIBE_S):
+        async with asyncio.timeout(within):
             await asyncio.shield(describing)
     except TimeoutError:
         # It relies on what it told before: nobody waits for it a second time.
