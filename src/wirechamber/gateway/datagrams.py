@@ -93,12 +93,9 @@ class Datagrams:
 
     def send(self, datagram: bytes, way: Way) -> None:
         """Sends a datagram back by this way; the network may lose it, and so may a full buffer."""
-        found = self._exits.get(way[2])
-        if found is None:
-            found = self._exit(way)
-            if found is None:
-                return
-        found[0].send(datagram, (way[0], way[1]), found[1])
+        found = self._exits.get(way[2]) or self._exit(way)
+        if found is not None:
+            found[0].send(datagram, way[:2], found[1])
 
     def _exit(self, way: Way) -> tuple[_Socket, Control | None] | None:
         host, _, local = way
@@ -153,18 +150,16 @@ class _Socket:
     # --- what comes in ---
 
     def _readable(self) -> None:
-        sock, take = self._sock, self._owner.take
+        sock, take, wildcard, local = self._sock, self._owner.take, self._wildcard, self.local
+        recvmsg, known = sock.recvmsg, self._locals
         for _ in range(AT_A_TIME):
             try:
-                if self._wildcard:
-                    data, control, _, address = sock.recvmsg(_LARGEST, _CONTROL)
+                if wildcard:
+                    data, control, _, address = recvmsg(_LARGEST, _CONTROL)
                     told = control[0][2] if control else b""
-                    local = self._locals.get(told)
-                    if local is None:
-                        local = self._learned(told)
+                    local = known[told] if told in known else self._learned(told)
                 else:
                     data, address = sock.recvfrom(_LARGEST)
-                    local = self.local
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:

@@ -273,7 +273,8 @@ class Publications:
         """Answers an event that is taken in, or can't be played again."""
         moved = link.moved(sequence, address)
         self._send(link, publish, code, wait)
-        if link.endpoint is not None:
+        endpoint = link.endpoint
+        if endpoint is not None and endpoint.waits:
             self._heard(link, moved)
 
     def _send(self, link: Link, publish: Publish, code: int, wait: float) -> None:

@@ -311,7 +311,8 @@ class Gateway:
                 link.count_handshake(size, 1, 0, 0)
         elif size:
             self.meter.up(link.device.id, purpose, size)
-        endpoint.heard(self._clock.monotonic(), moved=moved)
+        if endpoint.waits:
+            endpoint.heard(self._clock.monotonic(), moved=moved)
         self.flush(link, purpose)
 
     def _heard(self, link: Link, moved: bool) -> None:

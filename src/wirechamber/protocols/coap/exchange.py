@@ -628,6 +628,11 @@ class Endpoint:
         self._expire(now)
         return over
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything was sent of which something is still to come."""
+        return self._sent is not None
+
     def heard(self, now: float, *, moved: bool = False) -> bool:
         """The peer said something, so it is there. What it has missed meanwhile need not wait for a clock that was
         slowed down by its silence (RFC 7252, section 4.2, doubles it each time): that starts over.
