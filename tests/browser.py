@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,6 +15,16 @@ from pathlib import Path
 from typing import Any
 
 PROGRAMS = ("chromium-headless-shell", "chromium")
+# What it would do by itself, each of which is a request to somebody else's servers.
+LEFT_OUT = (
+    "background-networking",
+    "component-update",
+    "default-apps",
+    "domain-reliability",
+    "extensions",
+    "quic",
+    "sync",
+)
 # What a page of ours may use.
 HEAD = "<script>const say = (what) => fetch('/said', { method: 'POST', body: JSON.stringify(what) });\n"
 
@@ -53,20 +65,20 @@ def browser(folder: Path, script: str) -> Iterator[list[Any]]:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     # Certificates are made by the tests; no proxy stands between this machine and itself.
     options += ["--ignore-certificate-errors", "--no-proxy-server", f"--user-data-dir={folder}"]
+    options += [f"--disable-{what}" for what in LEFT_OUT]
+    options.append("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost")
     # Without it the page would be left as soon as it is there.
     options.append("--remote-debugging-port=0")
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [program, *options, f"http://127.0.0.1:{server.server_port}/"], stdout=log, stderr=log
-        )
+            [program, *options, f"http://127.0.0.1:{server.server_port}/"],
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
     try:
         yield said
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        # With the processes that it started, and those of a script that starts it.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         server.shutdown()
         server.server_close()

@@ -8,6 +8,11 @@ import pytest
 from tests.cloud import Cloud, Target, cloud
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names a case by its argument where it is binary: each process must find the same names, whatever gzip notes."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Cloud]:
     """A running cloud with a short retry schedule."""
