@@ -226,6 +226,28 @@ def test_a_question_that_nobody_will_answer_says_why(place: Inside, monkeypatch:
     peer.close()
 
 
+def test_a_device_in_queue_mode_that_does_not_answer_sleeps_and_is_not_offline(
+    place: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wirechamber.gateway.questions.PING_S", 0.1)
+    peer = connected(place, "deviceos")
+    subscribe(peer, "to-me")
+    assert tell(peer, KeepAlive(lifetime=DAY_S, queue=True)) == Code.CHANGED
+    # In the moment in which it should listen.
+    with pytest.raises(DeviceUnreachable):
+        ask(place, peer, Ping()).result(30)
+    assert place.look(lambda cloud: _link(cloud, peer).asleep)
+    publish(place, peer, "to-me/0", "kept")
+    answered_ping(peer)
+    came = event_of(peer)
+    while not came[0]:
+        # The ping of before, read only now.
+        came = event_of(peer)
+    assert came == ("to-me/0", "kept")
+    assert statuses(place, peer) == ["online"]
+    peer.close()
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_device_that_wants_it_is_pinged_after_its_silence_and_gone_if_it_does_not_answer(
     place: Inside, profile: str

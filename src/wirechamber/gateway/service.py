@@ -352,7 +352,8 @@ class Gateway:
             # It acknowledges nothing, so it is not there; it gets the rest when it is back.
             if isinstance(tag, Sent):
                 self.outboxes.unanswered(link, tag)
-            self._went(link)
+            if not self._sleeps(link):
+                self._went(link)
 
     # --- what goes out ---
 
@@ -491,10 +492,18 @@ class Gateway:
 
     def _silent(self, link: Link) -> None:
         """It left a question unanswered: nobody counts on it until it says something."""
-        if link.online and link.device is not None:
+        if link.online and link.device is not None and not self._sleeps(link):
             _log.info("device_silent", device=link.device.id, why="it did not answer, and is offline until it is heard")
             link.doubtful = True
             self._went(link)
+
+    def _sleeps(self, link: Link) -> bool:
+        """Whether a device that does not answer is in queue mode: it sleeps, then, sooner than it was thought to."""
+        if link.keep_alive is None or not link.keep_alive.queue:
+            return False
+        self._forget(link)
+        self.roster.slept(link)
+        return True
 
     def _forget(self, link: Link) -> None:
         """What a link was sent and has not acknowledged is not sent again."""
