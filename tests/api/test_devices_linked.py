@@ -267,7 +267,8 @@ def test_usage(made: Cloud, client: httpx.Client, key_file: Any) -> None:
     made.command("device", "add", ONE, "--owner", "ann@example.com")
     hourly = client.get(f"/v1/devices/{ONE}/usage").json()
     assert (hourly["id"], hourly["hours"], hourly["total"]["bytes"]) == (ONE, [], 0)
-    assert hourly["https"] == {"bytes": 0, "times": None}
+    nothing = {"bytes": 0, "times": None, "kept_open_bytes": 0, "kept_open_times": None}
+    assert hourly["https"] == nothing
     for bad in ("since=yesterday", "since=2027-01-01&until=2026-01-01", "since=2020-01-01"):
         assert client.get(f"/v1/usage?{bad}").status_code == 400, bad
     made.command("device", "remove", ONE, "--yes")
