@@ -72,8 +72,19 @@ def test_to_the_log(payload: bytes, content_format: int | None, content: Content
         ('{"k":1}', "text/plain", [PLAIN, CBOR], [Form(b'{"k":1}'), Form(b"\xa1ak\1", 60)]),
         ('{"k":1}', "text/plain", [BINARY, CBOR], [Form(b"\xa1ak\1", 60)]),
         ("hi", "text/html", [PLAIN], [Form(b"hi")]),
-        # Text that looks like a data URL, and is text.
+        # By the API bytes are published as a data URL. A plain handler takes that as text, as it always did.
         ("data:image/png;base64,AAEC", "text/plain", [PLAIN], [Form(b"data:image/png;base64,AAEC")]),
+        ("data:image/png;base64,AAEC", "text/plain", [BINARY], [Form(b"\0\1\2", 23)]),
+        ("data:application/octet-stream;base64,AAEC", "text/plain", [BINARY], [Form(b"\0\1\2", 42)]),
+        ("data:application/octet-stream;base64,AAEC", "text/plain", [CBOR], [Form(b"\x43\0\1\2", 60)]),
+        (
+            "data:application/octet-stream;base64,AAEC",
+            "text/plain",
+            [PLAIN, BINARY],
+            [Form(b"data:application/octet-stream;base64,AAEC"), Form(b"\0\1\2", 42)],
+        ),
+        # It looks like a data URL, and is none.
+        ("data:image/png;base64,@", "text/plain", [BINARY], [Form(b"data:image/png;base64,@")]),
         ('{"k":1}', "application/json", [PLAIN], [Form(b'{"k":1}', 50)]),
         ('{"k":1}', "application/json", [BINARY], [Form(b'{"k":1}', 50)]),
         ('{"k":1}', "application/json", [CBOR], [Form(b"\xa1ak\1", 60)]),
