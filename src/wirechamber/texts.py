@@ -17,12 +17,13 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# A text in UTF-16 or UTF-32 without a mark begins with one of these, JSON at least (RFC 4627, section 3).
+# A text in UTF-16 or UTF-32 without a mark begins with one of these, JSON at least (RFC 4627, section 3). Anything but
+# a zero and a character that one can read or a blank is some other data.
 _ZEROS = (
-    (re.compile(rb"\0\0\0[^\0]"), "utf-32-be"),
-    (re.compile(rb"[^\0]\0\0\0"), "utf-32-le"),
-    (re.compile(rb"\0[^\0]"), "utf-16-be"),
-    (re.compile(rb"[^\0]\0"), "utf-16-le"),
+    (re.compile(rb"\0\0\0[\t\n\r -~]"), "utf-32-be"),
+    (re.compile(rb"[\t\n\r -~]\0\0\0"), "utf-32-le"),
+    (re.compile(rb"\0[\t\n\r -~]"), "utf-16-be"),
+    (re.compile(rb"[\t\n\r -~]\0"), "utf-16-le"),
 )
 # The labels of the Encoding Standard (encoding.spec.whatwg.org, section 4.2) that are met outside of browsers. Others
 # are not looked up: some of Python's codecs are no encodings of text, some take the square of the length, and Python

@@ -166,7 +166,8 @@ REFUSED: dict[str, Case] = {
     "login, a long life": ("POST", "/oauth/token", log_in(expires_in="9" * 5000), 400, INVALID, INVALID),
     "login, a negative life": ("POST", "/oauth/token", log_in(expires_in=-1), 400, INVALID, INVALID),
     "login, no time": ("POST", "/oauth/token", log_in(expires_at="tomorrow"), 400, INVALID, INVALID),
-    "login, an unknown scope": ("POST", "/oauth/token", log_in(scope="nonsense"), 400, "invalid_scope", INVALID),
+    "login, an unknown scope": (
+        "POST", "/oauth/token", log_in(scope="nonsense"), 400, "invalid_scope", "invalid_scope"),
     "account, a list": ("PUT", "/v1/user", {"json": {"account_info": []}}, 400, INVALID, INVALID),
     "account, a short password": (
         "PUT", "/v1/user", {"json": {"password": "x", "current_password": PASSWORD}}, 400, INVALID, INVALID),
