@@ -101,11 +101,31 @@ def test_an_address_that_is_taken_is_told(run: Run) -> None:
     assert "WIRECHAMBER_HTTP_PORT" in done.stderr
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+# What only the script for this shell says.
+SCRIPTS = {"bash": "complete -o default -F", "zsh": "#compdef wirechamber", "fish": "complete --command wirechamber"}
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
 def test_completion(run: Run, shell: str) -> None:
-    done = run("--show-completion", shell)
+    done = run("--show-completion", shell, SHELL="/bin/false")
     assert done.returncode == 0, done.stderr
-    assert "_WIRECHAMBER_COMPLETE" in done.stdout or "complete" in done.stdout
+    assert [each for each, mark in SCRIPTS.items() if mark in done.stdout] == [shell]
+    assert "_WIRECHAMBER_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_completion_is_installed_for_the_shell_that_is_named(run: Run, tmp_path: Path, shell: str) -> None:
+    done = run("--install-completion", shell, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    written = [each.read_text() for each in tmp_path.rglob("*wirechamber*") if each.is_file()]
+    assert len(written) == 1
+    assert SCRIPTS[shell] in written[0]
+
+
+def test_a_shell_without_completion_is_told(run: Run) -> None:
+    done = run("--show-completion", "csh")
+    assert done.returncode == 2
+    assert "'zsh'" in done.stderr
 
 
 def test_help_and_version(run: Run) -> None:

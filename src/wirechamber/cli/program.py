@@ -18,6 +18,7 @@ from wirechamber import __version__
 from wirechamber.cli import (
     backup,
     client,
+    completion,
     config,
     demo,
     device,
@@ -42,8 +43,8 @@ A device cloud that you run yourself.
 
 Start with `wirechamber demo`, or with `wirechamber user create NAME` and `wirechamber serve`.
 
-`user`, `token`, `client`, `device`, `server`, `usage` and `backup` open the data folder (WIRECHAMBER_DATA, ./data by
-default), also beside a running server.
+`user`, `token`, `client`, `device`, `server`, `usage`, `backup` and `restore` open the data folder (WIRECHAMBER_DATA,
+./data by default), also beside a running server.
 `publish`, `subscribe`, `integration` and `status` speak to a server (WIRECHAMBER_URL) with a token (WIRECHAMBER_TOKEN).
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 not allowed or not logged in, 5 the server is not there.
@@ -55,8 +56,10 @@ SERVER, FOLDER, CLIENT, TOOLS = "Run a cloud", "Its data folder", "Talk to a clo
 def program() -> typer.Typer:
     """The command line, built."""
     app = typer.Typer(
-        name="wirechamber", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-    )
+        name=completion.NAME, cls=completion.Completed, help=HELP, no_args_is_help=True, rich_markup_mode=None,
+        pretty_exceptions_enable=False, add_completion=False,
+    )  # fmt: skip
+    completion.prepare()
     app.callback()(_options)
     app.command("serve", rich_help_panel=SERVER)(serve.command())
     app.command("demo", rich_help_panel=SERVER)(demo.command)
@@ -149,6 +152,8 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    install_completion: completion.Install = None,
+    show_completion: completion.Show = None,
 ) -> None:
     for warning in unknown_in(os.environ):
         typer.echo(f"wirechamber: {harmless(warning)}", err=True)
