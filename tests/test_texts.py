@@ -37,6 +37,20 @@ TEXT = '{"city":"Zürich","t":21.5}'
         (TEXT.encode("latin-1"), "text/plain; charset=windows-1252; x=y"),
         (TEXT.encode("cp1250"), "text/plain; charset=windows-1250"),
         (TEXT.encode("iso8859-15"), "text/plain; charset='iso-8859-15'"),
+        # It does not say which byte comes first, and the text does.
+        (TEXT.encode("utf-16-be"), "application/json; charset=utf-16"),
+        (TEXT.encode("utf-16-le"), "application/json; charset=UTF-16"),
+        (TEXT.encode("utf-32-be"), "application/json; charset=utf-32"),
+        (TEXT.encode("utf-16-be"), "application/json; charset=ISO-10646-UCS-2"),
+        # As some write it.
+        (TEXT.encode(), "application/json; charset=utf_8"),
+        (TEXT.encode("latin-1"), "application/json; charset=ISO_8859-1"),
+        (TEXT.encode("latin-1"), "application/json; charset=ISO_8859-1:1987"),
+        (TEXT.encode("latin-1"), "application/json; charset=iso8859_1"),
+        (TEXT.encode("latin-1"), "application/json; charset=iso88591"),
+        (TEXT.encode("latin-1"), "application/json; charset=csISOLatin1"),
+        (TEXT.encode("latin-1"), "application/json; charset=x-cp1252"),
+        (TEXT.encode("latin-1"), "application/json; charset=windows_1252"),
     ],
 )
 def test_the_same_text_in_every_encoding(data: bytes, content_type: str | None) -> None:
@@ -103,3 +117,9 @@ def test_null_is_a_value_and_nothing_is_none() -> None:
 def test_whatever_comes_is_some_text(data: bytes, content_type: str | None, cut: bool) -> None:
     found: Any = text_of(data, content_type, cut=cut)
     assert isinstance(found, str)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16le", "utf-16be", "utf-32le"])
+def test_a_megabyte_of_mistakes_is_not_looked_at_one_by_one(encoding: str) -> None:
+    half = "\ud800".encode(encoding, "surrogatepass")
+    assert text_of(half * 300_000, f"text/plain; charset={encoding}") == "\N{REPLACEMENT CHARACTER}"

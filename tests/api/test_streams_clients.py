@@ -122,6 +122,15 @@ def test_a_stream_of_http_1_0_is_what_comes_until_the_connection_ends(live: Clou
     assert re.fullmatch(rb"(?::.*\n|retry: \d+\n|id: \d+\n(?:event: .*\ndata: \{.*\}\n\n)?)*", body)
 
 
+def test_a_stream_of_http_1_0_ends_for_who_would_keep_the_connection(live: Cloud, token: str) -> None:
+    head = f"Connection: keep-alive\nAuthorization: Bearer {token}\n"
+    with raw(live, f"GET /v1/events/kept HTTP/1.0\n{head}\n") as connection:
+        got = until(connection, b":ok\n")
+        live.client(token).delete("/v1/access_tokens/current")
+        got += to_the_end(connection)
+    assert b"\r\nconnection: keep-alive" not in got.lower()
+
+
 def test_curl_of_http_1_0_follows_and_ends_well(live: Cloud, token: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed here")

@@ -38,6 +38,16 @@ def said(body: bytes, *codings: str, length: int | None = None) -> Response:
         (TEXT, ("identity",)),
         # Mistakes of targets: a header that something in between left, and words that are no coding.
         (TEXT, ("gzip",)),
+        (TEXT, ("deflate",)),
+        (TEXT, ("br",)),
+        (TEXT, ("zstd",)),
+        # They say the one and send the other, or say it once for two, or not at all.
+        (gzip.compress(TEXT), ("deflate",)),
+        (zlib.compress(TEXT), ("gzip",)),
+        (gzip.compress(gzip.compress(TEXT)), ("gzip",)),
+        (gzip.compress(gzip.compress(TEXT)), ()),
+        (gzip.compress(TEXT), ()),
+        (gzip.compress(TEXT), ("identity",)),
         (TEXT, ("utf-8",)),
         (TEXT, ("application/json",)),
         (TEXT, ("",)),
@@ -55,7 +65,7 @@ def test_an_answer_comes_without_its_codings(body: bytes, codings: tuple[str, ..
         (b"(\xb5/\xfd", ("zstd",), "zstd"),
         (gzip.compress(TEXT)[:-20], ("gzip",), "can't be unpacked"),
         (gzip.compress(TEXT)[:20] + b"x" * 40, ("gzip",), "can't be unpacked"),
-        (b"no zlib", ("deflate",), "can't be unpacked"),
+        (b"no zlib\xff", ("deflate",), "can't be unpacked"),
         (gzip.compress(TEXT), ("gzip",) * (MAX_LAYERS + 1), "layers"),
         (gzip.compress(b"") * (MAX_MEMBERS + 1), ("gzip",), "can't be unpacked"),
     ],
@@ -86,3 +96,18 @@ def test_of_an_answer_that_was_cut_comes_what_there_is() -> None:
 def test_an_answer_without_codings_is_the_same_object() -> None:
     reply = Response(200, (("Content-Type", "text/plain"),), b"x", 1)
     assert unpacked(reply, 100) is reply
+
+
+@pytest.mark.parametrize("codings", [(), ("gzip",)])
+def test_a_file_that_is_packed_stays_so(codings: tuple[str, ...]) -> None:
+    file = gzip.compress(TEXT)
+    headers = (("Content-Type", "application/gzip"), *(("Content-Encoding", coding) for coding in codings))
+    body = gzip.compress(file) if codings else file
+    assert unpacked(Response(200, headers, body, len(body)), 100_000).body == file
+
+
+def test_a_bomb_that_is_not_told_fills_the_room_and_no_more() -> None:
+    body = gzip.compress(gzip.compress(b"a" * 20_000_000))
+    reply = said(body)
+    assert reply.body == b"a" * 100_000
+    assert reply.cut

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from wirechamber import SERVER_NAME
 from wirechamber.api.bodies import MAX_BODY_BYTES, MAX_UNKNOWN_BYTES, read_body
@@ -272,6 +272,7 @@ async def listing(
         if call.unknown:
             response.headers[UNKNOWN] = call.unknown
         call.connection.streams_answer()
+        has_no_length(call.request, response)
         await response.prepare(call.request)
         try:
             await response.write(opening + encoded(first)[1:-1])
@@ -289,6 +290,15 @@ async def listing(
             _log.exception("answer_broken_off")
             call.connection.abort()
         return response
+
+
+def has_no_length(request: web.Request, response: web.StreamResponse) -> None:
+    """Makes the end of an answer known whose length nobody knows before: by chunks, or where the client knows none
+    by the connection's end, also to one that would keep it (RFC 9112, section 6.3)."""
+    if request.version >= HttpVersion11:
+        response.enable_chunked_encoding()
+    else:
+        response.force_close()
 
 
 async def _next(slices: AsyncIterator[list[Any]]) -> list[Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from wirechamber.api.http import COMMON_HEADERS, UNKNOWN, Call
+from wirechamber.api.http import COMMON_HEADERS, UNKNOWN, Call, has_no_length
 from wirechamber.api.routing import Route, refused
 from wirechamber.api.wanted import PARAMETERS, Wanted, is_event_source, wanted
 from wirechamber.errors import CloudError, InvalidToken, TooMany, Unavailable
@@ -270,8 +270,7 @@ async def _begun(call: Call, start: Start, form: Wanted) -> web.StreamResponse:
     response = web.StreamResponse(headers={**HEADERS, "Wirechamber-Stream-Start": first})
     if call.unknown:
         response.headers[UNKNOWN] = call.unknown
-    if form.chunked:
-        response.enable_chunked_encoding()
+    has_no_length(request, response)
     greeting = [sse.GREETING, request.app[OPEN].retry(), *map(sse.comment, form.notes)]
     if start.gap is None:
         # What is gone must be told before a position beyond it.

@@ -5,6 +5,8 @@ What comes out is bounded as what comes in is, layer by layer: a byte of gzip ca
 
 from __future__ import annotations
 
+import codecs
+import re
 import zlib
 from collections.abc import Iterable
 
@@ -25,6 +27,11 @@ _LENGTH = len(_HEADER)
 _GZIP = b"\x1f\x8b"
 # RFC 9110, section 8.4.1.2: some send "deflate" without its wrapper.
 _GZIPPED, _DEFLATED = (16 + zlib.MAX_WBITS,), (zlib.MAX_WBITS, -zlib.MAX_WBITS)
+# The headers of zlib (RFC 1950, section 2.2).
+_ZLIB = (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda")
+# Types of which no text begins as gzip does: where one does, whoever packed it did not say so, or not how often.
+_TEXTS = re.compile(r"\s*(?:text/|[^;]{1,60}(?:json|xml|javascript|csv|yaml|urlencoded))", re.IGNORECASE)
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
 
 
 def taken_in(exchange: Exchange) -> Exchange:
@@ -41,7 +48,9 @@ def takes_long(exchange: Exchange) -> bool:
     if exchange.request.answer_bytes <= MAX_ANSWER_BYTES or isinstance(exchange.reply, NoResponse):
         return False
     reply = exchange.reply
-    return len(reply.body) > MAX_ANSWER_BYTES or (reply.body != b"" and reply.header("Content-Encoding") is not None)
+    if len(reply.body) > MAX_ANSWER_BYTES or reply.body.startswith(_GZIP):
+        return True
+    return reply.body != b"" and reply.header("Content-Encoding") is not None
 
 
 def is_large(exchange: Exchange) -> bool:
@@ -67,7 +76,7 @@ def unpacked(reply: Response, most: int) -> Response:
         most: So many bytes are kept of what comes out.
     """
     said = [value for name, value in reply.headers if len(name) == _LENGTH and name.lower() == _HEADER]
-    if not said or not reply.body:
+    if not reply.body or not (said or reply.body.startswith(_GZIP)):
         return reply
     codings = [coding.strip().lower() for value in said for coding in value.split(",")]
     data, cut = reply.body, reply.cut
@@ -77,6 +86,10 @@ def unpacked(reply: Response, most: int) -> Response:
         # The last one was applied last.
         for coding in reversed(codings):
             data, cut = _undone(coding, data, most, cut)
+        for _ in range(MAX_LAYERS - len(codings)):
+            if not data.startswith(_GZIP) or not _TEXTS.match(reply.header("Content-Type") or ""):
+                break
+            data, cut = _undone("gzip", data, most, cut)
     except _Unreadable as problem:
         return structs.replace(reply, body=b"", length=0, unreadable=str(problem))
     if data is reply.body:
@@ -90,14 +103,25 @@ def _undone(coding: str, data: bytes, most: int, cut: bool) -> tuple[bytes, bool
     Raises:
         _Unreadable: It can't be told.
     """
-    if coding in ("gzip", "x-gzip"):
-        # A proxy may have undone it and left the header.
-        return _inflated(data, _GZIPPED, most, cut) if data.startswith(_GZIP) else (data, cut)
-    if coding == "deflate":
-        return _inflated(data, _DEFLATED, most, cut)
-    if coding in _OTHERS:
+    if coding in ("gzip", "x-gzip", "deflate"):
+        # Some say the one and send the other.
+        if data.startswith(_GZIP):
+            return _inflated(data, _GZIPPED, most, cut)
+        if coding == "deflate" or data.startswith(_ZLIB):
+            return _inflated(data, _DEFLATED, most, cut)
+        return data, cut
+    if coding in _OTHERS and not _is_text(data, cut):
         raise _Unreadable(f"its Content-Encoding is {coding}, which was not asked for and can't be undone here")
     return data, cut
+
+
+def _is_text(data: bytes, cut: bool) -> bool:
+    """Whether it is none of what compressed bytes hold: a proxy undid the coding, and left the header."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data, not cut)
+    except UnicodeDecodeError:
+        return False
+    return _CONTROL.search(data) is None
 
 
 def _inflated(data: bytes, forms: Iterable[int], most: int, cut: bool) -> tuple[bytes, bool]:
@@ -106,6 +130,8 @@ def _inflated(data: bytes, forms: Iterable[int], most: int, cut: bool) -> tuple[
             return _members(data, form, most, cut)
         except zlib.error:
             continue
+    if _is_text(data, cut):
+        return data, cut
     raise _Unreadable("its Content-Encoding says that it is compressed, and it can't be unpacked")
 
 
