@@ -151,6 +151,14 @@ def _is_foreign(command: Command, said: Any, url: str) -> None:
     assert f"{url} does not answer like Wirechamber" in said.err, f"{command}: {said}"
 
 
+def test_a_server_of_an_earlier_version_is_told_as_that(here: Shell) -> None:
+    with stranger(_http("200 OK", b'{"ok":true,"version":"0.1.0"}', JSON)) as url:
+        for each in REMOTE:
+            said = here.run(*each.arguments(here.folder), WIRECHAMBER_URL=url, WIRECHAMBER_TOKEN="t")
+            assert (said.code, said.out) == (Exit.FAILED, ""), f"{each}: {said}"
+            assert "of an earlier version: start it again" in said.err, f"{each}: {said}"
+
+
 def test_a_stranger_who_says_nothing(here: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
     for module, name in ((remote, "TIMEOUT_S"), (integration, "TEST_TIMEOUT_S"), (subscribe, "TIMEOUT_S")):
