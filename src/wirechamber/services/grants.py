@@ -126,6 +126,7 @@ class Grants:
         ended = await self._store.tokens.end_family(refresh.family)
         _seldom.warning(
             "refresh_token_reused",
+            about=refresh.family,
             user=refresh.user,
             client=refresh.client,
             access_tokens=ended,
