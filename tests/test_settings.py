@@ -49,6 +49,13 @@ def test_lists_come_with_commas() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("data", ""),
+        ("http_host", "localhost:80"),
+        ("http_host", "1.2.3"),
+        ("udp_host", "*"),
+        ("base_url", "cloud.example.com"),
+        ("base_url", "https://ann:password@cloud.example.com"),
+        ("base_url", "https://cloud.example.com/?x=1"),
         ("http_port", "-1"),
         ("http_port", "65536"),
         ("http_port", "eighty"),

@@ -34,6 +34,8 @@ OTHER_NAMES = {
 # Variables that begin as settings do, of the command line.
 OTHERS = ("CONFIG", "URL", "TOKEN", "CACERT", "TRACEBACK")
 _URL = re.compile(r"https?://[^\s/?#@\\]+(?:[/?#][^\s]*)?", re.IGNORECASE)
+# Paths are put behind it.
+_BASE_URL = re.compile(r"https?://[^\s/?#@\\]+(?:/[^\s?#]*)?", re.IGNORECASE)
 Source = Literal["default", "file", "environment", "flag"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -181,11 +183,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     shutdown_grace: Annotated[Seconds, _help("Seconds that running requests get to finish on shutdown.")] = 3.0
 
     def __post_init__(self) -> None:
-        if self.device_host:
+        if not self.data:
+            raise ValueError("name a folder, such as ./data - at `$.data`")
+        for name in ("http_host", "udp_host", "device_host"):
+            host = getattr(self, name)
             try:
-                check_host(self.device_host, ipv6=False)
+                if host:
+                    check_host(host, ipv6=name != "device_host")
             except ValueError as problem:
-                raise ValueError(f"{problem} - at `$.device_host`") from None
+                raise ValueError(f"{problem} - at `$.{name}`") from None
+        if self.base_url and _BASE_URL.fullmatch(self.base_url) is None:
+            raise ValueError(
+                "write scheme, host and port, such as https://cloud.example.com, without user and password"
+                " - at `$.base_url`"
+            )
         for name in ("outbound_allow", "trusted_proxies"):
             for network in getattr(self, name):
                 try:

@@ -196,8 +196,8 @@ class Remote:
             if isinstance(told, dict) and told.keys() == {"ok", "version"}:
                 # So it answered before it told its name.
                 fail(
-                    f"{self.server.url} answers like a Wirechamber of an earlier version: start it again with this one, "
-                    "or set WIRECHAMBER_URL to another"
+                    f"{self.server.url} answers like a Wirechamber of an earlier version: start it again with this "
+                    "one, or set WIRECHAMBER_URL to another"
                 )
             if not isinstance(told, dict) or told.get("server") != SERVER_NAME:
                 await _stranger(self.server, f"what came was status {answer.status}, {answer.content_type}")
