@@ -355,3 +355,10 @@ def test_clients_by_the_command_line(live: Cloud, oauth: httpx.Client) -> None:
     live.command("client", "delete", made, "--user", "gina", "--yes")
     eventually(lambda: not good(oauth, said["access_token"]), what="the end of its token")
     assert made not in live.command("client", "list", "--user", "gina", "--json")
+
+
+def test_everything_may_be_asked_for_in_both_spellings(oauth: httpx.Client) -> None:
+    for scope in ("*", "*:*", "*:* devices:list"):
+        made = log_in(oauth, scope=scope)
+        shown = oauth.get("/v1/access_tokens/current", headers={"Authorization": f"Bearer {made['access_token']}"})
+        assert "*" in shown.json()["scopes"]

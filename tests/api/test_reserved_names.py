@@ -13,7 +13,15 @@ import pytest
 from tests.cloud import Cloud, Target
 from tests.sse import stream, take
 
-NAMES = ["spark/status", "particle/device/x", "wirechamber/gap", "SPARK/status", "Wirechamber/gap", "spark/"]
+NAMES = [
+    "spark/status",
+    " spark/status",
+    "particle/device/x",
+    "wirechamber/gap",
+    "SPARK/status",
+    "Wirechamber/gap",
+    "spark/",
+]
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
 
 
 def form_object(raw: bytes) -> dict[str, Any]:
-    """A form's fields; `a[b]=c` is an object in an object.
+    """A form's fields; `a[b]=c` is an object in an object, and `a[]=c`, or `a[0]=c`, the first item of a list.
 
     Raises:
         BadInput: It is no form, or has too many fields or escapes.
@@ -168,7 +168,17 @@ def form_object(raw: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         _nest(found, name, value)
-    return found
+    return _with_lists(found)
+
+
+def _with_lists(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields in place, objects whose names count from 0 as lists."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            inner = _with_lists(value)
+            counted = all(given == str(number) for number, given in enumerate(inner))
+            fields[name] = list(inner.values()) if counted else inner
+    return fields
 
 
 def _nest(into: dict[str, Any], name: str, value: str) -> None:
@@ -180,11 +190,11 @@ def _nest(into: dict[str, Any], name: str, value: str) -> None:
     if len(parts) > MAX_FORM_DEPTH:
         raise BadInput(f"the form's names are nested more than {MAX_FORM_DEPTH} deep")
     for part in parts[:-1]:
-        inner = into.setdefault(part, {})
+        inner = into.setdefault(part or str(len(into)), {})
         if not isinstance(inner, dict):
             raise BadInput(f"the form gives {part!r} both as a text and as an object")
         into = inner
-    into[parts[-1]] = value
+    into[parts[-1] or str(len(into))] = value
 
 
 def multipart_object(raw: bytes, content_type: str) -> Form:
@@ -214,9 +224,11 @@ def multipart_object(raw: bytes, content_type: str) -> Form:
             found.files += (name,)
             continue
         try:
-            found[name] = content.decode(CHARSETS[charset.lower()])
+            text = content.decode(CHARSETS[charset.lower()])
         except (KeyError, ValueError):
             raise BadInput(f"the multipart body can't be read: {name[:40]!r} is no text in {charset[:40]}") from None
+        _nest(found, name, text)
+    _with_lists(found)
     return found
 
 

@@ -21,7 +21,7 @@ MAX_TTL = 16_777_215
 # Between devices and this cloud, or from this cloud to whoever reads a stream: whoever could publish one would pretend
 # to be one of them.
 RESERVED = ("spark/", "particle/", "wirechamber/")
-_FIRST_LETTERS = frozenset(letter for name in RESERVED for letter in (name[0], name[0].upper()))
+_FIRST_LETTERS = frozenset((" ", *(letter for name in RESERVED for letter in (name[0], name[0].upper()))))
 
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -51,9 +51,9 @@ def is_name(name: str) -> bool:
 
 def is_reserved(name: str) -> bool:
     """Whether only this cloud, and devices' firmware, make events of such a name; in any letter case (cloud-api.md,
-    section 4)."""
+    section 4), and behind blanks, which readers of streams take away."""
     # Most names are told by their first letter.
-    return name[:1] in _FIRST_LETTERS and name.lower().startswith(RESERVED)
+    return name[:1] in _FIRST_LETTERS and name.lstrip(" ").lower().startswith(RESERVED)
 
 
 def check_not_reserved(name: str) -> str:

@@ -253,6 +253,7 @@ def _granted(asked: Sequence[str] | None, most: Sequence[str]) -> tuple[str, ...
     """
     if asked is None:
         return tuple(most)
+    asked = _plain(asked)
     try:
         check_scopes(asked)
     except BadInput as problem:
@@ -291,9 +292,13 @@ def _scopes(scopes: object) -> tuple[str, ...]:
     listed = scopes.split() if isinstance(scopes, str) else scopes
     if not isinstance(listed, list | tuple) or not all(isinstance(scope, str) for scope in listed):
         raise BadInput("scope must be a text, scopes with blanks between them")
-    found = tuple(dict.fromkeys(ALL_SCOPES if scope in _EVERYTHING else scope for scope in listed))
+    found = _plain(listed)
     check_scopes(found)
     return found
+
+
+def _plain(scopes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(ALL_SCOPES if scope in _EVERYTHING else scope for scope in scopes))
 
 
 def _no_client() -> NotFound:

@@ -137,3 +137,42 @@ def test_a_password_in_the_url_moves_to_auth() -> None:
     assert reading.settings["url"] == "https://example.com/x"
     assert reading.secrets == {"auth.password": "pass"}
     assert reading.warnings
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Api-Key", "x-aio-key", "Ocp-Apim-Subscription-Key", "X-Auth-Token", "aeg-sas-key", "apikey", "X-Key",
+        "API_TOKEN", "x-functions-key", "X-Shared-Secret",
+    ],
+)  # fmt: skip
+def test_a_header_whose_name_says_that_it_is_a_key_is_secret(name: str) -> None:
+    reading = HOOK.read({"url": URL, "headers": {name: "abcdefgh", "X-Plain": "v"}}, {})
+    assert reading.settings["headers"] == {name: MASK, "X-Plain": "v"}
+    assert reading.secrets == {f"headers.{name}": "abcdefgh"}
+    # Sent back as it was shown.
+    assert HOOK.read(reading.settings, reading.secrets).config.headers == {name: "abcdefgh", "X-Plain": "v"}
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "X-Partition-Key", "X-Device", "Monkey", "X-Keyboard", "Tokens"])
+def test_other_headers_are_shown(name: str) -> None:
+    reading = HOOK.read({"url": URL, "headers": {name: "v"}}, {})
+    assert (reading.settings["headers"], reading.secrets) == ({name: "v"}, {})
+
+
+def test_keys_that_everybody_sees_are_warned_of() -> None:
+    for fields in (
+        {"query": {"api_key": "WRITEKEY01", "field1": "2"}},
+        {"form": {"token": "a1b2c3"}, "query": {"token": "{{{t}}}"}},
+        {"json": {"accessToken": "a1b2c3", "key": 5, "list": ["x"]}},
+        {"url": f"{URL}?code=1&key=a1b2c3#x"},
+    ):
+        ((warning),) = HOOK.read({"url": URL} | fields, {}).warnings
+        assert "looks like a key" in warning
+        assert "a1b2c3" not in warning
+
+
+@pytest.mark.parametrize("value", ["a\0b", "a\nb", "a\rb"])
+def test_a_header_that_no_request_can_have_is_refused(value: str) -> None:
+    with pytest.raises(InvalidConfig, match="line breaks or null"):
+        read(headers={"X-Plain": value})

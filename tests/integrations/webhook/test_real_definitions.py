@@ -73,7 +73,7 @@ CASES = [
             "query": {"api_key": "WRITEKEY01", "field1": "{{{t}}}", "field2": "{{{h}}}"}, "json": True,
         },
         method="GET", url="https://api.thingspeak.com/update",
-        query={"api_key": "WRITEKEY01", "field1": "21.5", "field2": "40"},
+        query={"api_key": "WRITEKEY01", "field1": "21.5", "field2": "40"}, warned=("query.api_key: looks like a key",),
     ),
     Case(
         name="ThingSpeak by form, a console's export",
@@ -87,6 +87,7 @@ CASES = [
         },
         url="https://api.thingspeak.com/update",
         form={"api_key": "WRITEKEY01", "field1": "21.5", "lat": "47.37", "created_at": ISO},
+        warned=("form.api_key: looks like a key",),
     ),
     Case(
         name="InfluxDB 2, line protocol with the event's own time",
@@ -265,6 +266,7 @@ CASES = [
         },
         event="push", data=NOTE, url="https://api.pushover.net/1/messages.json",
         form={"token": "tok", "user": "usr", "title": "push", "message": NOTE},
+        warned=("form.token: looks like a key",),
     ),
     Case(
         name="PagerDuty",
@@ -310,7 +312,7 @@ CASES = [
             "requestType": "GET", "noDefaults": True,
         },
         method="GET", url="https://blynk.cloud/external/api/batch/update",
-        query={"token": "TOK", "v1": "21.5", "v2": "40"},
+        query={"token": "TOK", "v1": "21.5", "v2": "40"}, warned=("url.token: looks like a key",),
     ),
     Case(
         name="an old file of the command line",

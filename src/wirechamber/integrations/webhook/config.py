@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,6 +19,12 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 # Headers whose values are secrets whatever the configuration says.
 SECRET_HEADERS = frozenset(("authorization", "proxy-authorization", "cookie"))
+# What names of headers and fields that hold keys end with, without dashes. Others have keys that are none, such as
+# `Idempotency-Key`.
+_KEY = re.compile(
+    r"(?:^x?|api|access|auth|app|account|subscription|functions|sas|insert|license|write|read|secret|private|aio)key$"
+    r"|token$|secret$|passw(?:or)?d$"
+)
 # Each is looked for in every answer.
 MAX_SECRET_HEADERS = 16
 # What may stand between a tag and a user in a URL.
@@ -108,6 +114,7 @@ def read(settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Reading[Web
         ),
         **bodies,
     )
+    warnings += _readable_keys(config)
     if method == "GET" and config.json is not None:
         warnings.append("json: is sent as the body of a GET, which many targets ignore or refuse; use query, or POST")
     kept = {name: rest.pop(name) for name in ("mydevices", "template") if name in rest}
@@ -270,16 +277,45 @@ def _secret_headers(rest: dict[str, Any]) -> tuple[str, ...]:
     return tuple(name.strip() for name in names)
 
 
+def secret_headers(config: WebhookConfig) -> frozenset[str]:
+    """The headers whose values are secrets, in lower case: always, because it says so, or by what their names say."""
+    return _secret_names(config.headers or {}, config.secret_headers)
+
+
+def _secret_names(headers: Iterable[str], named: Iterable[str]) -> frozenset[str]:
+    told = {name.lower() for name in headers if _names_a_key(name)}
+    return frozenset(told | {name.lower() for name in named} | SECRET_HEADERS)
+
+
+def _names_a_key(name: str) -> bool:
+    return _KEY.search(name.lower().replace("-", "").replace("_", "")) is not None
+
+
+def _readable_keys(config: WebhookConfig) -> list[str]:
+    """Says where keys stand that everybody sees who sees the webhook."""
+    in_url = dict(parse_qsl(config.url.partition("?")[2].partition("#")[0]))
+    places = (("url", in_url), ("query", config.query), ("form", config.form), ("json", config.json))
+    return [
+        f"{place}.{name}"[:100]
+        + ": looks like a key, and only those in headers or auth are kept encrypted and hidden; if "
+        "the target takes it in a header, give it there"
+        for place, fields in places
+        if isinstance(fields, dict)
+        for name, value in fields.items()
+        if isinstance(value, str) and value and "{{" not in value and _names_a_key(name)
+    ]
+
+
 def _headers(headers: dict[str, str] | None, secret: tuple[str, ...], revealed: _Revealed) -> dict[str, str] | None:
     if headers is None:
         return None
-    secret_names = {name.lower() for name in secret} | SECRET_HEADERS
+    secret_names = _secret_names(headers, secret)
     found: dict[str, str] = {}
     for name, value in headers.items():
         if "{{" not in name and (not name or not set(name) <= _TCHAR):
             raise InvalidConfig(f"headers.{name}"[:100], "is no header name (RFC 9110, section 5.1)")
-        if "\r" in value or "\n" in value:
-            raise InvalidConfig(f"headers.{name}", "may not hold line breaks")
+        if any(mark in value for mark in "\r\n\0"):
+            raise InvalidConfig(f"headers.{name}"[:100], "may not hold line breaks or null characters")
         found[name] = revealed.value(f"headers.{name}", value) if name.lower() in secret_names else value
     if sum(name.lower() in secret_names for name in found) > MAX_SECRET_HEADERS:
         raise InvalidConfig("headers", f"may hold at most {MAX_SECRET_HEADERS} secret ones")
@@ -321,5 +357,5 @@ def _shown(config: WebhookConfig) -> dict[str, Any]:
 def _masked_headers(config: WebhookConfig) -> dict[str, str] | None:
     if config.headers is None:
         return None
-    secret = {name.lower() for name in config.secret_headers} | SECRET_HEADERS
+    secret = secret_headers(config)
     return {name: MASK if name.lower() in secret else value for name, value in config.headers.items()}

@@ -20,7 +20,7 @@ from wirechamber.integrations.templates import (
     plain,
 )
 from wirechamber.integrations.variables import Names
-from wirechamber.integrations.webhook.config import SECRET_HEADERS, WebhookConfig
+from wirechamber.integrations.webhook.config import WebhookConfig, secret_headers
 
 # Texts and names in a `json` object; each is a template.
 MAX_JSON_TEXTS = 2_000
@@ -139,7 +139,7 @@ class Prepared:
         # All templates together: whoever saves it, and every start, waits for all.
         allowance = Allowance()
         self.url = compiled("url", config.url, allowance)
-        self.secret_headers = frozenset({name.lower() for name in config.secret_headers} | SECRET_HEADERS)
+        self.secret_headers = secret_headers(config)
         self.headers = _pairs("headers", config.headers, allowance, self.secret_headers)
         self.query = _pairs("query", config.query, allowance)
         self.form = _pairs("form", config.form, allowance)
