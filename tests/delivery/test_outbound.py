@@ -208,6 +208,11 @@ def test_headers_without_end_are_cut_off() -> None:
     assert asyncio.run(exchange(answering(raw))).reply == NoResponse("EPROTO: too many or too long headers")
 
 
+def test_a_line_without_end_is_told_as_such() -> None:
+    raw = b"HTTP/1.1 200 OK\r\nX-A: " + b"y" * 1_000_000 + b"\r\n\r\n"
+    assert asyncio.run(exchange(answering(raw))).reply == NoResponse("EPROTO: too many or too long headers")
+
+
 @pytest.mark.parametrize(
     ("request_fields", "why"),
     [

@@ -23,6 +23,7 @@ class Codes:
 
     WEIRD_SERVER_REPLY = 8
     HTTP2_STREAM = 92
+    TOO_LARGE = 100
 
 
 _CERTIFICATE_ERRORS = {pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_ISSUER_ERROR}
@@ -103,7 +104,7 @@ def problem_of(handle: pycurl.Curl, forbidden: str | None, code: int, text: str)
             return NoResponse(_ERRNO.get(number, "ECONNREFUSED"))
         case pycurl.E_URL_MALFORMAT:
             return NoResponse("EINVAL: the URL can't be used", final=True)
-        case pycurl.E_WRITE_ERROR:
+        case pycurl.E_WRITE_ERROR | Codes.TOO_LARGE:
             return NoResponse("EPROTO: too many or too long headers")
         case _ if code in _CERTIFICATE_ERRORS:
             return NoResponse(f"certificate: {text or 'the chain can not be checked'}")

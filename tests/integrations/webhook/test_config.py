@@ -176,3 +176,14 @@ def test_keys_that_everybody_sees_are_warned_of() -> None:
 def test_a_header_that_no_request_can_have_is_refused(value: str) -> None:
     with pytest.raises(InvalidConfig, match="line breaks or null"):
         read(headers={"X-Plain": value})
+
+
+@pytest.mark.parametrize("url", [URL + "/{{{v}}}", URL + "?a={{ where.name }}", URL + "?a={{&v}}"])
+def test_data_in_the_url_is_warned_of(url: str) -> None:
+    ((warning),) = HOOK.read({"url": url}, {}).warnings
+    assert "changes the address" in warning
+
+
+@pytest.mark.parametrize("url", [URL + "/{{{PARTICLE_DEVICE_ID}}}", URL + "?{{#on}}a=1{{/on}}", "{{{url}}}"])
+def test_what_the_cloud_prints_into_the_url_is_not(url: str) -> None:
+    assert HOOK.read({"url": url}, {}).warnings == ()

@@ -312,7 +312,8 @@ CASES = [
             "requestType": "GET", "noDefaults": True,
         },
         method="GET", url="https://blynk.cloud/external/api/batch/update",
-        query={"token": "TOK", "v1": "21.5", "v2": "40"}, warned=("url.token: looks like a key",),
+        query={"token": "TOK", "v1": "21.5", "v2": "40"},
+        warned=("url.token: looks like a key", "url: what t, h holds is printed as it is"),
     ),
     Case(
         name="an old file of the command line",

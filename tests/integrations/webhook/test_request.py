@@ -354,3 +354,8 @@ def test_user_and_password_in_the_url_are_percent_decoded() -> None:
     credentials = base64.b64encode(b"user@corp:p@ss:w").decode()
     request = sent(url="http://user%40corp:p%40ss%3Aw@host/")
     assert (request.url, headers(request)["Authorization"]) == ("http://host/", f"Basic {credentials}")
+
+
+@pytest.mark.parametrize(("part", "sent_as"), [("50%", "50%25"), ("a%2Fb", "a%2Fb"), ("%zz%20%", "%25zz%20%25")])
+def test_a_percent_sign_that_encodes_nothing_is_encoded(part: str, sent_as: str) -> None:
+    assert sent(url=f"http://host/{part}/x?q={part}").url == f"http://host/{sent_as}/x?q={sent_as}"

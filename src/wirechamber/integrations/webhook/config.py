@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from wirechamber.integrations import fields
 from wirechamber.integrations.base import MASK, InvalidConfig, Reading
 from wirechamber.integrations.declaration import Secret
+from wirechamber.integrations.variables import PREDEFINED
 
 MAX_URL = 8_192
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -25,6 +26,8 @@ _KEY = re.compile(
     r"(?:^x?|api|access|auth|app|account|subscription|functions|sas|insert|license|write|read|secret|private|aio)key$"
     r"|token$|secret$|passw(?:or)?d$"
 )
+# The name that a tag prints.
+_PRINTED = re.compile(r"\{\{[{&]?\s{0,8}([^\s#^/!>=&{}]{1,64})\s{0,8}\}\}")
 # Each is looked for in every answer.
 MAX_SECRET_HEADERS = 16
 # What may stand between a tag and a user in a URL.
@@ -114,7 +117,7 @@ def read(settings: Mapping[str, Any], secrets: Mapping[str, str]) -> Reading[Web
         ),
         **bodies,
     )
-    warnings += _readable_keys(config)
+    warnings += _readable_keys(config) + _bare_data(url)
     if method == "GET" and config.json is not None:
         warnings.append("json: is sent as the body of a GET, which many targets ignore or refuse; use query, or POST")
     kept = {name: rest.pop(name) for name in ("mydevices", "template") if name in rest}
@@ -303,6 +306,17 @@ def _readable_keys(config: WebhookConfig) -> list[str]:
         if isinstance(fields, dict)
         for name, value in fields.items()
         if isinstance(value, str) and value and "{{" not in value and _names_a_key(name)
+    ]
+
+
+def _bare_data(url: str) -> list[str]:
+    """Says that what a device sends may change the address. The cloud's own names are no such data."""
+    names = dict.fromkeys(name for name in _PRINTED.findall(url) if name.partition(".")[0] not in PREDEFINED)
+    if not names or url.startswith("{{"):
+        return []
+    return [
+        f"url: what {', '.join(list(names)[:3])[:100]} holds is printed as it is: a #, ?, & or / in it changes the "
+        "address; in query, values are encoded"
     ]
 
 

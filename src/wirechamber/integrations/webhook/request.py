@@ -41,6 +41,8 @@ _UNKNOWN = "\ufdd0"
 # Quotes of JSON, and what a backslash makes none.
 _QUOTES = re.compile(r'\\.|"', re.DOTALL)
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
+# One that encodes nothing, such as that of `50%`.
+_STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _encode = msgspec.json.Encoder().encode
 _PORTS = {"http": 80, "https": 443}
 
@@ -116,7 +118,7 @@ def _encoded(url: str) -> tuple[str, str]:
         plain = host.encode("idna").decode()
         url = url.replace(parts.netloc, plain if parts.port is None else f"{plain}:{port}", 1)
         host = plain
-    return URL.encode(url), f"{host}:{port}"
+    return URL.encode(_STRAY_PERCENT.sub("%25", url) if "%" in url else url), f"{host}:{port}"
 
 
 def _defaults(event: Event) -> dict[str, str]:
