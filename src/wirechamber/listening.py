@@ -102,3 +102,8 @@ def reached_at(sockets: list[socket.socket]) -> str:
     host, port = sockets[0].getsockname()[:2]
     host = _WILDCARDS.get(host, f"[{host}]" if ":" in host else host)
     return f"{host}:{port}"
+
+
+def not_ours(problem: OSError) -> bool:
+    """Whether it is the host that can't be listened on, and not the port, which another program may have."""
+    return isinstance(problem, socket.gaierror) or problem.errno in _NO_FAMILY

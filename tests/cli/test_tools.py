@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run
+from wirechamber.cli import main
 
 
 def test_render_prints_exactly_the_text(run: Run, tmp_path: Path) -> None:
@@ -99,6 +101,26 @@ def test_an_address_that_is_taken_is_told(run: Run) -> None:
         done = run("serve", "--http-port", str(taken.getsockname()[1]))
     assert done.returncode == 1
     assert "WIRECHAMBER_HTTP_PORT" in done.stderr
+
+
+def test_an_address_that_is_not_ours_is_told(run: Run) -> None:
+    done = run("serve", "--http-host", "192.0.2.1", "--http-port", "0")
+    assert done.returncode == 1
+    assert "WIRECHAMBER_HTTP_HOST" in done.stderr
+
+
+def test_ctrl_c_before_a_command_has_begun(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "wirechamber.cli.program":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "wirechamber.cli.program")
+    monkeypatch.delattr("wirechamber.cli.program")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, *capsys.readouterr()) == (130, "", "")
 
 
 # What only the script for this shell says.

@@ -236,6 +236,13 @@ def test_completion_asks_the_server(patient: tuple[Cloud, str], ours: Run, monke
     monkeypatch.setenv("WIRECHAMBER_DATA", str(live.folder))
     assert DEVICE in [name for name, _ in complete.devices(DEVICE[:22])]
     assert [name for name, _ in complete.devices("Kitchen")] == ["Kitchen lamp"]
+    # Bash puts what it gets into the line as it is.
+    with monkeypatch.context() as bash:
+        bash.setenv("_WIRECHAMBER_COMPLETE", "complete_bash")
+        for begun, typed in (("kit", "Kitchen\\ lamp"), ("'Kit", "Kitchen lamp")):
+            bash.setenv("COMP_WORDS", f"wirechamber\ndevice\nshow\n{begun}")
+            bash.setenv("COMP_CWORD", "3")
+            assert [name for name, _ in complete.devices_of_server("kit")] == [typed]
     shell = {
         "_WIRECHAMBER_COMPLETE": "complete_bash",
         "COMP_WORDS": "wirechamber integration show Comp",

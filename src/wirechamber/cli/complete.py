@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import ssl
 import urllib.request
@@ -12,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from wirechamber.cli.completion import VARIABLE
 from wirechamber.cli.remote import DEFAULT_URL, TOKEN
 from wirechamber.datafolder.files import STATE
 from wirechamber.kinds import registry
@@ -20,6 +22,8 @@ from wirechamber.kinds import registry
 TIMEOUT_S = 1.0
 MOST = 100
 MAX_BYTES = 4 * 1024 * 1024
+# What bash may take for something else than a letter.
+_SPECIAL = re.compile(r"[^\w@%+=:,./-]")
 
 Found = list[tuple[str, str]]
 
@@ -63,7 +67,17 @@ def users(incomplete: str) -> Found:
 
 def _fitting(found: Iterable[tuple[str, str]], incomplete: str) -> Found:
     word = incomplete.casefold()
-    return [each for each in found if each[0] and each[0].casefold().startswith(word)][:MOST]
+    fitting = [each for each in found if each[0].isprintable() and each[0].casefold().startswith(word)]
+    return [(_as_typed(text), about) for text, about in fitting if text][:MOST]
+
+
+def _as_typed(text: str) -> str:
+    """The text as bash needs it, which puts it into the line as it is: with blanks it would be several words."""
+    if os.environ.get(VARIABLE) != "complete_bash":
+        return text
+    words, at = os.environ.get("COMP_WORDS", "").split("\n"), os.environ.get("COMP_CWORD", "")
+    begun = words[int(at)] if at.isdecimal() and int(at) < len(words) else ""
+    return text if begun.startswith(("'", '"')) else _SPECIAL.sub(r"\\\g<0>", text)
 
 
 def _asked(path: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import structlog
 
 from wirechamber.errors import Unavailable
 from wirechamber.gateway.service import Gateway
+from wirechamber.listening import not_ours
 from wirechamber.observe.tasks import Tasks, ended
 from wirechamber.settings import Settings
 
@@ -83,12 +84,13 @@ async def _bind(port: DevicePort, ports: Ports) -> bool:
         await port.bind()
     except OSError as problem:
         ports.closed(port, problem.strerror or str(problem))
+        way_out = "set udp_host" if not_ours(problem) else f"free the port or set {port.name}_port"
         _log.warning(
             f"no_{port.name}_port",
             host=port.host,
             port=port.number,
             why=problem.strerror or str(problem),
-            advice=f"devices can't connect; free the port or set {port.name}_port; it is tried again",
+            advice=f"devices can't connect; {way_out}; it is tried again",
         )
         return False
     ports.opened(port)
