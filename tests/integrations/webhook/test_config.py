@@ -184,6 +184,8 @@ def test_data_in_the_url_is_warned_of(url: str) -> None:
     assert "changes the address" in warning
 
 
-@pytest.mark.parametrize("url", [URL + "/{{{PARTICLE_DEVICE_ID}}}", URL + "?{{#on}}a=1{{/on}}", "{{{url}}}"])
+@pytest.mark.parametrize(
+    "url", [URL + "/{{{PARTICLE_DEVICE_ID}}}", URL + "?{{#on}}a=1{{/on}}", "{{{url}}}", "http://{{{h}}}/x"]
+)
 def test_what_the_cloud_prints_into_the_url_is_not(url: str) -> None:
     assert HOOK.read({"url": url}, {}).warnings == ()

@@ -311,7 +311,10 @@ def _readable_keys(config: WebhookConfig) -> list[str]:
 
 def _bare_data(url: str) -> list[str]:
     """Says that what a device sends may change the address. The cloud's own names are no such data."""
-    names = dict.fromkeys(name for name in _PRINTED.findall(url) if name.partition(".")[0] not in PREDEFINED)
+    # Who has the host, or all of it, in the data means to.
+    behind_host = re.split("[/?#]", url.partition("//")[2], maxsplit=1)[1:]
+    printed = _PRINTED.findall(behind_host[0]) if behind_host else []
+    names = dict.fromkeys(name for name in printed if name.partition(".")[0] not in PREDEFINED)
     if not names or url.startswith("{{"):
         return []
     return [
