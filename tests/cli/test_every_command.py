@@ -194,6 +194,17 @@ def test_an_address_that_is_none(here: Shell, url: str) -> None:
         assert "begin it with http:// or https://" in said.err
 
 
+@pytest.mark.parametrize(
+    "url", ["http://ann:secret@h:8080", "http://ann@h:8080/v1", "http://h:8080/v1/", "http://h:8080/docs#x"]
+)
+def test_an_address_that_says_too_much(here: Shell, url: str) -> None:
+    for each in REMOTE[:3]:
+        said = here.run(*each.arguments(here.folder), "--url", url, WIRECHAMBER_TOKEN="t")
+        assert (said.code, said.out) == (Exit.FAILED, ""), f"{each}: {said}"
+        assert said.err.endswith(" http://h:8080\n")
+        assert "secret" not in said.err
+
+
 @pytest.mark.parametrize("token", ["", "two words", "t\xf6ken", "a\nb"])
 def test_a_token_that_is_none(here: Shell, token: str) -> None:
     for each in REMOTE:

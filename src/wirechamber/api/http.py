@@ -46,7 +46,6 @@ COMMON_HEADERS = {
 # What proxies add to a request.
 FORWARDED = ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP")
 NO_TOKEN = "The access token was not found"  # noqa: S105
-BAD_TOKEN = "The access token provided is invalid."  # noqa: S105
 
 
 @dataclass(slots=True)

@@ -314,6 +314,12 @@ def _check(url: str) -> None:
     if not fits or not url.isascii() or any(each.isspace() or not each.isprintable() for each in url):
         shown = harmless(url)[:200] or "an empty text"
         fail(f"{shown} is no address of a server; begin it with http:// or https://, such as {DEFAULT_URL}")
+    bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if "@" in parts.netloc:
+        # Not repeated: it may be a password.
+        fail(f"an address of a server holds no user and password, since a token says who asks; write {bare}")
+    if parts.path.rstrip("/").endswith(("/v1", "/docs")) or parts.query or parts.fragment:
+        fail(f"{harmless(url)[:200]} is a part of a server; write its address alone, such as {bare}")
 
 
 def _trust(cacert: Path | None) -> ssl.SSLContext | bool:

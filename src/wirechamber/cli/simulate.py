@@ -30,7 +30,6 @@ from wirechamber.services.usage import HTTPS_BYTES, HTTPS_KEPT_BYTES
 SEED_FILE = "simulated-devices"
 SEED_BYTES = 32
 DEFAULT_PORT = 5684
-PROGRESS_S = 0.5
 # A cloud that not one device has reached by then is not there.
 REACHED_S = 30.0
 # Without a terminal a line is printed this often.

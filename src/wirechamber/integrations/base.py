@@ -36,9 +36,6 @@ MASK = "[[SENSITIVE]]"
 # A shorter secret can't be told from other text: it is hidden where it was put, and not looked for in answers.
 MIN_ECHOED = 6
 
-# The whole of a request, from the moment it may start (integrations.md, section 9).
-REQUEST_TIMEOUT_S = 20.0
-
 
 class InvalidConfig(BadInput):
     """A setting is missing, of a wrong type, or contradicts another. The text names the field and what is allowed."""

@@ -11,7 +11,6 @@ import itertools
 import os
 import re
 
-ID_LENGTH = 32
 # Milliseconds since 1970 in 48 bits, as in a UUID of version 7 (RFC 9562, section 5.7).
 TIME_DIGITS = 12
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from wirechamber.clock import SteadyClock
-from wirechamber.eventlog.base import EventLog
 from wirechamber.model.devices import CELLULAR, Device
 from wirechamber.model.events import Event
 from wirechamber.model.ids import new_id
@@ -53,8 +52,3 @@ def status_event(device: Device, clock: SteadyClock, *, online: bool) -> Event:
         product=device.product_id,
         device=device.id,
     )
-
-
-async def tell_status(log: EventLog, clock: SteadyClock, changes: list[tuple[Device, bool]]) -> None:
-    """Appends one event for each change, in order."""
-    await log.append([status_event(device, clock, online=online) for device, online in changes])

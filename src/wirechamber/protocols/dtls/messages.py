@@ -71,7 +71,6 @@ _POINT = 65
 # A SubjectPublicKeyInfo of a P-256 key up to its point (RFC 5480, section 2): always the same, so no ASN.1 of a
 # stranger's needs to be parsed.
 SPKI_PREFIX = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
-SPKI_LENGTH = len(SPKI_PREFIX) + _POINT
 
 Extensions = dict[int, bytes]
 
