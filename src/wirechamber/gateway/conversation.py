@@ -431,12 +431,20 @@ class Conversation:
         self.forget_subscription(link, wanted)
         self._keeper.keep(Unsubscribed(link.device.id, wanted.prefix), self._kept(link, request, Code.CONTENT))
 
-    def unwanted(self, link: Link, sent: Sent) -> None:
-        """An observer rejected what it was sent: it wants no more of it (RFC 7641, section 3.6)."""
-        if link.device is not None:
-            for wanted in sent.wanted:
-                self.forget_subscription(link, wanted)
-                self._keeper.keep(Unsubscribed(link.device.id, wanted.prefix))
+    def unwanted(self, link: Link, sent: Sent) -> bool:
+        """An observer rejected what it was sent: it wants no more of it (RFC 7641, section 3.6).
+
+        Returns:
+            Whether that is so of all. One that has asked again meanwhile, with another token, rejects the old one.
+        """
+        if link.device is None:
+            return True
+        ended = [wanted for wanted in sent.wanted if wanted in link.subscriptions]
+        for wanted in ended:
+            self.forget_subscription(link, wanted)
+            self._keeper.keep(Unsubscribed(link.device.id, wanted.prefix))
+        asked_again = {_about(link, each) for each in link.subscriptions}
+        return not any(_about(link, wanted) in asked_again for wanted in sent.wanted)
 
     def forget_subscription(self, link: Link, wanted: Subscription) -> None:
         """The device gets nothing more under this prefix."""

@@ -345,6 +345,12 @@ class Outboxes:
             self.delivered += 1
             self._go_on(link, outbox)
 
+    def rejected(self, link: Link, sent: Sent) -> None:
+        """The device did not take the event as it was sent, but wants it: what it has not acknowledged is sent anew."""
+        if link.outbox is not None and sent in link.outbox.sent:
+            self.away(link)
+            self.back(link)
+
     def expire(self, link: Link, sent: Sent) -> None:
         """The event's time to live was over before the device acknowledged it."""
         outbox = link.outbox

@@ -334,10 +334,10 @@ class Gateway:
 
     def _rejected(self, link: Link, tag: object) -> None:
         if isinstance(tag, Sent):
-            if not link.deviceos:
-                # RFC 7641, section 3.6: the observer does not want it any more.
-                self.conversation.unwanted(link, tag)
-            self.outboxes.acknowledged(link, tag)
+            if link.deviceos or self.conversation.unwanted(link, tag):
+                self.outboxes.acknowledged(link, tag)
+            else:
+                self.outboxes.rejected(link, tag)
         elif isinstance(tag, Asked):
             self.questions.rejected(tag)
         elif isinstance(tag, descriptions.Asked):
