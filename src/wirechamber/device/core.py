@@ -135,6 +135,8 @@ class Core:
         # What was kept last of these two.
         self._kept: tuple[Told, Learned] = (self._told(), self._contact.learned)
         self._telling_contact = False
+        for wanted, token in self._telling.observed:
+            self._endpoint.expect(token, Subscribing(wanted))
         self._handshake: ClientHandshake | None = None
         self._out: list[bytes] = []
         self._events: list[Event] = []
@@ -303,7 +305,9 @@ class Core:
 
     def _new_endpoint(self) -> Endpoint:
         timing = DEVICE_OS if self._deviceos else RFC_7252
-        return Endpoint(timing, self._dice, OUTSTANDING, forgiving=self._deviceos)
+        # What answers the last process is not taken for an answer to this one.
+        first = self._records.message_id
+        return Endpoint(timing, self._dice, OUTSTANDING, forgiving=self._deviceos, first_token=first)
 
     def _resume(self, session: Session, now: float) -> None:
         self.phase = Phase.GREETING
@@ -406,8 +410,8 @@ class Core:
             self._answered(arrival.tag, arrival.message, now)
         elif isinstance(arrival, Request):
             self._asked(arrival, now)
-        if self.phase is Phase.GREETING and self._telling.told.hello is not None:
-            # Whatever it was: the cloud knows the session.
+        if self.phase is Phase.GREETING and (self._telling.told.hello is not None or not self._deviceos):
+            # Whatever it was: the cloud knows the session, and needs no Hello.
             self._online(resumed=True, now=now)
         if self.phase is Phase.ONLINE:
             self._tell_contact(now)
@@ -438,18 +442,23 @@ class Core:
                 self._telling_contact = False
                 self._contact.answered(told, taken=refused is None)
             case Subscribing(wanted):
-                self._subscribed(wanted, message, refused)
+                self._subscribed(wanted, message, refused, now)
 
-    def _subscribed(self, wanted: Wanted, message: Message | None, refused: Refused | None) -> None:
-        if message is not None and not self._deviceos and message.option(Option.LOCATION_PATH) is not None:
-            # RFC 7641: what follows the first answer are the events, their names in Location-Path.
+    def _subscribed(self, wanted: Wanted, message: Message | None, refused: Refused | None, now: float) -> None:
+        token = b"" if message is None else message.token
+        if refused is not None:
+            self._endpoint.release(token, now)
+            self._events.append(Subscribed(wanted, refused))
+            return
+        event = message is not None and not self._deviceos and message.option(Option.LOCATION_PATH) is not None
+        # An event may overtake the answer that says so (RFC 7641, section 4.5: whatever comes is of an observation).
+        if self._telling.subscribed(wanted, token) or not event:
+            self._events.append(Subscribed(wanted, None))
+        if message is not None and event:
+            # Events are told by name in Location-Path.
             name = "/".join(each.decode("utf-8", "replace") for each in message.all(Option.LOCATION_PATH))
             self._events.append(EventCame(name.partition("/")[2], message.payload, _format(message)))
             self._records.unkept = True
-            return
-        if refused is None:
-            self._telling.subscribed(wanted)
-        self._events.append(Subscribed(wanted, refused))
 
     def _rejected(self, tag: Any, now: float) -> None:
         if self._deviceos:

@@ -41,6 +41,8 @@ class Told(Struct, frozen=True):
     Attributes:
         hello, system, application: Checksums of what was sent; None: it was not.
         keep_alive: How the device is kept in touch with; None: as usual.
+        tokens: By which events come for each of `wanted`, in plain CoAP (RFC 7641, section 3.2). In that of Device OS:
+            none.
     """
 
     hello: int | None = None
@@ -48,6 +50,7 @@ class Told(Struct, frozen=True):
     application: int | None = None
     wanted: tuple[Wanted, ...] = ()
     keep_alive: KeepAlive | None = None
+    tokens: tuple[bytes, ...] = ()
 
 
 class StoredSession(Struct, frozen=True):

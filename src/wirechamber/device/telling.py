@@ -45,8 +45,9 @@ class Telling:
         self._id = device_id
         self._deviceos = deviceos
         self._started = started
-        # Plain CoAP observes by tokens, which are of this process.
-        self.told = told if deviceos else structs.replace(told, wanted=())
+        # An observation whose token is not known any more is no use.
+        whole = deviceos or len(told.tokens) == len(told.wanted)
+        self.told = told if whole else structs.replace(told, wanted=(), tokens=())
         self.wanted: dict[Wanted, None] = {}
         self.application: Application | None = None
         self.due: float | None = None
@@ -100,10 +101,19 @@ class Telling:
         """Asks for all that the cloud does not know to be wanted."""
         return [self.subscribe(wanted) for wanted in self.wanted if wanted not in self.told.wanted]
 
-    def subscribed(self, wanted: Wanted) -> None:
-        """The cloud has taken a subscription."""
-        if wanted not in self.told.wanted:
-            self.told = structs.replace(self.told, wanted=(*self.told.wanted, wanted))
+    @property
+    def observed(self) -> list[tuple[Wanted, bytes]]:
+        """By which tokens events come, in plain CoAP."""
+        return list(zip(self.told.wanted, self.told.tokens, strict=not self._deviceos))
+
+    def subscribed(self, wanted: Wanted, token: bytes) -> bool:
+        """The cloud has taken a subscription; returns whether that is news."""
+        told = self.told
+        if wanted in told.wanted:
+            return False
+        tokens = () if self._deviceos else (*told.tokens, token)
+        self.told = structs.replace(told, wanted=(*told.wanted, wanted), tokens=tokens)
+        return True
 
     # --- functions and variables ---
 

@@ -197,6 +197,7 @@ class Endpoint:
         nstart: How many CONs may be without acknowledgement at a time (RFC 7252, section 4.7).
         forgiving: The peer is Device OS, or as particular: nothing is answered by RST, since that would end its session
             (device-protocol.md, Q20), everything is acknowledged (Q23), and a payload marker may stand alone.
+        first_token: What `next_token` begins with, modulo 256.
     """
 
     __slots__ = (
@@ -204,13 +205,21 @@ class Endpoint:
         "_sent", "_sweep", "_timing", "_tokens", "forgiving",
     )  # fmt: skip
 
-    def __init__(self, timing: Timing, dice: Callable[[], float], nstart: int = 1, *, forgiving: bool = False) -> None:
+    def __init__(
+        self,
+        timing: Timing,
+        dice: Callable[[], float],
+        nstart: int = 1,
+        *,
+        forgiving: bool = False,
+        first_token: int = 0,
+    ) -> None:
         self._timing = timing
         self._dice = dice
         self._nstart = nstart
         self.forgiving = forgiving
         self._last_id = -1
-        self._last_token = -1
+        self._last_token = first_token % _TOKENS - 1
         self._flying = 0
         self._sweep = _MIN_SWEEP
         self._out: list[bytes] | None = None
@@ -548,6 +557,15 @@ class Endpoint:
             if token not in used:
                 return token
         raise Busy("all tokens are in use")
+
+    def expect(self, token: bytes, tag: Any) -> None:
+        """Answers come to a question that somebody else has asked, until `release`: told with this tag."""
+        if self._tokens is None:
+            self._tokens = {}
+        # No message has a negative id.
+        sent = _Sent(-1 - len(self._tokens), token, b"", tag, None, con=True, expects=True, keep=True)
+        sent.tries = 0
+        self._tokens[token] = sent
 
     def release(self, token: bytes, now: float) -> None:
         """Waits no more for answers with this token; nothing is told of it any more."""
