@@ -108,6 +108,25 @@ def test_the_attempt_says_that_there_was_nothing_to_be_named(data: str | None, s
         assert outcome.why.startswith(f"error status {status} from x; {says}")
 
 
+@pytest.mark.parametrize(
+    ("message", "doubted"), [('the \\"door\\"', True), ("two\\nlines", True), ("closed", False), ("x" * 60_000, False)]
+)
+def test_a_body_that_says_it_is_json_and_is_none_is_told(message: str, doubted: bool) -> None:
+    fields = {"body": '{"msg": "{{{msg}}}"}', "headers": {"content-type": "application/json"}}
+    event = from_device(f'{{"msg":"{message}"}}')
+    _, outcome = played(event, Response(200), **fields)
+    assert isinstance(outcome, Delivered)
+    assert (outcome.doubt or "").startswith("the body says that it is JSON, and it is none: ") == doubted
+    _, refused = played(event, Response(400), **fields)
+    assert isinstance(refused, Refused)
+    assert ("; the body says that it is JSON, and it is none: " in refused.why) == doubted
+    # Of one that says nothing, or several lines of JSON, nothing is known.
+    for headers in ({}, {"Content-Type": "application/x-ndjson"}):
+        _, outcome = played(event, Response(200), body=fields["body"], headers=headers)
+        assert isinstance(outcome, Delivered)
+        assert outcome.doubt is None
+
+
 def test_a_request_that_can_t_be_made_of_no_json_says_so() -> None:
     reading = HOOK.read({"url": "http://x/", "json": '{"t":{{t}}}'}, {})
     refused = HOOK.request(from_device('{"t":nan}'), HOOK.prepare(reading.config), CONTEXT)

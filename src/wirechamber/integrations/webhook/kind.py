@@ -32,7 +32,7 @@ from wirechamber.integrations.webhook import config as configuration
 from wirechamber.integrations.webhook.answer import delivered
 from wirechamber.integrations.webhook.config import WebhookConfig
 from wirechamber.integrations.webhook.prepared import Prepared
-from wirechamber.integrations.webhook.request import Unsendable, build, request_scene, url_of
+from wirechamber.integrations.webhook.request import Unsendable, build, no_json_in_body, request_scene, url_of
 from wirechamber.model.events import Event
 
 # Of a topic that a template prints; names of events are far shorter.
@@ -108,11 +108,11 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
             host = self.target(event, prepared, context).rpartition(":")[0]
             failed = outcome_by_status(response, host, context.now)
             assert isinstance(failed, TryLater | Refused)
-            return structs.replace(failed, why=_doubted(failed.why, prepared.names.lacking(event)))
+            return structs.replace(failed, why=_doubted(failed.why, _doubt(event, prepared, context)))
         outcome = delivered(event, response, prepared, context)
-        if not prepared.names.needs_data or not isinstance(outcome, Delivered):
+        if not isinstance(outcome, Delivered):
             return outcome
-        return structs.replace(outcome, doubt=doubt) if (doubt := prepared.names.lacking(event)) else outcome
+        return structs.replace(outcome, doubt=doubt) if (doubt := _doubt(event, prepared, context)) else outcome
 
     def describe_target(self, config: WebhookConfig) -> str:
         """The URL's host, or the URL while its host is a template."""
@@ -120,6 +120,12 @@ class Webhook(SingleRequest[WebhookConfig, Prepared]):
             return urlsplit(config.url).hostname or config.url
         except ValueError:
             return config.url
+
+
+def _doubt(event: Event, prepared: Prepared, context: Context) -> str | None:
+    """What may be wrong with the request all the same: blanks for what was named, a body that is not what it says."""
+    lacking = prepared.names.lacking(event) if prepared.names.needs_data else None
+    return lacking or (no_json_in_body(event, prepared, context) if prepared.says_json else None)
 
 
 def _doubted(why: str, doubt: str | None) -> str:

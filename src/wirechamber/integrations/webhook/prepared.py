@@ -132,6 +132,7 @@ class Prepared:
         names: What the request's templates name.
         answer_names: What the response template names.
         topic_names: What the topics name.
+        says_json: There is a `body`, which is JSON by its headers.
     """
 
     def __init__(self, config: WebhookConfig) -> None:
@@ -144,6 +145,10 @@ class Prepared:
         self.query = _pairs("query", config.query, allowance)
         self.form = _pairs("form", config.form, allowance)
         self.body = _optional("body", config.body, allowance)
+        headers = config.headers or {}
+        self.says_json = self.body is not None and any(
+            name.lower() == "content-type" and _is_json(value) for name, value in headers.items()
+        )
         self.json_text = compiled("json", config.json, allowance) if isinstance(config.json, str) else None
         self.json_tree = Tree("json", config.json, allowance) if isinstance(config.json, dict | list) else None
         self.username = self.password = None
@@ -225,6 +230,12 @@ def _pairs(
         value_of = secret if name.lower() in secrets else compiled
         found.append((compiled(field, name, allowance), value_of(f"{field}.{name}"[:MAX_FIELD_NAME], value, allowance)))
     return tuple(found)
+
+
+def _is_json(content_type: str) -> bool:
+    """Whether it is one JSON value; lines of them, such as `application/x-ndjson`, are none."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 def _holds_tags(node: Any) -> bool:

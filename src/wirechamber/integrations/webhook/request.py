@@ -31,6 +31,8 @@ MAX_PARTS = 8
 # A URL before its query; and a host, as DNS knows it (RFC 1035, section 2.3.4), with some room for other spellings.
 MAX_RENDERED_URL = 65_536
 MAX_HOST = 512
+# A body that says it is JSON is looked at if it has no more characters.
+MAX_LOOKED_AT = 50_000
 # So many characters of JSON are read in one step of a template.
 JSON_PER_STEP = 16
 FORM_TYPE = "application/x-www-form-urlencoded"
@@ -172,6 +174,22 @@ def _json_body(prepared: Prepared, scene: Scene, defaults: dict[str, str]) -> by
             # As it was written: parsing was only to make sure.
             return text.encode("utf-8", "replace")
     return _encode({**defaults, **value} if isinstance(value, dict) else value)
+
+
+def no_json_in_body(event: Event, prepared: Prepared, context: Context) -> str | None:
+    """What is wrong with a body that says it is JSON, if it is none. Of a very long one nothing is said."""
+    assert prepared.body is not None
+    try:
+        text = request_scene(event, prepared, context).render(prepared.body)
+    except OutputTooLarge:
+        return None
+    if len(text) > MAX_LOOKED_AT:
+        return None
+    try:
+        msgspec.json.decode(text.encode("utf-8", "replace"))
+    except (msgspec.DecodeError, RecursionError) as problem:
+        return f"the body says that it is JSON, and it is none: {trouble(text, problem)}"
+    return None
 
 
 def _with_nulls(template: Template, scene: Scene) -> str:
