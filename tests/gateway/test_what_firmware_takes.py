@@ -75,6 +75,7 @@ def test_over_udp_a_device_gets_events_up_to_its_buffer_and_never_connects_anew(
     assert lost(town, "too_large") == before + 2
     (line,) = told_of(town, device.peer.device, "event_too_large_for_devices")
     assert (line["bytes"], line["name"]) == (most + 1, name)
+    assert line["message"] > line["room"]
 
 
 @BY_NAME
@@ -107,6 +108,15 @@ def test_over_tcp_structured_handlers_get_everything_and_handlers_of_one_prefix_
     assert forms == [(None, b'{"a":123,"b":"testing"}'), (60, b"\xa2aa\x18{abgtesting")]
     peer.pong(peer.receive(want=lambda message: message.code == 0))
     assert peer.event().payload == b"\x42\0\1"
+
+
+def test_text_that_is_longer_as_cbor_is_told_with_the_length_that_it_would_have(town: Town) -> None:
+    device = town.device()
+    device.subscribe("longer", cbor=True)
+    text = f"[{','.join(['0.1'] * 200)}]"
+    town.publish("longer", text)
+    (line,) = until(lambda: told_of(town, device.device, "event_too_large_for_devices"), "being told")
+    assert line["bytes"] == len(text) < line["room"] < line["message"]
 
 
 def test_what_waited_for_a_device_is_looked_at_in_the_same_way(town: Town) -> None:

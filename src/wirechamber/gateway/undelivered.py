@@ -69,7 +69,8 @@ class Undelivered:
         self.counts[why.value] += 1
         entry, text = _TEXTS[why]
         device = "" if link.device is None else link.device.id
-        more = {"room": unsent.room} if unsent.room else {}
+        # Of the message, and for it: structured data may be longer than the text that it was made of.
+        more = {"message": unsent.size, "room": unsent.room} if unsent.room else {}
         self._log.warning(
             entry,
             why=text,
