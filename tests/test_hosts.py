@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wirechamber.hosts import check_host
+from wirechamber.hosts import check_host, with_port
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,7 @@ def test_an_ipv6_address_is_none_where_there_is_no_place_for_it() -> None:
     for host in ("::1", "[2001:db8::1]"):
         with pytest.raises(ValueError, match="IPv6"):
             check_host(host, ipv6=False)
+
+
+def test_hosts_with_their_port() -> None:
+    assert [with_port("192.0.2.1", 80), with_port("::1", 80)] == ["192.0.2.1:80", "[::1]:80"]

@@ -1,4 +1,5 @@
-"""What names a host: checked where it is given, since whoever gets it later, such as a device, is far away."""
+"""What names a host: checked where it is given, since whoever gets it later, such as a device, is far away; how it is
+written with a port."""
 
 from __future__ import annotations
 
@@ -32,6 +33,11 @@ def check_host(host: str, *, ipv6: bool = True) -> str:
     if isinstance(address, ipaddress.IPv6Address) and not ipv6:
         raise ValueError(f"{host[:100]!r} is an IPv6 address, for which a device's memory has no place: give a name")
     return bare
+
+
+def with_port(host: str, port: int) -> str:
+    """Host and port as in a URL, an IPv6 address in brackets (RFC 3986, section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _name(given: str, text: str) -> str:

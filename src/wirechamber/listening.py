@@ -12,10 +12,12 @@ import socket
 from contextlib import suppress
 from typing import Any
 
+from wirechamber.hosts import with_port
+
 # Both stand for every address of this machine, IPv4 and IPv6.
 EVERY_ADDRESS = ("", "::")
 # What these hosts, and 0.0.0.0, are called by somebody on this machine.
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 # A machine, or a container, without IPv6.
 _NO_FAMILY = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT))
 # A port that is free for IPv4 may be taken for IPv6: then another one is tried.
@@ -100,8 +102,7 @@ def _socket(family: int, address: str, port: int, kind: socket.SocketKind) -> so
 def reached_at(sockets: list[socket.socket]) -> str:
     """How somebody on this machine reaches the first of these: `host:port`, as in a URL."""
     host, port = sockets[0].getsockname()[:2]
-    host = _WILDCARDS.get(host, f"[{host}]" if ":" in host else host)
-    return f"{host}:{port}"
+    return with_port(_WILDCARDS.get(host, host), port)
 
 
 def not_ours(problem: OSError) -> bool:

@@ -16,6 +16,7 @@ from aiohttp import HttpVersion11, web
 from wirechamber import SERVER_NAME
 from wirechamber.api.bodies import MAX_BODY_BYTES, MAX_UNKNOWN_BYTES, read_body
 from wirechamber.errors import BadInput, CloudError, InvalidToken
+from wirechamber.hosts import with_port
 from wirechamber.observe.logs import Seldom
 from wirechamber.services.access import Grant, require
 from wirechamber.shares import bare_address
@@ -127,7 +128,7 @@ class Call:
         reached = None if self.request.transport is None else self.request.transport.get_extra_info("sockname")
         if told or not reached:
             return told or ""
-        return f"[{reached[0]}]:{reached[1]}" if ":" in reached[0] else f"{reached[0]}:{reached[1]}"
+        return with_port(*reached[:2])
 
     def address(self) -> str:
         """The client's address; a proxy's word counts only from networks that a setting trusts."""

@@ -15,6 +15,7 @@ import structlog
 from wirechamber.api.connection import HttpConnection
 from wirechamber.api.connections import HEADERS_TIMEOUT_S, Connections
 from wirechamber.errors import CloudError
+from wirechamber.hosts import with_port
 from wirechamber.listening import bound, not_ours
 from wirechamber.observe.logs import Seldom
 from wirechamber.observe.tasks import Tasks, ended
@@ -139,7 +140,8 @@ async def listening(host: str, port: int) -> list[socket.socket]:
         for each in found:
             with suppress(OSError):
                 each.close()
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         setting = "HOST" if not_ours(problem) else "PORT"
-        raise NotListening(f"can't listen on {where}: {problem.strerror}; set WIRECHAMBER_HTTP_{setting}") from None
+        raise NotListening(
+            f"can't listen on {with_port(host, port)}: {problem.strerror}; set WIRECHAMBER_HTTP_{setting}"
+        ) from None
     return found
