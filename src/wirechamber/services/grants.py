@@ -76,13 +76,28 @@ class Grants:
 
         Raises:
             BadInput, InvalidScope: The life, or the scopes, can't be had.
+            InvalidGrant: The password was changed, or the client removed, in the meantime.
         """
         given = _granted(scopes, (ALL_SCOPES,) if registered is None else registered.scopes)
         family = new_id(self._clock.now())
         secret, token = self._access.make(user.id, client=client, scopes=given, expires_in=expires_in, family=family)
         again, refresh = self._refresh_token(token, _life(token))
         await self._store.tokens.add(token, refresh)
+        await self._still_good(user, registered, family)
         return Issued(secret, token, again)
+
+    async def _still_good(self, user: User, registered: OAuthClient | None, family: str) -> None:
+        """Looking at a password takes its time, in which it may have been changed, or the client removed: what ends all
+        tokens then could not see this one.
+
+        Raises:
+            InvalidGrant: It was.
+        """
+        now = await self._store.users.get(user.id)
+        gone = registered is not None and await self._store.clients.get(registered.id) is None
+        if gone or now is None or now.password != user.password:
+            await self._store.tokens.end_family(family)
+            raise InvalidGrant("User credentials are invalid")
 
     async def refresh(
         self, secret: str, client: str | None, client_secret: str, scopes: Sequence[str] | None
