@@ -60,11 +60,12 @@ def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield Bench(running, folder)
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """A cloud of one's own, to be stopped and killed."""
-    with cloud(tmp_path / "data") as running:
-        yield Bench(running, tmp_path)
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A cloud as it is by default, for tests that restart it, let devices publish too fast, or simulate some."""
+    folder = tmp_path_factory.mktemp("default")
+    with cloud(folder / "data") as running:
+        yield Bench(running, folder)
 
 
 def run(scenario: Scenario, timeout_s: float = 60.0) -> Any:
