@@ -23,12 +23,14 @@ class Attempts:
     def __init__(self, host: str, port: int) -> None:
         self.there = f"{host} port {port} (UDP)"
         self._count = 0
+        self._no_way = ""
         self._wire: Wire | None = None
         self._patience: asyncio.TimerHandle | None = None
 
     def begins(self, wire: Wire) -> None:
         """One begins over this socket."""
         self._count += 1
+        self._no_way = ""
         self._wire = wire
         self.ends()
         _log.info("%s: attempt %d", self.there, self._count)
@@ -37,7 +39,10 @@ class Attempts:
     def no_way(self, problem: OSError) -> None:
         """One could not even begin."""
         self._count += 1
-        _log.warning("%s: no way there (attempt %d): %s", self.there, self._count, problem)
+        self._no_way = problem.strerror or str(problem)
+        # They go on quickly, for as long as a machine is without its network; so only the 1st, 2nd, 4th, 8th is told.
+        if self._count & (self._count - 1) == 0:
+            _log.warning("%s: no way there (attempt %d): %s", self.there, self._count, self._no_way)
 
     def answered(self) -> None:
         """The cloud is there."""
@@ -57,6 +62,8 @@ class Attempts:
     @property
     def hint(self) -> str:
         """What may be wrong."""
+        if self._no_way:
+            return f"no way there: {self._no_way}"
         if self._wire is not None and self._wire.refused:
             return "nobody listens there, says the network: is the cloud running, is the port right?"
         return "is the address right, is the port, and does every firewall on the way let UDP through?"
