@@ -285,26 +285,28 @@ def test_whoever_says_nothing_sensible_is_told_so(place: Inside) -> None:
     peer.close()
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_a_restart_knows_who_sleeps_and_what_waits_for_it(tmp_path: Path, profile: str) -> None:
+def test_a_restart_knows_who_sleeps_and_what_waits_for_it(tmp_path: Path) -> None:
     with cloud(tmp_path / "data", provisioning="true") as running, Town(running) as town:
-        peer = town.psk_peer().connect() if profile == "plain" else town.device()
-        subscribe(peer, "to-me")
-        assert tell(peer, KeepAlive(lifetime=DAY_S, queue=True)) == Code.CHANGED
-        eventually(lambda: town.statuses(peer) == ["online"], what="being told to be online")
+        peers = [town.psk_peer().connect(), town.device()]
+        for peer in peers:
+            subscribe(peer, "to-me")
+            assert tell(peer, KeepAlive(lifetime=DAY_S, queue=True)) == Code.CHANGED
+        for peer in peers:
+            eventually(lambda peer=peer: town.statuses(peer) == ["online"], what="being told to be online")
         running.kill()
         running.start()
-        assert town.show(peer)["queue_mode"]
         town.client = running.client(town.token)
+        assert all(town.show(peer)["queue_mode"] for peer in peers)
         name = f"to-me/{secrets.token_hex(4)}"
         town.publish(name, "hello", ttl=DAY_S)
-        # Whether it fell asleep before is not known: nothing is sent before its next word.
+        # Whether they fell asleep before is not known: nothing is sent before their next word.
         threading.Event().wait(1.0)
-        assert peer.silent()
-        peer.move()
-        answered(peer)
-        assert event_of(peer) == (name, "hello")
-        assert town.statuses(peer) == ["online"]
+        for peer in peers:
+            assert peer.silent()
+            peer.move()
+            answered(peer)
+            assert event_of(peer) == (name, "hello")
+            assert town.statuses(peer) == ["online"]
 
 
 def test_a_restart_pings_when_the_device_expects_it(tmp_path: Path) -> None:
