@@ -64,3 +64,15 @@ def test_a_rendered_topic_can_not_break_the_framing_of_a_stream() -> None:
     assert "\n" not in name
     assert "\r" not in name
     assert len(name) <= 256
+
+
+def test_parts_of_a_longer_answer_are_told_from_whole_ones() -> None:
+    def types(data: str) -> list[str]:
+        answer = Answer(data, chunked=True)
+        made = of_success(
+            an_event(), "integration", "delivery", Topics("sent", "response", "error"), answer, NOW, late=False
+        )
+        return [each.content_type for each in made]
+
+    assert types("x" * 512) == ["text/plain", "text/plain"]
+    assert types("x" * 513) == ["text/plain", "text/plain; part", "text/plain; part"]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import structs
+
 from wirechamber.integrations.base import Answer, Topics
-from wirechamber.model.events import BY_CLOUD, Event
+from wirechamber.model.events import BY_CLOUD, PART_OF_TEXT, Event
 from wirechamber.model.ids import derived_id
 from wirechamber.model.names import result_name
 
@@ -35,7 +37,8 @@ def of_success(
         return made
     for index, chunk in enumerate(chunks(answer.data)):
         name = f"{topics.response}/{index}"
-        made.append(_result(event, integration, delivery, name, chunk, now, f"response/{index}", late))
+        part = _result(event, integration, delivery, name, chunk, now, f"response/{index}", late)
+        made.append(part if chunk == answer.data else structs.replace(part, content_type=PART_OF_TEXT))
     return made
 
 

@@ -11,6 +11,8 @@ Origin = Literal["device", "api", "integration", "system"]
 # What streams and hooks show as the publisher (cloud-api.md, section 4): not always a device id.
 BY_API = "api"
 BY_CLOUD = "particle-internal"
+# Of a chunk of a longer answer: what stands in it is not the whole of anything.
+PART_OF_TEXT = "text/plain; part"
 
 # A root event has depth 0, the result of its hook 1, and so on. Beyond this, an event triggers nothing.
 MAX_DEPTH = 4
@@ -35,7 +37,7 @@ class Event(Struct, frozen=True, gc=False):
         cause: Id of the root event, for results.
         depth: 0 for a root event, one more for each result.
         about: Id of the integration that made it, or that it tells about; never triggers that one.
-        content_type: MIME type of the data.
+        content_type: MIME type of the data; `PART_OF_TEXT` for a part that says nothing by itself.
         ttl: Seconds for which a device that was away still wants it.
         late: A result that came after the device was told that there was none; streams show it, devices do not get it.
         session, record, message: Where the device link carried it, so that its receive state can be rebuilt.

@@ -83,6 +83,9 @@ def test_to_the_log(payload: bytes, content_format: int | None, content: Content
             [PLAIN, BINARY],
             [Form(b"data:application/octet-stream;base64,AAEC"), Form(b"\0\1\2", 42)],
         ),
+        # The first part of a longer one, which could be read by itself.
+        ("data:image/png;base64,AAEC", "text/plain; part", [BINARY], [Form(b"data:image/png;base64,AAEC")]),
+        ("123", "text/plain; part", [CBOR], [Form(b"\x63123", 60)]),
         # It looks like a data URL, and is none.
         ("data:image/png;base64,@", "text/plain", [BINARY], [Form(b"data:image/png;base64,@")]),
         ('{"k":1}', "application/json", [PLAIN], [Form(b'{"k":1}', 50)]),

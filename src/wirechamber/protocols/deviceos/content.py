@@ -121,7 +121,7 @@ def to_device(
 
     Args:
         data: As in the log.
-        mime: As in the log; parameters may follow it.
+        mime: As in the log; parameters may follow it. `part` says that the text is cut from a longer one.
         wanted: For each subscription that matches: whether it is for binary data, and whether for CBOR.
         accepts_types: The firmware is 6.2 or later. Older ones know no content formats: they get all as text.
     """
@@ -131,16 +131,17 @@ def to_device(
         return ()
     if not accepts_types:
         return (Form(text.encode("utf-8", "replace")),)
-    mime = mime.partition(";")[0].strip().lower()
+    mime, _, parameter = (part.strip().lower() for part in mime.partition(";"))
     plain = (False, False) in kinds
     binary = any(is_binary for is_binary, _ in kinds)
     cbor = any(is_cbor for _, is_cbor in kinds)
-    raw = read_data_url(text)
+    is_part = parameter == "part"
+    raw = None if is_part else read_data_url(text)
     if raw is not None:
         # Whoever publishes by the API, and firmware before 6.2, can say bytes in no other way than as text.
         as_text = plain and mime.startswith("text/")
         return (*((Form(text.encode()),) if as_text else ()), *_of_bytes(*raw, binary=binary, cbor=cbor))
-    structured = _structured(text) if cbor else None
+    structured = _structured(text) if cbor and not is_part else None
     forms = []
     # A handler for binary data takes either, so it is content with the CBOR if that says the same.
     if plain or (binary and structured is None):
