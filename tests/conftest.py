@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.cloud import Cloud, Target, cloud
 
@@ -11,6 +12,14 @@ from tests.cloud import Cloud, Target, cloud
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Names a case by its argument where it is binary: each process must find the same names, whatever gzip notes."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """What a command in this process sets up would be written to for ever, long after its output was closed."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture

