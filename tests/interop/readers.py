@@ -44,9 +44,12 @@ def in_node(node: Node, name: str, *arguments: str) -> Iterator[Said]:
             with suppress(ValueError):
                 said.append(json.loads(line))
 
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        yield said
-    finally:
-        process.terminate()
-        process.wait(10)
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    # Its pipes are closed on leaving, and it is waited for.
+    with process:
+        try:
+            yield said
+        finally:
+            process.kill()
+            reader.join(10)
