@@ -33,6 +33,8 @@ def node() -> Callable[..., subprocess.Popen[str]]:
             # particle-cli applies it to plain http as well, loopback included.
             environment.pop(proxy, None)
         if home is not None:
+            # Where it is missing, particle-cli keeps its settings in its package, for all who use that.
+            home.mkdir(exist_ok=True)
             environment["HOME"] = str(home)
         return subprocess.Popen(
             [str(binary), str(HERE / script), *arguments],
