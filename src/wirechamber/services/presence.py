@@ -5,8 +5,8 @@ from __future__ import annotations
 from wirechamber.clock import SteadyClock
 from wirechamber.model.devices import CELLULAR, Device
 from wirechamber.model.events import Event
-from wirechamber.model.ids import new_id
 from wirechamber.model.links import KeepAlive
+from wirechamber.services.told import event_about
 
 STATUS_EVENT = "spark/status"
 
@@ -38,17 +38,4 @@ def expected_by(device: Device) -> int | None:
 
 def status_event(device: Device, clock: SteadyClock, *, online: bool) -> Event:
     """The event that tells a device's owner that it came or went."""
-    now = clock.now()
-    return Event(
-        id=new_id(now),
-        name=STATUS_EVENT,
-        data="online" if online else "offline",
-        published_at=now,
-        received_at=clock.steady(),
-        owner=device.owner or "",
-        coreid=device.id,
-        partition=device.id,
-        origin="system",
-        product=device.product_id,
-        device=device.id,
-    )
+    return event_about(device, STATUS_EVENT, "online" if online else "offline", clock)

@@ -14,10 +14,10 @@ from wirechamber.clock import Clock, SteadyClock
 from wirechamber.errors import BadInput, NotFound
 from wirechamber.model.devices import Device
 from wirechamber.model.events import Event
-from wirechamber.model.ids import new_id
 from wirechamber.model.links import Vital, Vitals
 from wirechamber.model.times import iso, parse_iso
 from wirechamber.services.devices import Devices
+from wirechamber.services.told import event_about
 from wirechamber.store.base import Store
 from wirechamber.switchboard.base import Describe, Switchboard
 
@@ -146,20 +146,7 @@ def _say_units(signal: dict[str, Any]) -> None:
 
 def vitals_event(device: Device, metrics: Mapping[str, Vital], clock: SteadyClock) -> Event:
     """The event that tells a device's owner what it measured (cloud-api.md, section 5)."""
-    now = clock.now()
-    return Event(
-        id=new_id(now),
-        name=VITALS_EVENT,
-        data=msgspec.json.encode(payload(metrics)).decode(),
-        published_at=now,
-        received_at=clock.steady(),
-        owner=device.owner or "",
-        coreid=device.id,
-        partition=device.id,
-        origin="system",
-        product=device.product_id,
-        device=device.id,
-    )
+    return event_about(device, VITALS_EVENT, msgspec.json.encode(payload(metrics)).decode(), clock)
 
 
 def view(device: Device, vitals: Vitals) -> dict[str, Any]:
